@@ -1,0 +1,119 @@
+"""Checks that the threat model names tests that exist, and that the files of docs/hardening.md are valid."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from lessor_server.settings.access_file import load_access_rules
+from lessor_server.settings.model import load
+from tests.support.certificates import Authority
+from tests.support.readme import blocks
+
+ROOT = Path(__file__).parents[2]
+SECURITY = ROOT / "SECURITY.md"
+HARDENING = ROOT / "docs" / "hardening.md"
+NAMED = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")
+ANY_TEST = re.compile(r"`[^`]*(?:\.py|::)[^`]*`")
+HEADER = ["threat", "what stops it", "test that attacks it", "out of reach"]
+STRIDE = (
+    "Spoofing",
+    "Tampering",
+    "Repudiation",
+    "Information disclosure",
+    "Denial of service",
+    "Elevation of privilege",
+)
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of one line of a table."""
+    return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+
+
+def rows(section: str) -> list[list[str]]:
+    """Return the rows of the table of a section, below its header."""
+    text = SECURITY.read_text(encoding="utf-8").partition(f"### {section}\n")[2].partition("\n### ")[0]
+    header, line, *rest = (one for one in text.splitlines() if one.startswith("|"))
+    assert cells(header) == HEADER
+    assert set(line) <= set("|- ")
+    return [cells(one) for one in rest]
+
+
+def functions(path: str) -> set[str]:
+    """Return the names of the functions at the top of a file."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@pytest.mark.parametrize("section", STRIDE)
+def test_every_threat_says_what_stops_it_which_test_attacks_it_and_what_is_out_of_reach(section: str) -> None:
+    found = rows(section)
+    assert len(found) > 5
+    assert [row for row in found if len(row) != len(HEADER) or "" in row] == []
+    assert [row[0] for row in found if not NAMED.search(row[2])] == []
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    text = SECURITY.read_text(encoding="utf-8")
+    named = set(NAMED.findall(text))
+    assert len(named) > 200
+    missing = {path for path, _ in named if not (ROOT / path).is_file()}
+    assert missing == set()
+    defined = {path: functions(path) for path, _ in named}
+    assert [f"{path}::{name}" for path, name in sorted(named) if name not in defined[path]] == []
+
+
+def test_no_test_is_named_in_another_form() -> None:
+    """It would not be checked."""
+    named = ANY_TEST.findall(SECURITY.read_text(encoding="utf-8"))
+    assert [one for one in named if not NAMED.fullmatch(one)] == []
+
+
+@pytest.mark.parametrize("page", [SECURITY, HARDENING])
+def test_every_link_leads_to_a_page_and_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8"))
+    assert len(links) > 3
+    for path, anchor in links:
+        target = (page.parent / path) if path else page
+        assert target.exists(), path
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in anchors, f"{path}#{anchor}"
+
+
+def toml_files() -> dict[str, str]:
+    """Return the files of the hardening page by the path in their first line."""
+    files = [block.text for block in blocks(HARDENING.read_text(encoding="utf-8")) if block.kind == "toml"]
+    return {text.partition("\n")[0].removeprefix("# "): text for text in files}
+
+
+def test_the_settings_of_the_hardening_page_are_valid(tmp_path: Path) -> None:
+    """Only the paths are replaced."""
+    authority = Authority(tmp_path)
+    pair = authority.sign("localhost")
+    files = toml_files()
+    for path in re.findall(r'"(?:file:)?(/[\w./-]+)"', files["/etc/lessor/lessor.toml"]):
+        (tmp_path / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    etc = tmp_path / "etc" / "lessor"
+    for name, source in (("cert.pem", pair.cert), ("key.pem", pair.key), ("client-ca.pem", authority.ca)):
+        (etc / name).write_bytes(source.read_bytes())
+    (etc / "access.toml").write_text(files["/etc/lessor/access.toml"], encoding="utf-8")
+    written = etc / "lessor.toml"
+    text = re.sub(r'"(file:)?(/[\w./-]+)"', rf'"\g<1>{tmp_path}\g<2>"', files["/etc/lessor/lessor.toml"])
+    written.write_text(text, encoding="utf-8")
+    for file in etc.iterdir():
+        file.chmod(0o600)
+    settings = load(written, {})
+    assert not settings.warnings
+    assert not settings.access.root_token
+    assert {one.client_auth for one in settings.listen} == {"require"}
+
+
+def test_the_access_file_of_the_hardening_page_is_valid() -> None:
+    rules = load_access_rules(toml_files()["/etc/lessor/access.toml"], "access.toml")
+    assert rules.identities
