@@ -188,7 +188,7 @@ def test_history_needs_a_file() -> None:
     assert run("lease", "history", LEASE).exit_code == 2
 
 
-@pytest.mark.slow
+@pytest.mark.fire
 def test_a_file_of_10_gb_is_verified_in_constant_memory(tmp_path: Path) -> None:
     """A sparse file: records, 10 GB of zeros without a newline, and the rest of the records."""
     lines, path = chain_of(40), tmp_path / "huge"
