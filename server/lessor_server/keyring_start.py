@@ -10,10 +10,10 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
+from lessor_server.adapters import private_file
 from lessor_server.adapters.sealing.aesgcm import AesGcm, key_id_of
 from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey, Keyring
@@ -26,7 +26,7 @@ from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace
 from lessor_server.engine.ports import Observer
 from lessor_server.settings.model import Settings
 
-SEALING_KEY_FILE: Final = "sealing-key"
+SEALING_KEY_FILE, MARKER_FILE = "sealing-key", "rows-sealed"
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
 
 
@@ -114,10 +114,27 @@ class KeyringStart:
             keyring = Keyring(load_wrapping_key(self.settings, place, make=False))
             await keyring.load(stored)
             await self.store.unlock(keyring)
+            self._mark_sealed()
             return keyring
+        if self._marker.exists():
+            raise SealingKeyMismatch(
+                "lessor.db has no data keys, and the database of this data directory has had them: it is"
+                " an older one, or somebody removed them"
+            )
         before = await self._key_before_data_keys(place)
         wrapping = load_wrapping_key(self.settings, place, make=True)
         return await self._begin(wrapping, before)
+
+    @property
+    def _marker(self) -> Path:
+        """Return the file that says that rows without MACs are not those of an earlier version.
+
+        It is outside of the database: who can only write that can't have its rows sealed again.
+        """
+        return self.settings.data_dir / MARKER_FILE
+
+    def _mark_sealed(self) -> None:
+        private_file.read_or_make(self._marker, lambda: b"the rows of lessor.db are sealed\n")
 
     async def _begin(self, wrapping: KeyEncryptionKey, before: AesGcm | None) -> Keyring:
         """Seal all rows under the first data key, in one transaction."""
@@ -125,6 +142,7 @@ class KeyringStart:
         first = await keyring.make()
         keyring.use(first.id)
         values = await self.store.begin_keyring(first, keyring)
+        self._mark_sealed()
         if before is not None or values:  # not a new database
             self.notify(RowsSealed(first.id, values))
         return keyring

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,22 @@ async def test_a_database_that_lost_its_data_keys_stops_the_start(tmp_path: Path
     for _ in range(2):
         assert "lost its data keys" in await refuses_to_start(tmp_path)
     assert execute(data, "SELECT count(*) FROM sealing_keys") == [(0,)]
+
+
+async def test_rows_that_lost_their_data_keys_and_macs_are_not_sealed_again(
+    tmp_path: Path, data: Path
+) -> None:
+    """Otherwise who can write the database could have forged rows sealed by the next start."""
+    async with serving(tmp_path):
+        pass
+    assert (data / "rows-sealed").exists()
+    with closing(sqlite3.connect(data / "lessor.db")) as database:
+        database.executescript(
+            "DELETE FROM row_macs; DELETE FROM sealing_keys; UPDATE leases SET mac = x''; DELETE FROM roots;"
+            "DELETE FROM meta WHERE key = 'sealing_key_id';"
+        )
+    refusal = await refuses_to_start(tmp_path)
+    assert "SEALING_KEY_MISMATCH" in refusal or "has no data keys" in refusal
 
 
 async def test_a_key_in_a_variable_opens_what_the_file_sealed(tmp_path: Path, data: Path) -> None:

@@ -197,7 +197,7 @@ class AuditLog:
         """Settle the entries of a report."""
         sink = self._sinks[report.sink]
         sink.end, sink.progress_at = report.end, self._loop.time()
-        sink.waiting -= len(report.written)
+        sink.waiting -= report.settled
         sink.answered(report.batches)
         if report.problem:
             sink.problem = report.problem

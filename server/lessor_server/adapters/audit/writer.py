@@ -64,7 +64,10 @@ class WriteReport(NamedTuple):
     """How many puts it answers."""
     written: Sequence[Entry]
     failed: Sequence[Entry]
-    """Not written yet; they are tried again, and reported again when they are."""
+    """Not written yet; they are tried again, and reported again when they are. Those that are in the file but
+    may not be durable are not tried again."""
+    settled: int
+    """How many entries no longer wait to be written."""
     end: ChainEnd
     error: str
     problem: str
@@ -132,7 +135,7 @@ class SinkWriter:
         self._sync = sync
         self._queue: SimpleQueue[Sequence[Entry] | None] = SimpleQueue()
         self._backlog: deque[Entry] = deque()
-        self._batches = 0
+        self._batches = self._settled = 0
         self._written: list[Entry] = []
         self._failed: list[Entry] = []
         self._error = self._problem = ""
@@ -246,10 +249,20 @@ class SinkWriter:
     def _report_news(self) -> None:
         """Report what has happened since the last report, if anything has."""
         if self._batches or self._written or self._failed or self._news:
-            news = (self._batches, self._written, self._failed, self._end, self._error, self._problem)
-            self._batches, self._written, self._failed, self._problem = 0, [], [], ""
-            self._news = False
-            self._report(WriteReport(self.name, *news))
+            self._report(
+                WriteReport(
+                    self.name,
+                    self._batches,
+                    self._written,
+                    self._failed,
+                    self._settled,
+                    self._end,
+                    self._error,
+                    self._problem,
+                )
+            )
+            self._batches = self._settled = 0
+            self._written, self._failed, self._problem, self._news = [], [], "", False
 
     def _open(self) -> None:
         """Open the target, find where the chain goes on, and write a checkpoint."""
@@ -311,6 +324,7 @@ class SinkWriter:
         """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
         sent, error = self._send(memoryview(b"".join(item.data for item in items)))
         written = self._account(items, sent)
+        self._settled += len(written)
         failed: list[Entry] = []
         if error is None and self._sync:
             try:

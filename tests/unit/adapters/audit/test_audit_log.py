@@ -146,6 +146,23 @@ async def test_a_failed_sink_refuses_and_comes_back(tmp_path: Path, error: int) 
     read_independently(bytes(file.content), public_key(tmp_path))
 
 
+async def test_a_sink_whose_records_could_not_be_made_durable_comes_back(tmp_path: Path) -> None:
+    """Also without a read in between, and as often as it happens."""
+    file = MemoryFile()
+    async with audit_log(tmp_path, file, sync=True) as (log, notes):
+        for number in range(3):
+            file.fails_to_sync = True
+            with pytest.raises(AuditUnavailable):
+                await log.write(record(2 * number))
+            file.fails_to_sync = False
+            await until(lambda: log.works)
+            await log.write(record(2 * number + 1))
+        assert len(notes.of(AuditSinkBack)) == 3
+        (sink,) = log._sinks.values()
+        assert sink.waiting == 0
+    assert serious(tmp_path, file.content) == []
+
+
 async def test_short_writes_are_completed(tmp_path: Path) -> None:
     file = MemoryFile()
     file.short = 17
