@@ -209,7 +209,7 @@ def test_a_file_of_10_gb_is_verified_in_constant_memory(tmp_path: Path) -> None:
     assert b"40 records, from 1 to 40" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.fire
 def test_many_records_are_verified_in_constant_memory(tmp_path: Path) -> None:
     """A quarter of a million lines: the same records again and again, with as many findings."""
     path = tmp_path / "many"
