@@ -10,12 +10,15 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
 READ_SECONDS: Final = 5.0
 """The timeout of a read; certificates are polled every 10 s."""
+MAX_BYTES: Final = 1 << 20
+"""The maximum size of a file of certificates or keys."""
 
 
 class ReadTimedOut(Exception):
@@ -73,3 +76,14 @@ class FileReads:
         self._running[name] = future
         threading.Thread(target=work, name=f"read {name}", daemon=True).start()
         return future
+
+
+def read_bounded(path: Path) -> bytes:
+    """Return the content of a regular file of at most 1 MiB; raises ``OSError`` or ``ValueError``."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+        raise ValueError(f"{path} is not a regular file")
+    with path.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
+    return content

@@ -15,9 +15,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
+from lessor_server.adapters.file_reads import FileReads, ReadTimedOut, read_bounded
 
-MAX_BYTES: Final = 1 << 20
 _PUBLIC: Final = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -97,16 +96,12 @@ class Certificates:
 
 def _content(file: Path) -> bytes:
     """Return a file's content, of limited size, so that a wrong file does not fill the memory."""
-    if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
-        raise CertificateUnusable(f"{file} is not a regular file")
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
+        return read_bounded(file)
     except OSError as error:
         raise CertificateUnusable(f"{file} can't be read: {error.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise CertificateUnusable(f"{file} is larger than {MAX_BYTES} bytes")
-    return content
+    except ValueError as error:
+        raise CertificateUnusable(str(error)) from None
 
 
 def _configuration(content: Content) -> grpc.ServerCertificateConfiguration:

@@ -41,7 +41,7 @@ _START_ERRORS: Final = (
 @click.option("--check", is_flag=True, help="Check the settings, print their problems, and exit.")
 def command(file: Path | None, *, check: bool) -> None:
     """Run the service. Settings come from a TOML file and LESSOR_* variables; variables override the file."""
-    settings = settings_or_exit(file)
+    settings = settings_or_exit(file, with_access_file=check)
     ca_bundle_or_exit()
     if check:
         click.echo("the settings are valid")
@@ -49,11 +49,15 @@ def command(file: Path | None, *, check: bool) -> None:
     run_server(settings, file)
 
 
-def settings_or_exit(file: Path | None) -> Settings:
-    """Return the settings, or print every problem of them and of the access file, and exit with 2."""
+def settings_or_exit(file: Path | None, *, with_access_file: bool = False) -> Settings:
+    """Return the settings, or print every problem and exit with 2.
+
+    ``with_access_file`` includes the problems of the access file, which a start reads later.
+    """
     try:
         settings = load(file, os.environ)
-        load_rules(settings.access.file)
+        if with_access_file:
+            load_rules(settings.access.file)
         return settings
     except SettingsError as error:
         for problem in error.problems:

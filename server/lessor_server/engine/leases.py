@@ -81,10 +81,10 @@ class Leases:
         Raises:
             NotYourLease: The lease is not of ``only_owner``, or unknown: here and below that is one answer.
         """
-        await self._require_owned(lease_id, only_owner)
+        await self.require_owned(lease_id, only_owner)
         return await self._get(lease_id)
 
-    async def _require_owned(self, lease_id: LeaseId, only_owner: str | None) -> None:
+    async def require_owned(self, lease_id: LeaseId, only_owner: str | None) -> None:
         """Raise ``NotYourLease`` unless a lease is of ``only_owner``: the owner of a row never changes."""
         if only_owner is not None and await self._store.get_owner(str(lease_id)) != only_owner:
             raise NotYourLease(f"lease {lease_id} is not yours, or not known", subject=str(lease_id))
@@ -132,10 +132,6 @@ class Leases:
             return []
         return await self._store.count(ids, state, owner or only_owner)
 
-    async def list_owners(self, after: str, limit: int) -> list[tuple[str, int]]:
-        """Return at most ``limit`` owners of live leases, greater than ``after``, each with their number."""
-        return await self._store.list_owners(after, limit)
-
     async def renew(
         self,
         lease_id: LeaseId,
@@ -151,7 +147,7 @@ class Leases:
             NotFound: No such lease, or it has ended.
             NotRenewable, LeaseExpired, LeaseRevoking, LeaseAbandoned: Its state does not allow it.
         """
-        await self._require_owned(lease_id, only_owner)
+        await self.require_owned(lease_id, only_owner)
         for _ in range(RENEW_TRIES):
             lease = await self._get(lease_id)
             now = self._store.now()
@@ -187,7 +183,7 @@ class Leases:
         Raises:
             NotYourLease: The lease is not of ``only_owner``, or unknown; nothing was changed.
         """
-        await self._require_owned(lease_id, only_owner)
+        await self.require_owned(lease_id, only_owner)
         key = str(lease_id)
         with self._queue.next_attempt(key) as attempt:
             lease = await self._store.revoke(key)

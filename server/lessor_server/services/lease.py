@@ -95,7 +95,7 @@ class LeaseService:
             increment = problems.parse(messages.parse_duration, request, "increment") or None
         by, limits = caller.principal.name, NO_LIMITS
         if caller.only_owner is not None:
-            await self._leases.lookup(lease_id, caller.only_owner)
+            await self._leases.require_owned(lease_id, caller.only_owner)
             issuing = f"{lease_id.mount}{CREDS}{lease_id.role}"
             limits = caller.require(issuing, Capability.READ).limits
         renewed = await self._leases.renew(lease_id, increment, by, caller.only_owner, limits)

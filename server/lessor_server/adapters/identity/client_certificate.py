@@ -18,7 +18,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store
 
-from lessor_server.adapters.identity.key_source import read_bounded
+from lessor_server.adapters.file_reads import read_bounded
 from lessor_server.domain.access.claims import Validity
 from lessor_server.domain.access.identify import CertificateNames
 from lessor_server.domain.errors.base import Unauthenticated

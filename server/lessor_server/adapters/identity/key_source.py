@@ -14,15 +14,13 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
+from lessor_server.adapters.file_reads import MAX_BYTES, FileReads, ReadTimedOut, read_bounded
 from lessor_server.adapters.identity.strict_json import Undecodable, read_object
 from lessor_server.domain.access.access_config import JwtIssuer
 from lessor_server.domain.errors.base import shown
 
 FETCH_SECONDS: Final = 5.0
 """The timeout of reading a key set, discovery included."""
-MAX_BYTES: Final = 1 << 20
-"""The maximum size of a document, and of a file."""
 DISCOVERY: Final = "/.well-known/openid-configuration"
 
 _CHUNK: Final = 1 << 16
@@ -142,14 +140,3 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback if address.version == 4 else address == ipaddress.IPv6Address("::1")
-
-
-def read_bounded(path: Path) -> bytes:
-    """Return the content of a regular file of at most 1 MiB; raises ``OSError`` or ``ValueError``."""
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
-        raise ValueError(f"{path} is not a regular file")
-    with path.open("rb") as opened:
-        content = opened.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
-    return content
