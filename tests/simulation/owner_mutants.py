@@ -91,7 +91,7 @@ def owner_of_a_lease_not_checked(patch: Patch) -> None:
     async def anybody(*_: Any) -> None:
         """Accept every caller."""
 
-    patch.set(leases.Leases, "_require_owned", anybody)
+    patch.set(leases.Leases, "require_owned", anybody)
 
 
 @mutant
@@ -101,7 +101,7 @@ def owner_checked_after_the_write(patch: Patch) -> None:
 
     async def late(self: Any, lease_id: Any, *, sync: bool, by: str, only_owner: str | None = None) -> Any:
         done = await revoke(self, lease_id, sync=sync, by=by)
-        await self._require_owned(lease_id, only_owner)
+        await self.require_owned(lease_id, only_owner)
         return done
 
     patch.set(leases.Leases, "revoke", late)
