@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from statistics import median
 
@@ -48,6 +48,15 @@ def rates(world: World, size: Size) -> Iterator[Figure]:
             seen=turns.beside(LESSOR, OPENBAO, by_rate, "a second"),
         )
         yield from _cpu(turns, clients, judged=most)
+        if most:
+            yield from _backend(world, {name: variants[name] for name in (LESSOR, OPENBAO)})
+
+
+def _backend(world: World, takes: Mapping[str, Take]) -> Iterator[Figure]:
+    """Measure whether the two sides of the backend cost the same."""
+    for name, take in takes.items():
+        cost = world.backend_ms(take)
+        yield Figure(f"CPU of a backend call of {name}", cost, "ms", must=0.1, more_is_better=False)
 
 
 def _cpu(turns: Turns, clients: int, *, judged: bool) -> Iterator[Figure]:

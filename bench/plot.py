@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT = 720, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 24, 48, 64
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 44, 48, 64
 _COLOURS = ("#1f6feb", "#d1242f", "#57606a", "#8250df")
 
 Points = Sequence[tuple[float, float]]
@@ -45,8 +45,9 @@ def plot(title: str, x_label: str, y_label: str, series: Mapping[str, Points], n
 
 
 def _decades(xs: Sequence[float]) -> list[int]:
+    """Return the decades of the axis; a point a little beyond the last is drawn in the margin."""
     low = math.floor(math.log10(min(xs)))
-    return list(range(low, max(math.ceil(math.log10(max(xs))), low + 1) + 1))
+    return list(range(low, max(math.ceil(math.log10(max(xs)) - 0.05), low + 1) + 1))
 
 
 def _ticks(top: float) -> list[float]:

@@ -160,6 +160,13 @@ class World:
         """Return the most calls of IAM that came within one second since the last reset."""
         return cast("int", self._backend.ask({})["peak"])
 
+    def backend_ms(self, take: Take) -> float:
+        """Return the CPU of one backend call, in milliseconds, during a turn."""
+        self.order(reset=1)
+        before = self._backend.cpu_seconds()
+        take()
+        return (self._backend.cpu_seconds() - before) * 1e3 / sum(self.calls().values())
+
     # --- loads ------------------------------------------------------------------------------------------
 
     def issuing(self, server: Lessor, role: str, clients: int, count: int, token: str = TOKEN) -> Take:
