@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import grpc
 
 from bench import h2load, issue, million, openbao, revoke, timers
 from bench.check import RUN
@@ -23,6 +26,8 @@ from bench.world import FULL, QUICK, Size, World, report_progress, standing
 Measure = Callable[[World, Size], Iterator[Figure]]
 H2LOAD, OPENBAO = (h2load.is_there, h2load.MISSING), (openbao.is_there, openbao.MISSING)
 MILLION = "million"
+FAILURES = (BenchError, grpc.RpcError, subprocess.SubprocessError, OSError)
+"""What ends a row, and not the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def main() -> int:
         return 2
     print(f"medians of {(QUICK if given.quick else FULL).rounds} rounds; {machine()}")
     with standing() as world:
-        measured = {name: _run(world, QUICK if given.quick else FULL, name, known[name]) for name in names}
+        measured = {name: run(world, QUICK if given.quick else FULL, name, known[name]) for name in names}
     figures = [figure for found in measured.values() for figure in found or ()]
     path = Path(given.save or RUN)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(world: World, size: Size, name: str, row: Row) -> list[Figure] | None:
+def run(world: World, size: Size, name: str, row: Row) -> list[Figure] | None:
     """Measure a row and print it; None if it failed."""
     print(f"\n{name}", flush=True)
     if missing := row.missing():
@@ -96,7 +101,7 @@ def _run(world: World, size: Size, name: str, row: Row) -> list[Figure] | None:
         for figure in row.measure(world, size):
             print(figure.line(), flush=True)
             figures.append(figure)
-    except BenchError as error:
+    except FAILURES as error:
         print(f"  failed: {error}", flush=True)
         return None
     report_progress(f"{name} took {time.monotonic() - start:.0f} s")
