@@ -10,7 +10,7 @@ from bench import h2load
 from bench.backend import IAM, RABBITMQ
 from bench.children import child
 from bench.figures import Figure
-from bench.lessor import BARE, CALLER_TOKEN, PLAIN, RICH, RULES, access_file
+from bench.lessor import BARE, CALLER_TOKEN, PLAIN, RICH, RULES, Lessor, access_file
 from bench.server import NO_SDK, NO_STORE
 from bench.turns import Take, Turn, Turns, by_cpu, by_p50, by_p99, by_rate, take_turns, timed
 from bench.world import Size, World, asking, asking_each
@@ -27,11 +27,7 @@ def rates(world: World, size: Size) -> Iterator[Figure]:
     server = world.lessor("small")
     world.openbao()
     for clients in CLIENTS:
-        count = (
-            size.requests
-            if clients == MAX_CLIENTS
-            else max(size.requests * clients // 32, size.requests // 4)
-        )
+        count = max(size.requests * clients // MAX_CLIENTS, size.requests // 4)
         variants = {
             LESSOR: world.issuing(server, BARE, clients, count),
             OPENBAO: world.issuing_peer(clients, count),
@@ -40,16 +36,22 @@ def rates(world: World, size: Size) -> Iterator[Figure]:
         }
         turns = take_turns(size.rounds, variants)
         most = clients == MAX_CLIENTS
+        many = "1 client" if clients == 1 else f"{clients} clients"
         yield Figure(
-            f"credentials/s beside OpenBao, {clients} clients, 2 calls",
+            f"credentials/s beside OpenBao, {many}, 2 calls",
             turns.ratio(LESSOR, OPENBAO, by_rate),
             must=1.2 if most else None,
             aim=1.5 if most else None,
-            seen=turns.beside(LESSOR, OPENBAO, by_rate, "a second"),
+            seen=_with_leases(world, server, turns),
         )
-        yield from _cpu(turns, clients, judged=most)
+        yield from _cpu(turns, many, judged=most)
         if most:
             yield from _backend(world, {name: variants[name] for name in (LESSOR, OPENBAO)})
+
+
+def _with_leases(world: World, server: Lessor, turns: Turns) -> str:
+    rates = turns.beside(LESSOR, OPENBAO, by_rate, "a second")
+    return f"{rates}; leases now: {server.leases():,} beside {world.living(RABBITMQ):,}"
 
 
 def _backend(world: World, takes: Mapping[str, Take]) -> Iterator[Figure]:
@@ -59,13 +61,13 @@ def _backend(world: World, takes: Mapping[str, Take]) -> Iterator[Figure]:
         yield Figure(f"CPU of a backend call of {name}", cost, "ms", must=0.1, more_is_better=False)
 
 
-def _cpu(turns: Turns, clients: int, *, judged: bool) -> Iterator[Figure]:
+def _cpu(turns: Turns, many: str, *, judged: bool) -> Iterator[Figure]:
     for name, one, other, must, aim in (
         ("2 calls, beside OpenBao's", LESSOR, OPENBAO, 1.0, 0.8),
         ("3 calls, beside an empty RPC", THREE_CALLS, EMPTY, 3.5, 3.0),
     ):
         yield Figure(
-            f"CPU a credential, {clients} clients, {name}",
+            f"CPU a credential, {many}, {name}",
             turns.ratio(one, other, by_cpu),
             must=must if judged else None,
             aim=aim if judged else None,
@@ -88,8 +90,7 @@ def large(world: World, size: Size) -> Iterator[Figure]:
         turns.ratio(LESSOR, OPENBAO, by_rate),
         must=1.4,
         aim=1.8,
-        seen=f"{turns.beside(LESSOR, OPENBAO, by_rate, 'a second')}; leases: {server.leases():,}"
-        f" beside {world.living(RABBITMQ):,}",
+        seen=_with_leases(world, server, turns),
     )
     yield Figure(
         "CPU a credential, large stores, 32 clients, beside OpenBao's",

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
+
+import grpc
 
 from bench import h2load
 from bench.children import BenchError
@@ -86,7 +89,7 @@ def _revoke(world: World, order: Callable[[], float], deletion: str, users: int)
     accepted: list[float] = []
 
     def run() -> None:
-        with suppress(BenchError, OSError):  # the server may end before it answers
+        with suppress(BenchError, OSError, HTTPException, grpc.RpcError):  # the server may end first
             accepted.append(order())
 
     start = time.perf_counter()
