@@ -11,7 +11,7 @@ from bench.backend import IAM, RABBITMQ
 from bench.children import child
 from bench.figures import Figure
 from bench.lessor import BARE, CALLER_TOKEN, PLAIN, RICH, RULES, Lessor, access_file
-from bench.server import NO_SDK, NO_STORE
+from bench.server import NO_SDK, NO_STORE, REAL
 from bench.turns import Take, Turn, Turns, by_cpu, by_p50, by_p99, by_rate, take_turns, timed
 from bench.world import Size, World, asking, asking_each
 
@@ -163,7 +163,7 @@ def renewals(world: World, size: Size) -> Iterator[Figure]:
 
 def audited(world: World, size: Size) -> Iterator[Figure]:
     """Measure what an audit file and a policy of 50 rules cost."""
-    plain = world.lessor("small")
+    plain = world.lessor("unaudited")  # as new as the other
     access, audit = access_file(world.path("access.toml")), world.path("audit.log")
     more = {"LESSOR_ACCESS_FILE": str(access), "LESSOR_AUDIT_FILE": str(audit)}
     server = world.lessor("audited", more=more)
@@ -173,7 +173,8 @@ def audited(world: World, size: Size) -> Iterator[Figure]:
         with_audit: world.issuing(server, BARE, MAX_CLIENTS, size.requests, CALLER_TOKEN),
     }
     turns = take_turns(size.rounds, variants)
-    world.end("audited")
+    for name in ("audited", "unaudited"):
+        world.end(name)
     yield Figure(
         f"credentials/s with audit and {RULES} rules, beside without",
         turns.ratio(with_audit, without, by_rate),
@@ -190,8 +191,8 @@ def split(world: World, size: Size) -> Iterator[Figure]:
     an empty RPC; own code is what remains, with what the parts that answer at once cost themselves.
     """
     whole, no_sdk, no_store, peer = "all", "without the SDK", "without the store", "plain aioboto3"
-    servers = {whole: world.lessor("small")}
-    servers |= {name: world.lessor(parts, parts) for name, parts in ((no_sdk, NO_SDK), (no_store, NO_STORE))}
+    all_parts = {whole: REAL, no_sdk: NO_SDK, no_store: NO_STORE}
+    servers = {name: world.lessor(f"split-{parts}", parts) for name, parts in all_parts.items()}
     count = size.requests
     with child(
         "bench.plain", world.url, env=world.environment("plain"), log=world.path("plain.log")
@@ -209,8 +210,8 @@ def split(world: World, size: Size) -> Iterator[Figure]:
         variants[EMPTY] = asking(servers[whole].child, servers[whole].empty(), MAX_CLIENTS, 4 * count)
         variants[peer] = aioboto3
         turns = take_turns(size.rounds, variants)
-    for parts in (NO_SDK, NO_STORE):
-        world.end(parts)
+    for parts in all_parts.values():
+        world.end(f"split-{parts}")
     yield Figure(
         "CPU a credential beside its three calls by plain aioboto3",
         turns.ratio(whole, peer, by_cpu),
