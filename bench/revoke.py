@@ -24,6 +24,8 @@ POLL_SECONDS = 0.05
 PROVIDER_RATE = 1000
 ISSUES, CANARIES = 50, 100
 """Credentials, and empty RPCs, a second while leases expire."""
+CALLERS = 50
+"""The clients of each: an answer may take a second, or half of one, without delaying the next request."""
 STORM_AFTER, STORM_SETTLES = 30.0, 2.0
 
 
@@ -152,6 +154,6 @@ def storm(world: World, size: Size) -> Iterator[Figure]:
 
 def _even_load(server: Lessor, seconds: int) -> tuple[Served, Served]:
     """Issue credentials and make empty RPCs at the same time, each at its even rate."""
-    issues = h2load.start(server.credential(BARE), ISSUES // 10, ISSUES * seconds, rate=ISSUES)
-    canaries = h2load.start(server.empty(), CANARIES // 10, CANARIES * seconds, rate=CANARIES)
+    issues = h2load.start(server.credential(BARE), CALLERS, ISSUES * seconds, rate=ISSUES)
+    canaries = h2load.start(server.empty(), CALLERS, CANARIES * seconds, rate=CANARIES)
     return issues.wait().require_all(100), canaries.wait().require_all(5)
