@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help .venv demo test quick prove soak lint protos bench bench-million bench-check constraints clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv: .venv/.test ## make the virtual environment, with all that tests and linters need
 

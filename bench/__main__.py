@@ -26,6 +26,7 @@ from bench.world import FULL, QUICK, Size, World, report_progress, standing
 Measure = Callable[[World, Size], Iterator[Figure]]
 H2LOAD, OPENBAO = (h2load.is_there, h2load.MISSING), (openbao.is_there, openbao.MISSING)
 MILLION = "million"
+QUICK_RUN = RUN.with_name("bench-quick.json")
 FAILURES = (BenchError, grpc.RpcError, subprocess.SubprocessError, OSError)
 """What ends a row, and not the run."""
 
@@ -73,7 +74,7 @@ def main() -> int:
     with standing() as world:
         measured = {name: run(world, QUICK if given.quick else FULL, name, known[name]) for name in names}
     figures = [figure for found in measured.values() for figure in found or ()]
-    path = Path(given.save or RUN)
+    path = Path(given.save or (QUICK_RUN if given.quick else RUN))
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figures, machine(), path)
     return 1 if None in measured.values() else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench.check import compare
+from bench.check import compare, pair
 from bench.figures import Figure, load, save
 
 RATE = Figure("rate beside the peer", 2.0)
@@ -25,11 +25,11 @@ COST = Figure("cost beside the peer", 1.0, more_is_better=False)
 )
 def test_a_ratio_may_be_15_percent_worse(released: Figure, score: float, worse: bool) -> None:
     run = Figure(released.name, score, more_is_better=released.more_is_better)
-    assert bool(compare([released], [run])) is worse
+    assert bool(compare([(released, run)])) is worse
 
 
 def test_a_problem_names_the_figure_and_both_scores() -> None:
-    assert compare([RATE], [Figure(RATE.name, 1.0)]) == [
+    assert compare([(RATE, Figure(RATE.name, 1.0))]) == [
         "rate beside the peer: 1.00 ×, released with 2.00: 50% worse"
     ]
 
@@ -37,12 +37,12 @@ def test_a_problem_names_the_figure_and_both_scores() -> None:
 def test_milliseconds_are_not_compared() -> None:
     """They are the machine's."""
     released, run = (Figure("a wait", score, "ms", more_is_better=False) for score in (1.0, 9.0))
-    assert compare([released], [run]) == []
+    assert pair([released], [run]) == []
 
 
 def test_a_row_that_was_not_run_is_not_compared() -> None:
-    assert compare([RATE], []) == []
-    assert compare([], [RATE]) == []
+    assert pair([RATE, COST], [COST, RATE]) == [(RATE, RATE), (COST, COST)]
+    assert pair([RATE], [COST]) == []
 
 
 def test_saved_figures_are_read_back(tmp_path: Path) -> None:
