@@ -81,7 +81,10 @@ def _write_plots(points: Growth, reached: int, folder: Path) -> None:
 
 
 def _beside_few(world: World, few: Lessor, many: Lessor, size: Size) -> Iterator[Figure]:
-    """Compare the two servers in turns, issue, renewal and look-up."""
+    """Compare the two servers in turns, issue, renewal and look-up; then memory, as caches have filled."""
+    for name, takes in _calls(world, few, many, size).items():
+        turns = take_turns(size.rounds, takes)
+        yield from _growth_of(name, turns, many.leases())
     grown = many.child.resident_bytes() - few.child.resident_bytes()
     leases = many.leases() - few.leases()
     yield Figure(
@@ -92,9 +95,6 @@ def _beside_few(world: World, few: Lessor, many: Lessor, size: Size) -> Iterator
         more_is_better=False,
         seen=f"{grown / 1e6:,.0f} MB more with {leases:,} leases more",
     )
-    for name, takes in _calls(world, few, many, size).items():
-        turns = take_turns(size.rounds, takes)
-        yield from _growth_of(name, turns, many.leases())
 
 
 def _calls(world: World, few: Lessor, many: Lessor, size: Size) -> dict[str, dict[str, Take]]:
