@@ -182,6 +182,8 @@ class HttpClient:
                 if origin.proxy:
                     return await _connect_through(origin, self._connect_seconds)
                 return await _open(origin.place, origin.tls, url)
+        except sdk.BotoCoreError:  # some of these are OSError too
+            raise
         except ssl.SSLError as error:
             raise sdk.SSLError(endpoint_url=url, error=error) from error
         except TimeoutError as error:

@@ -7,6 +7,7 @@ ends, counts as cut: AWS always gives a length.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -47,7 +48,7 @@ class Connection(asyncio.Protocol):
         """Begin without a transport; the loop sets it."""
         self._origin = origin
         self._transport: asyncio.Transport | None = None
-        self._parser = HttpResponseParser(self)
+        self._parser: HttpResponseParser | None = None
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._status = 0
         self._headers: dict[str, str] = {}
@@ -74,6 +75,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         self._is_tunnel, self.is_reusable, self._received = tunnel, False, 0
+        self._parser = HttpResponseParser(self)
         self._begin()
         timer = loop.call_later(seconds, self._time_out)
         try:
@@ -83,13 +85,16 @@ class Connection(asyncio.Protocol):
             return await self._answer
         finally:
             timer.cancel()
+            self._parser = None  # it refers to this connection
 
-    async def encrypt(self, tls: object, host: str) -> None:
-        """Go on over TLS with ``host``, after a tunnel was opened."""
+    async def encrypt(self, tls: ssl.SSLContext, host: str) -> None:
+        """Go on over TLS with ``host``, after a tunnel was opened; raise ``OSError`` if that fails."""
         loop = asyncio.get_running_loop()
-        self._parser = HttpResponseParser(self)
-        secured = await loop.start_tls(self._transport, self, tls, server_hostname=host)  # type: ignore[arg-type]
-        self._transport = secured
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError
+        self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
+        if not self.is_open:  # the loop does not report that it was closed meanwhile
+            raise ConnectionResetError
 
     def close(self) -> None:
         """Close it immediately; what it is still sent is not read."""
@@ -105,7 +110,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes of the answer; without a request they must not become the answer to the next."""
-        if self._answer is None or self._answer.done():
+        if self._parser is None or self._answer is None or self._answer.done():
             self.close()
             return
         self._received += len(data)
@@ -118,10 +123,10 @@ class Connection(asyncio.Protocol):
             self._fail(self._broken())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the answer that was not whole; the parser's reference is a cycle."""
+        """Fail the answer that was not whole."""
         del exc
         self._fail(self._broken())
-        self._transport = self._parser = None  # type: ignore[assignment]
+        self._transport = None
 
     # --- callbacks of the parser --------------------------------------------------------------------------
 
@@ -135,7 +140,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Keep the status; of a tunnel it is the whole answer."""
-        self._status = self._parser.get_status_code()
+        if self._parser is not None:
+            self._status = self._parser.get_status_code()
         if self._is_tunnel:
             self._succeed()
 
@@ -152,9 +158,9 @@ class Connection(asyncio.Protocol):
         """Return the answer, unless it is an interim one (RFC 9110, 15.2)."""
         if self._status < 200:
             self._begin()
-        elif not self._is_tunnel:
-            self._succeed()
+        elif self._parser is not None and self._answer is not None and not self._answer.done():
             self.is_reusable = self._parser.should_keep_alive()
+            self._succeed()
 
     # --- the answer ---------------------------------------------------------------------------------------
 
