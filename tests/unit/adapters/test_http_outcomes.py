@@ -20,7 +20,7 @@ from tests.support.stranger import certified, page
 from lessor_server.adapters.aws import http_client
 from lessor_server.adapters.aws.error_codes import from_network
 from lessor_server.adapters.aws.http_client import HttpClient
-from lessor_server.adapters.aws.http_connection import MAX_ANSWER_BYTES, HttpAnswer, NotAnAnswer
+from lessor_server.adapters.aws.http_connection import MAX_ANSWER_BYTES, HttpAnswer, NotAnAnswer, NotSent
 from lessor_server.domain.aws.errors import AwsUnknown
 from lessor_server.domain.aws.iam_calls import DeleteUser
 
@@ -184,9 +184,9 @@ async def test_without_a_connection_nothing_is_sent(url: str) -> None:
 async def test_a_header_with_a_line_break_is_not_sent() -> None:
     async with serving(say(OK, close=False)) as server, connected() as client:
         for bad in ("a\r\nB: c", "a\nB: c", "a\rB", "a\0"):
-            with pytest.raises(ValueError, match="line break"):
+            with pytest.raises(NotSent, match="line break"):
                 await client.send("POST", server.url, {"A": bad}, b"")
-        with pytest.raises(ValueError, match="URL"):
+        with pytest.raises(NotSent, match="URL"):
             await client.send("GET", "ftp://127.0.0.1/", {}, b"")
         assert server.connections == 0
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from botocore.exceptions import NoCredentialsError
 
@@ -22,8 +21,7 @@ MAX_OF_MOUNT: Final = 16
 """A mount's root has one source, each hop of its chain one, and each root that is checked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The credentials of a root: its keys or token, and its chain. Two mounts never share one."""
 
     mount: str
@@ -87,20 +85,16 @@ class RootKey:
         self._provider: Any = None
         self._key: SigningKey | None = None
 
-    async def get(self, config: RootConfig) -> SigningKey:
-        """Return the key; one of the server's own is fetched, unless it is fresh.
+    def of_root(self, config: RootConfig) -> SigningKey:
+        """Return the key in a root."""
+        return self._signer(config.access_key, config.secret_key.reveal(), "")
+
+    async def fetch(self) -> SigningKey:
+        """Return the server's own key, which is fetched unless it is fresh.
 
         Raises:
             CredentialsNotFetched: There is none, or it is due for renewal and can't be renewed.
         """
-        parts = (config.access_key, config.secret_key.reveal(), "")
-        if not config.access_key:
-            parts = await self._fetch()
-        if self._key is None or not self._key.is_made_of(*parts):
-            self._key = SigningKey(*parts)
-        return self._key
-
-    async def _fetch(self) -> tuple[str, str, str]:
         async with self._lock:
             if self._provider is None:
                 # Another session, since one that found no credentials does not look where they may be now.
@@ -111,4 +105,9 @@ class RootKey:
             frozen = await self._provider.get_frozen_credentials()
         except Exception as error:
             raise CredentialsNotFetched(error) from error
-        return frozen.access_key, frozen.secret_key, frozen.token or ""
+        return self._signer(frozen.access_key, frozen.secret_key, frozen.token or "")
+
+    def _signer(self, access_key_id: str, secret: str, token: str) -> SigningKey:
+        if self._key is None or not self._key.is_made_of(access_key_id, secret, token):
+            self._key = SigningKey(access_key_id, secret, token)
+        return self._key

@@ -36,7 +36,7 @@ OPERATIONS = iam.OPERATIONS | sts.OPERATIONS
 """Every call that Lessor sends; a missing one cannot be sent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _PendingCall(Generic[T]):
     """A call with its root and, if it has an assume chain, the chain's credentials."""
 
@@ -112,9 +112,11 @@ class AwsGateway:
 
     async def _prepare(self, root: Root, call: Call[T], until: float) -> _PendingCall[T]:
         """Prepare a call and the session that signs it; a key that is verified signs its own call."""
+        if not root.config.assume_chain or _is_proof(call):
+            return _PendingCall(root, call, None)
         try:
             async with asyncio.timeout_at(until):
-                return _PendingCall(root, call, None if _is_proof(call) else await self._chains.ready(root))
+                return _PendingCall(root, call, await self._chains.ready(root))
         except TimeoutError as error:
             raise error_codes.unsent(cast("Call[object]", call), error) from None
 
@@ -124,9 +126,9 @@ class AwsGateway:
         ways = self._endpoint_health.order(endpoints_of(pending.root.config, pending.operation.service))
         failed: list[tuple[Endpoint, AwsError]] = []
         for tried, endpoint in enumerate(ways):
-            seconds = (until - loop.time()) / (len(ways) - tried)
+            now = loop.time()
             try:
-                return await self._send_to(pending, endpoint, seconds)
+                return await self._send_to(pending, endpoint, now + (until - now) / (len(ways) - tried))
             except AwsError as error:
                 if not error_codes.is_endpoint_specific(error):
                     raise
@@ -134,12 +136,10 @@ class AwsGateway:
                 self._endpoint_health.failed(endpoint)
         raise error_codes.merge_endpoint_errors(failed)
 
-    async def _send_to(self, pending: _PendingCall[T], endpoint: Endpoint, seconds: float) -> T:
-        request: QueryRequest | None = None
+    async def _send_to(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> T:
+        request = await self._write(pending, endpoint, until)
         try:
-            async with asyncio.timeout(seconds):
-                request = await self._write(pending, endpoint)
-                answer = await self._client.send(request)
+            answer = await self._client.send(request, until)
             value = cast("T", _read(pending.operation, answer))
             note_request_id(answer["ResponseMetadata"]["RequestId"])
             return value
@@ -150,21 +150,19 @@ class AwsGateway:
             if error_codes.proves(pending.plain, failure):
                 return cast("T", None)
             raise failure from None
-        except (sdk.BotoCoreError, OSError) as error:
-            if request is None:
-                raise error_codes.unsent(pending.plain, error) from None
+        except sdk.BotoCoreError as error:
             raise error_codes.from_network(pending.plain, error) from None
         except Exception as error:  # noqa: BLE001  # of a parser: a stranger may have written the answer
             raise error_codes.unreadable(pending.plain, error) from None
 
-    async def _write(self, pending: _PendingCall[T], endpoint: Endpoint) -> QueryRequest:
+    async def _write(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> QueryRequest:
         """Return the signed request of a call to an endpoint."""
         operation = pending.operation
         try:
             # A root with a web identity token signs nothing itself: the token is in the request.
             unsigned = bool(pending.root.config.identity_token_file) and pending.is_of_root
             route = self._routes.find(operation.service, endpoint, token=unsigned)
-            key = None if unsigned else await self._key(pending)
+            key = None if unsigned else await self._key(pending, until)
             params = operation.params(pending.call)
             return await self._client.write(operation.action, params, route, key)
         except LessorError:
@@ -176,13 +174,17 @@ class AwsGateway:
         except Exception as error:  # noqa: BLE001  # what the SDK's settings can raise is much
             raise error_codes.unsent(pending.plain, error) from None
 
-    async def _key(self, pending: _PendingCall[T]) -> SigningKey:
+    async def _key(self, pending: _PendingCall[T], until: float) -> SigningKey:
         """Return what signs a call: the key that it verifies, its chain's session, or the root's key."""
         if _is_proof(pending.call):
             return SigningKey.of(pending.call.key)
         if pending.chained is not None:
             return pending.chained.key
-        return await self._keys.get(Source.of(pending.root)).get(pending.root.config)
+        kept = self._keys.get(Source.of(pending.root))
+        if not pending.root.config.is_ambient:
+            return kept.of_root(pending.root.config)
+        async with asyncio.timeout_at(until):
+            return await kept.fetch()
 
 
 def _read(operation: Operation, answer: Answer) -> object:

@@ -23,7 +23,7 @@ import botocore.exceptions as sdk
 from botocore.httpsession import ProxyConfiguration, mask_proxy_url
 from botocore.utils import get_environ_proxies
 
-from lessor_server.adapters.aws.http_connection import Connection, HttpAnswer, NotAnAnswer
+from lessor_server.adapters.aws.http_connection import Connection, HttpAnswer, NotAnAnswer, NotSent
 
 CONNECT_SECONDS, READ_SECONDS = 2, 5
 MAX_IDLE: Final = 128
@@ -54,11 +54,11 @@ class SplitUrl:
 
 @lru_cache(maxsize=256)
 def split_url(url: str) -> SplitUrl:
-    """Split a URL, or raise ``ValueError`` if it is not one of HTTP."""
+    """Split a URL, or raise ``NotSent`` if it is not one of HTTP."""
     parts = urlsplit(url)
     name, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
     if not name or not port or _UNSAFE.search(url):
-        raise ValueError("the URL is not one of HTTP")
+        raise NotSent(problem="the URL is not one of HTTP")
     host = f"[{name}]" if ":" in name else name
     if port != _PORTS[parts.scheme]:
         host += f":{port}"
@@ -96,22 +96,29 @@ class HttpClient:
         self._origins: dict[str, _Origin] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
-        """Send one request and return its answer, read whole.
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, until: float | None = None
+    ) -> HttpAnswer:
+        """Send one request and return its answer, read whole, by the loop's instant ``until``.
 
         Raises:
             EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError: There was no
                 connection, so nothing was sent.
             NotAnAnswer: A redirect, a refusal of the proxy, or a body that is incomplete or too long.
             HTTPClientError: Any other failure; the request may have been sent.
-            ValueError: The request is not one of HTTP; nothing was sent.
+            NotSent: The request is not one of HTTP.
         """
         place = split_url(url)
         origin = self._origins.get(place.origin) or self._add_origin(place)
         request = _write_request(method, origin, place, headers, body)
-        connection = self._take(origin) or await self._connect(origin)
+        now = asyncio.get_running_loop().time()
+        connection = self._take(origin, now)
+        if connection is None:
+            connection = await self._connect(origin, until)
+            now = asyncio.get_running_loop().time()
+        limit = now + self._read_seconds
         try:
-            answer = await connection.exchange(request, self._read_seconds)
+            answer = await connection.exchange(request, limit if until is None else min(limit, until))
         except BaseException:
             connection.close()
             raise
@@ -141,12 +148,11 @@ class HttpClient:
 
     # --- connections --------------------------------------------------------------------------------------
 
-    def _take(self, origin: _Origin) -> Connection | None:
+    def _take(self, origin: _Origin, now: float) -> Connection | None:
         """Return the connection that was used last, if one is still open and fresh."""
-        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
         while origin.idle:
             connection = origin.idle.pop()
-            if connection.is_open and connection.idle_since > oldest:
+            if connection.is_open and connection.idle_since > now - IDLE_SECONDS:
                 return connection
             connection.close()
         return None
@@ -174,13 +180,15 @@ class HttpClient:
         more = any(origin.idle for origin in self._origins.values())
         self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep) if more else None
 
-    async def _connect(self, origin: _Origin) -> Connection:
+    async def _connect(self, origin: _Origin, until: float | None) -> Connection:
         """Open a connection, through the proxy if there is one; a failure means that nothing was sent."""
         url = origin.place.origin
+        limit = asyncio.get_running_loop().time() + self._connect_seconds
+        limit = limit if until is None else min(limit, until)
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with asyncio.timeout_at(limit):
                 if origin.proxy:
-                    return await _connect_through(origin, self._connect_seconds)
+                    return await _connect_through(origin, limit)
                 return await _open(origin.place, origin.tls, url)
         except sdk.BotoCoreError:  # some of these are OSError too
             raise
@@ -211,7 +219,7 @@ async def _open(place: SplitUrl, tls: ssl.SSLContext, origin: str) -> Connection
     return connection
 
 
-async def _connect_through(origin: _Origin, seconds: float) -> Connection:
+async def _connect_through(origin: _Origin, until: float) -> Connection:
     """Connect to the proxy of an origin; for TLS, open a tunnel through it."""
     place = origin.place
     try:
@@ -225,11 +233,11 @@ async def _connect_through(origin: _Origin, seconds: float) -> Connection:
     authority = place.host if place.port != _PORTS["https"] else f"{place.host}:443"
     head = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{_authorization(origin.proxy)}\r\n"
     try:
-        answer = await connection.exchange(head.encode(), seconds, tunnel=True)
+        answer = await connection.exchange(head.encode(), until, tunnel=True)
         if answer.status != 200:
             raise NotAnAnswer(answer.status, "the proxy refused to connect", sent=False, origin=place.origin)
         await connection.encrypt(origin.tls, place.name)
-    except sdk.ConnectionClosedError as error:
+    except (sdk.ConnectionClosedError, sdk.ReadTimeoutError) as error:
         connection.close()
         raise sdk.ProxyConnectionError(proxy_url=mask_proxy_url(origin.proxy), error=error) from error
     except BaseException:
@@ -244,7 +252,7 @@ def _write_request(
     """Write a request; one in plain text to a proxy has the whole URL (RFC 9112, 3.2.2)."""
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if fields.count("\n") != len(headers) or fields.count("\r") != len(headers) or "\0" in fields:
-        raise ValueError("a header has a line break")
+        raise NotSent(problem="a header has a line break")
     target = place.target
     if origin.proxy and place.scheme == "http":
         target, fields = place.origin + target, fields + _authorization(origin.proxy)

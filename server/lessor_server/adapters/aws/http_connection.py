@@ -32,6 +32,12 @@ class NotAnAnswer(sdk.HTTPClientError):  # type: ignore[misc]  # botocore ships 
         self.origin = origin
 
 
+class NotSent(sdk.BotoCoreError):  # type: ignore[misc]  # as above
+    """The request can't be written in HTTP."""
+
+    fmt = "the request was not sent: {problem}"
+
+
 @dataclass(slots=True, repr=False, eq=False)
 class HttpAnswer:
     """An answer, read whole; header names are in lower case."""
@@ -64,20 +70,20 @@ class Connection(asyncio.Protocol):
         """Return whether it can still send."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes, seconds: float, *, tunnel: bool = False) -> HttpAnswer:
+    async def exchange(self, request: bytes, until: float, *, tunnel: bool = False) -> HttpAnswer:
         """Send a request and return its answer; with ``tunnel``, only the answer's head is read.
 
         Raises:
             NotAnAnswer: The body is cut or too long.
             ConnectionClosedError: It was closed or is not HTTP.
-            ReadTimeoutError: The answer was not whole after ``seconds``.
+            ReadTimeoutError: The answer was not whole at the loop's instant ``until``.
         """
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         self._is_tunnel, self.is_reusable, self._received = tunnel, False, 0
         self._parser = HttpResponseParser(self)
         self._begin()
-        timer = loop.call_later(seconds, self._time_out)
+        timer = loop.call_at(until, self._time_out)
         try:
             if self._transport is None:
                 raise sdk.ConnectionClosedError(endpoint_url=self._origin)

@@ -16,7 +16,7 @@ from lessor_server.adapters.aws.signing_key import FORM, Route, SigningKey
 from lessor_server.adapters.clock import SystemClock
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueryRequest:
     """A written and signed request."""
 
@@ -67,9 +67,9 @@ class QueryClient:
         headers["User-Agent"] = self._user_agent
         return QueryRequest(service, operation, route.url, headers, body)
 
-    async def send(self, request: QueryRequest) -> dict[str, Any]:
+    async def send(self, request: QueryRequest, until: float) -> dict[str, Any]:
         """Send a request once; errors are those of ``HttpClient.send`` and ``QueryService.read``."""
-        answer = await self._http.send("POST", request.url, request.headers, request.body)
+        answer = await self._http.send("POST", request.url, request.headers, request.body, until)
         return request.service.read(request.operation, answer)
 
     def _stamp_now(self) -> str:

@@ -28,7 +28,7 @@ class Routes:
     def __init__(self, allowed_endpoints: tuple[str, ...]) -> None:
         """Allow these URLs besides those of AWS."""
         self._allowed = frozenset(endpoint.rstrip("/") for endpoint in allowed_endpoints)
-        self._found: dict[tuple[str, Endpoint], Route] = {}
+        self._found: dict[tuple[str, Endpoint, bool], Route] = {}
 
     def find(self, service: str, endpoint: Endpoint, *, token: bool) -> Route:
         """Return the route to an endpoint of ``service``; ``token`` says that a web identity token is sent.
@@ -39,15 +39,15 @@ class Routes:
             EndpointNotAllowed: The endpoint is not allowed, or not with a token.
             BotoCoreError: AWS has no endpoint in that region.
         """
-        url = endpoint.url
-        if url and not self._may_call(url, token=token):
-            raise EndpointNotAllowed("an endpoint of the root is not allowed", subject="root", private=url)
-        route = self._found.get((service, endpoint))
-        if route is None:
+        found = self._found.get((service, endpoint, token))
+        if found is None:
+            if endpoint.url and not self._may_call(endpoint.url, token=token):
+                problem = "an endpoint of the root is not allowed"
+                raise EndpointNotAllowed(problem, subject="root", private=endpoint.url)
             if len(self._found) >= MAX_ROUTES:
                 self._found.clear()
-            route = self._found[service, endpoint] = _resolve(service, endpoint)
-        return route
+            found = self._found[service, endpoint, token] = _resolve(service, endpoint)
+        return found
 
     def _may_call(self, url: str, *, token: bool) -> bool:
         if is_aws_endpoint(url):
