@@ -120,7 +120,7 @@ async def serve(
     guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
     async with (
         open_store(settings.data_dir, SystemClock(), notify) as store,
-        QueryClient(f"lessor/{version('lessor')}") as client,
+        QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         audit.run(settings, log.report),
         _port(settings, limits, certificates, guard, health) as port,

@@ -14,6 +14,7 @@ from lessor_server.adapters.aws.assume_chain import ANY_PLACES
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.query_client import QueryClient
 from lessor_server.adapters.aws.routes import Routes
+from lessor_server.adapters.clock import SystemClock
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.token_places import TokenPlaces
@@ -27,7 +28,7 @@ async def gateway(
     *urls: str, now: Callable[[], float] | None = None, token_places: TokenPlaces = ANY_PLACES
 ) -> AsyncIterator[AwsGateway]:
     """Run a gateway that may reach these endpoints; ``now`` is the clock by which sessions age."""
-    async with QueryClient("lessor/test") as client:
+    async with QueryClient("lessor/test", SystemClock().wall) as client:
         yield AwsGateway(client, Routes((*urls, NOBODY_THERE)), "lessor-test", now, token_places)
 
 

@@ -13,7 +13,6 @@ from lessor_server.adapters.aws.http_client import HttpClient
 from lessor_server.adapters.aws.query_protocol import QueryOperation, QueryService, query_service
 from lessor_server.adapters.aws.sdk_session import find_ca_file
 from lessor_server.adapters.aws.signing_key import FORM, Route, SigningKey
-from lessor_server.adapters.clock import SystemClock
 
 
 @dataclass(slots=True)
@@ -30,10 +29,10 @@ class QueryRequest:
 class QueryClient:
     """Sends over one ``HttpClient``; ``async with`` closes its connections."""
 
-    def __init__(self, user_agent: str, now: Callable[[], float] | None = None) -> None:
+    def __init__(self, user_agent: str, now: Callable[[], float]) -> None:
         """Send ``user_agent``; ``now`` is the wall clock in seconds, by which requests are signed."""
         self._user_agent = user_agent
-        self._now = now or SystemClock().wall
+        self._now = now
         self._http = HttpClient(find_ca_file)
         self._services: dict[str, QueryService] = {}
         self._loading = asyncio.Lock()
