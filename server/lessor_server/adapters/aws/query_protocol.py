@@ -268,7 +268,7 @@ def _map(shape: Any) -> Read:
 
 
 def _read_text(node: Node) -> Any:
-    """Return a text; a list if there are several, which is no text of AWS."""
+    """Return a text; or a list if there are several; AWS writes one."""
     return node if isinstance(node, list) else node.text or ""
 
 
