@@ -36,7 +36,9 @@ def parse_answer(action: str, status: int, body: bytes) -> ET.Element:
         raise NotAnAnswer(status, "the body is not UTF-8") from None
     if b"\0" in body or b"<!" in body:
         raise NotAnAnswer(status, "the body is not XML of AWS")
-    if body.count(b"<") > MAX_TAGS or body.count(b'"') + body.count(b"'") > MAX_QUOTES:
+    if len(body) > MAX_QUOTES and (
+        body.count(b"<") > MAX_TAGS or body.count(b'"') + body.count(b"'") > MAX_QUOTES
+    ):
         raise NotAnAnswer(status, f"the body has more than {MAX_TAGS} tags or {MAX_QUOTES} quotes")
     try:
         root = ET.fromstring(body, ET.XMLParser(encoding="utf-8"))  # noqa: S314  # it has no entities
