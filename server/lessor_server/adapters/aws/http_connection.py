@@ -75,7 +75,8 @@ class Connection(asyncio.Protocol):
 
         Raises:
             NotAnAnswer: The body is cut or too long.
-            ConnectionClosedError: It was closed or is not HTTP.
+            EndpointConnectionError: It was closed before the request was written.
+            ConnectionClosedError: It was closed after it, or the answer is not HTTP.
             ReadTimeoutError: The answer was not whole at the loop's instant ``until``.
         """
         loop = asyncio.get_running_loop()
@@ -85,13 +86,14 @@ class Connection(asyncio.Protocol):
         self._begin()
         timer = loop.call_at(until, self._time_out)
         try:
-            if self._transport is None:
-                raise sdk.ConnectionClosedError(endpoint_url=self._origin)
+            if self._transport is None or self._transport.is_closing():
+                raise sdk.EndpointConnectionError(endpoint_url=self._origin)
             self._transport.write(request)
             return await self._answer
         finally:
             timer.cancel()
-            self._parser = None  # it refers to this connection
+            self._parser = self._answer = None  # the parser refers to this connection
+            self._begin()  # the answer may have a secret
 
     async def encrypt(self, tls: ssl.SSLContext, host: str) -> None:
         """Go on over TLS with ``host``, after a tunnel was opened; raise ``OSError`` if that fails."""
