@@ -69,7 +69,7 @@ protos: .venv/.test ## make the Python stubs from protos/
 bench: .venv/.test ## measure issue and revocation
 	$(BIN)/python -m bench
 
-lock: build/.tools ## write requirements/ again after a change of pyproject.toml; versions stay where they can
+lock: build/.tools ## write requirements/ from pyproject.toml; versions stay where they can
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra test --output-file requirements/test.txt
 	for extra in dev server; do \
 		$(COMPILE) pyproject.toml --extra $$extra --constraints requirements/test.txt \
@@ -79,7 +79,7 @@ lock: build/.tools ## write requirements/ again after a change of pyproject.toml
 	$(COMPILE) $(UPGRADE) --group tools --output-file requirements/tools.txt
 
 sbom: build/.tools ## write build/sbom.json: all that the server runs on, in CycloneDX's format
-	build/tools/bin/uv venv --no-config --quiet --clear build/runtime
+	build/tools/bin/uv venv --no-config --quiet --clear --python $(PYTHON) build/runtime
 	build/tools/bin/uv pip install --no-config --quiet --python build/runtime \
 		--require-hashes --only-binary :all: --requirements requirements/server.txt
 	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --gather-license-texts \

@@ -59,19 +59,16 @@ def needed(name: str) -> list[Requirement]:
         return [Requirement(one) for one in table["build-system"]["requires"]]
     if name in table["dependency-groups"]:
         return [Requirement(one) for one in table["dependency-groups"][name]]
-    return list(_with_extras(table["project"], table["project"]["dependencies"], {name}))
+    return [*map(Requirement, table["project"]["dependencies"]), *_of_extra(table["project"], name)]
 
 
-def _with_extras(project: dict[str, Any], texts: list[str], extras: set[str]) -> Iterator[Requirement]:
-    """Yield the requirements of texts and extras, and of the project's own extras that these name."""
-    for one in [
-        Requirement(text)
-        for text in (*texts, *(t for e in extras for t in project["optional-dependencies"][e]))
-    ]:
-        if one.name == project["name"]:
-            yield from _with_extras(project, [], one.extras)
-        else:
+def _of_extra(project: dict[str, Any], extra: str) -> Iterator[Requirement]:
+    """Yield the requirements of an extra, and of the project's other extras that it names."""
+    for one in map(Requirement, project["optional-dependencies"][extra]):
+        if one.name != project["name"]:
             yield one
+        for other in one.extras if one.name == project["name"] else ():
+            yield from _of_extra(project, other)
 
 
 @cache
