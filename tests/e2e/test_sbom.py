@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.lock_files import ROOT, locked
 
-pytestmark = pytest.mark.fire
+pytestmark = [pytest.mark.slow, pytest.mark.fire]
 
 
 def test_the_sbom_names_every_package_of_the_server_with_its_version_and_license() -> None:
