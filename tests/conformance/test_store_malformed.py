@@ -18,7 +18,7 @@ from tests.support.plain_keyring import PlainKeyring
 from tests.support.stores import START_US, HandClock, bench, intent
 
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
-from lessor_server.adapters.sqlite.upkeep import UNREADABLE_HOLD
+from lessor_server.adapters.sqlite.keyring import UNREADABLE_HOLD
 from lessor_server.domain.errors.base import LessorError, RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Lease, Orphan, State

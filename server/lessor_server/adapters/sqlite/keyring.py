@@ -14,6 +14,7 @@ from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.columns import Row
 from lessor_server.adapters.sqlite.row_macs import (
     HELD,
+    INSTALLATION,
     Content,
     Placed,
     place_hold,
@@ -31,6 +32,10 @@ from lessor_server.engine.store_types import WrappedKey
 SEALING_KEY: Final = "sealing_key"
 """The key of ``meta`` under which versions without data keys stored the id of the sealing key."""
 LEASES_PER_PAGE: Final = 1000
+ALL_MOUNTS: Final = "of all mounts"
+"""Names the MAC that covers those of all mounts, in warnings."""
+UNREADABLE_HOLD: Final = "STORED_HOLD_UNREADABLE"
+"""The reason of a hold whose stored reason cannot be read; ResumeExpiry ends it."""
 
 
 class SqliteKeyring(SqlitePart):
@@ -59,18 +64,11 @@ class SqliteKeyring(SqlitePart):
 
     async def begin_keyring(self, key: WrappedKey, seals: RowSeals) -> int:
         def job(connection: sqlite3.Connection) -> int:
-            for statement in (keyring_sql.DROP_DATA_KEYS, keyring_sql.DROP_ALL_ROW_MACS):
-                connection.execute(statement)
+            connection.execute(keyring_sql.DROP_DATA_KEYS)
             connection.execute(sql.DROP_META, {"key": SEALING_KEY})
             connection.execute(keyring_sql.ADD_DATA_KEY, _params(key))
             self._macs.unlock(seals)
-            held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
-            if held is not None:
-                self._macs.put(connection, place_hold(held[0]))
-            values, mount = 0, _next_mount(connection, "")
-            while mount is not None:
-                values += self._seal_mount(connection, mount, as_they_are=True)
-                mount = _next_mount(connection, mount)
+            values = self._seal_mounts_as_they_are(connection)
             last: str | None = ""
             while last is not None:
                 page = self._leases_after(connection, last, LEASES_PER_PAGE)
@@ -84,13 +82,21 @@ class SqliteKeyring(SqlitePart):
             self._macs.seals = None
             raise
 
-    async def unlock(self, seals: RowSeals) -> None:
+    async def unlock(self, seals: RowSeals, *, accept: bool = False) -> None:
+        """Check rows with ``seals`` from now on, and undo a change of the expiry hold by others.
+
+        With ``accept`` the rows of mounts are taken as they are, if it is not known which are the newest.
+        """
+
         def job(connection: sqlite3.Connection) -> None:
             self._macs.unlock(seals)
-            held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
-            if held is not None and not self._macs.is_authentic(place_hold(held[0])):
-                connection.execute(sql.DROP_META, {"key": HELD})
+            if not self._macs.is_whole():
+                self._reader.note_tampered("row_macs", ALL_MOUNTS)
+                if accept:
+                    self._seal_mounts_as_they_are(connection)
+            if not self._macs.is_hold_authentic(connection.execute(sql.GET_META, {"key": HELD}).fetchone()):
                 self._reader.note_tampered("meta", HELD)
+                self._macs.put_hold(connection, UNREADABLE_HOLD if self._macs.is_held() else "")
 
         await self._batches.write(job)
 
@@ -132,8 +138,21 @@ class SqliteKeyring(SqlitePart):
 
     def _seal_installation(self, connection: sqlite3.Connection) -> None:
         held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
-        if held is not None and self._macs.is_authentic(place_hold(held[0])):
+        found = [] if held is None else [place_hold(held[0])]
+        authentic = {one.place: one.content for one in found if self._macs.is_authentic(one)}
+        self._macs.put_all(connection, INSTALLATION, authentic)
+
+    def _seal_mounts_as_they_are(self, connection: sqlite3.Connection) -> int:
+        """Seal the values of all mounts, and take their rows and the hold for authentic."""
+        self._macs.begin(connection)
+        held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
+        if held is not None:
             self._macs.put(connection, place_hold(held[0]))
+        values, mount = 0, _next_mount(connection, "")
+        while mount is not None:
+            values += self._seal_mount(connection, mount, as_they_are=True)
+            mount = _next_mount(connection, mount)
+        return values
 
     def _seal_mount(self, connection: sqlite3.Connection, mount: str, *, as_they_are: bool = False) -> int:
         """Seal the values of a mount's rows, and store the MACs of those that are authentic.
