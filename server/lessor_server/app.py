@@ -118,14 +118,15 @@ async def serve(
     identifier = _identifier(settings, certificates, logger)
     clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
+    key = KeyringStart(settings, logger, notify)
     async with (
-        open_store(settings.data_dir, SystemClock(), notify) as store,
         clients,
         aclosing(identifier),
-        audit.run(settings, log.report),
         _port(settings, limits, certificates, guard, health) as port,
+        open_store(settings.data_dir, SystemClock(), notify, partial(key.verify, port.open)) as store,
+        audit.run(settings, log.report),
     ):
-        sealer = await KeyringStart(store, settings, logger, notify).wait(port.open)
+        sealer = await key.open(store)
         gateway = await _gateway(store, clients, settings)
         outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)

@@ -23,14 +23,13 @@ from lessor_server.adapters.sqlite.row_macs import (
     place_root,
     place_rotation,
 )
+from lessor_server.adapters.sqlite.stored_keys import LOST_DATA_KEYS, SEALING_KEY, is_sealed, read_data_keys
 from lessor_server.domain.errors.sealing import SealingKeyMismatch
 from lessor_server.domain.root import root_context
 from lessor_server.domain.rotation import key_context
 from lessor_server.engine.ports import RowSeals
 from lessor_server.engine.store_types import WrappedKey
 
-SEALING_KEY: Final = "sealing_key"
-"""The key of ``meta`` under which versions without data keys stored the id of the sealing key."""
 LEASES_PER_PAGE: Final = 1000
 ALL_MOUNTS: Final = "of all mounts"
 """Names the MAC that covers those of all mounts, in warnings."""
@@ -40,24 +39,6 @@ UNREADABLE_HOLD: Final = "STORED_HOLD_UNREADABLE"
 
 class SqliteKeyring(SqlitePart):
     """The rows of data keys, and MACs of all rows."""
-
-    async def get_sealing_key_id(self) -> str:
-        """Return the id of the key that sealed a database without data keys; empty if none is known."""
-
-        def job(connection: sqlite3.Connection) -> str:
-            row = connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
-            if row is not None and isinstance(row[0], str) and len(row[0]) == 16:
-                return row[0]
-            if row is not None:
-                self._reader.note("meta", SEALING_KEY, "is not a valid key id")
-            return ""
-
-        return await self._batches.read(job)
-
-    async def list_sealed_values(self) -> list[bytes]:
-        """Return all sealed values."""
-        found = await self._batches.read(lambda connection: connection.execute(keyring_sql.SEALED).fetchall())
-        return [row[0] for row in found if isinstance(row[0], bytes) and row[0]]
 
     async def list_data_keys(self) -> list[WrappedKey]:
         return await self._batches.read(_data_keys)
@@ -219,17 +200,10 @@ class SqliteKeyring(SqlitePart):
 
 
 def _data_keys(connection: sqlite3.Connection) -> list[WrappedKey]:
-    found = [
-        WrappedKey(str(key_id), _bytes(wrapped), str(wrapped_by), active == 1, _bytes(complete))
-        for key_id, wrapped, wrapped_by, active, complete in connection.execute(keyring_sql.DATA_KEYS)
-    ]
-    if not found and connection.execute(keyring_sql.IS_SEALED).fetchone()[0]:
-        raise SealingKeyMismatch("lessor.db has lost its data keys, and its rows are sealed under them")
+    found = read_data_keys(connection)
+    if not found and is_sealed(connection):
+        raise SealingKeyMismatch(LOST_DATA_KEYS)
     return found
-
-
-def _bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b""
 
 
 def _params(key: WrappedKey) -> rows.Params:
