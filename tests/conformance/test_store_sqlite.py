@@ -310,8 +310,10 @@ async def test_a_database_that_lacks_a_part_of_its_schema_is_refused(
             "the trigger x",
         ),
         (
-            "DROP TRIGGER leases_count_insert; CREATE TRIGGER leases_count_insert AFTER INSERT ON leases"
-            " BEGIN UPDATE lease_counts SET n = 0; END",
+            (
+                "DROP TRIGGER leases_count_insert; CREATE TRIGGER leases_count_insert AFTER INSERT ON leases"
+                " BEGIN UPDATE lease_counts SET n = 0; END"
+            ),
             "the trigger leases_count_insert",
         ),
         ("CREATE VIEW x AS SELECT * FROM roles", "the view x"),

@@ -1,4 +1,4 @@
-"""``lessor sealing``: changes of the sealing key, with the server stopped."""
+"""``lessor sealing rewrap``: wrap all data keys by another sealing key, with the server stopped."""
 
 from __future__ import annotations
 
@@ -43,12 +43,7 @@ class PlaceType(click.ParamType[SealingKeyPlace]):
             self.fail(f"{error}; {FORMS}", param, ctx)
 
 
-@click.group("sealing")
-def command() -> None:
-    """Change the sealing key of a stopped server."""
-
-
-@command.command("rewrap")
+@click.command("rewrap")
 @click.option("--to", type=PlaceType(), required=True, metavar="KEY", help=f"The new key: {FORMS[6:]}.")
 @click.option(
     "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The server's TOML file."
