@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -88,6 +88,7 @@ class KeyringStart:
         self._settings = settings
         self._logger = logger
         self._notify = notify
+        self._stored: StoredKeys | None = None
         self._ready: Ready | None = None
 
     async def verify(self, while_away: Callable[[], Awaitable[None]], stored: StoredKeys) -> Keyring | None:
@@ -101,9 +102,9 @@ class KeyringStart:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                self._ready = await self.verify_once(stored)
+                ready = await self.verify_once(stored)
                 forget_variable(sealing_key_place(self._settings))
-                return self._ready.keyring if self._ready and self._ready.first is None else None
+                return ready.keyring if ready and ready.first is None else None
             except SealingKeyUnavailable as error:
                 self._notify(SealingKeyAway(error.message))
             if pause == FIRST_PAUSE_SECONDS:
@@ -114,12 +115,14 @@ class KeyringStart:
     async def verify_once(self, stored: StoredKeys) -> Ready | None:
         """Verify the sealing key; raises as ``verify``, and ``SealingKeyUnavailable``."""
         try:
-            return await self._verify(stored)
+            self._ready = await self._verify(stored)
         except SealingKeyMismatch as error:
             if not self._settings.sealing.accept_mismatch:
                 raise
             self._logger.warning("sealing_key_mismatch_accepted", problem=error.message)
-        return await self._begin(stored, None)
+            self._ready = await self._begin(stored, None)
+        self._stored = stored
+        return self._ready
 
     async def _verify(self, stored: StoredKeys) -> Ready | None:
         place = sealing_key_place(self._settings)
@@ -155,7 +158,8 @@ class KeyringStart:
         Raises:
             KeyFileBroken, OSError: The key file can't be created.
         """
-        ready = self._ready or await self._begin(StoredKeys(is_new=False), None)
+        assert self._stored is not None, "the key was not verified"
+        ready = self._ready or await self._begin(replace(self._stored, is_new=False), None)
         assert ready is not None
         if ready.first is None:
             await store.unlock(ready.keyring, accept=self._settings.sealing.accept_mismatch)

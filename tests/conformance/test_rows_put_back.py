@@ -13,7 +13,7 @@ from tests.support.sealed_store import edit, exchange, open_with_keyring, put_ba
 from tests.support.stores import TERMS
 
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore
-from lessor_server.domain.errors.sealing import RowTampered
+from lessor_server.domain.errors.sealing import RowTampered, SealingKeyMismatch
 from lessor_server.domain.events import Event, TamperedRow
 from lessor_server.domain.lease_id import EVERYTHING
 from lessor_server.domain.role import Role
@@ -280,3 +280,80 @@ async def test_a_hold_is_kept_over_starts_and_in_backups(data: Path, tmp_path: P
         status = await store.status()
         assert (status.expiry_hold, status.tampered_rows) == ("STORE_ROLLED_BACK", ())
         assert await context_of(store)
+
+
+# --- data keys ------------------------------------------------------------------------------------------
+
+_SWAP = "UPDATE sealing_keys SET ({0}) = (SELECT {0} FROM sealing_keys AS o WHERE o.id <> sealing_keys.id)"
+_TWICE = "INSERT INTO sealing_keys SELECT id || 0, wrapped, wrapped_by, active, complete FROM sealing_keys"
+KEYRING_EDITS = {
+    "wrapped keys swapped": _SWAP.format("wrapped"),
+    "proofs swapped": _SWAP.format("complete"),
+    "wrapped keys and proofs swapped": _SWAP.format("wrapped, complete"),
+    "wrapped by another": "UPDATE sealing_keys SET wrapped_by = 'key:0000000000000000'",
+    "a changed key": "UPDATE sealing_keys SET wrapped = x'00' WHERE active = 0",
+    "no key in use": "UPDATE sealing_keys SET active = 0",
+    "the key in use deleted": "DELETE FROM sealing_keys WHERE active = 1",
+    "another id": "UPDATE sealing_keys SET id = '0000000000000000' WHERE active = 0",
+    "a key twice": _TWICE,
+}
+
+
+async def half_rotated(data: Path) -> None:
+    """Stop a rotation of the data key when only the first mount is sealed under the new one."""
+    async with open_with_keyring(data) as (store, keyring):
+        await store.add_data_key(new := await keyring.make())
+        keyring.use(new.id)
+        assert await store.reseal_mount("") is not None
+
+
+@pytest.mark.parametrize("name", KEYRING_EDITS)
+async def test_changed_data_keys_stop_the_start(data: Path, name: str) -> None:
+    await half_rotated(data)
+    assert edit(data, KEYRING_EDITS[name])
+    queries = [f"SELECT * FROM {table}" for table in ("sealing_keys", "row_macs", "roots", "leases")]
+    before = [rows_of(data, query) for query in queries]
+    with pytest.raises(ExceptionGroup) as raised:
+        async with open_with_keyring(data):
+            pass
+    assert raised.group_contains(SealingKeyMismatch)
+    assert [rows_of(data, query) for query in queries] == before
+
+
+async def test_without_an_earlier_data_key_the_rows_under_it_grant_nothing(data: Path, lease_id: str) -> None:
+    await half_rotated(data)
+    assert edit(data, "DELETE FROM sealing_keys WHERE active = 0")
+    async with open_with_keyring(data) as (store, _):
+        assert await context_of(store)
+        with pytest.raises(RowTampered):
+            await context_of(store, mount="lab")
+        assert await store.revoke(lease_id) is not None
+
+
+async def test_the_key_in_use_exchanged_with_an_earlier_one_grants_nothing_more(data: Path) -> None:
+    await half_rotated(data)
+    assert edit(data, "UPDATE sealing_keys SET active = 1 - active") == 2
+    edit(data, "UPDATE roles SET etag = 'x' WHERE mount = 'lab'")
+    async with open_with_keyring(data) as (store, _):
+        assert await context_of(store)
+        with pytest.raises(RowTampered):
+            await context_of(store, mount="lab")
+
+
+async def test_a_mount_that_is_put_back_with_its_deleted_data_key_grants_nothing(data: Path) -> None:
+    before = {table: rows_of(data, f"SELECT * FROM {table} WHERE {of}") for table, of in _OF_AWS.items()}
+    keys = [(*row[:3], 0, row[4]) for row in rows_of(data, "SELECT * FROM sealing_keys")]
+    async with open_with_keyring(data) as (store, keyring):
+        await store.add_data_key(new := await keyring.make())
+        keyring.use(new.id)
+        mount = ""
+        while step := await store.reseal_mount(mount):
+            mount = step[0]
+        await store.reseal_leases("", 100)
+        await store.drop_data_keys(new.id)
+    put_back(data, "sealing_keys", keys)
+    for table, rows in before.items():
+        put_back(data, table, rows)
+    async with open_with_keyring(data) as (store, _):
+        with pytest.raises(RowTampered):
+            await context_of(store)

@@ -90,9 +90,11 @@ class SqliteKeyring(SqlitePart):
 
     async def rewrap_data_keys(self, keys: Sequence[WrappedKey]) -> None:
         """Replace how all data keys are wrapped, in one transaction."""
-        await self._batches.write(
-            lambda connection: connection.executemany(keyring_sql.REWRAP_DATA_KEY, map(_params, keys))
-        )
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany(keyring_sql.REWRAP_DATA_KEY, map(_params, keys))
+
+        await self._batches.write(job)
 
     async def reseal_mount(self, after: str) -> tuple[str, int] | None:
         def job(connection: sqlite3.Connection) -> tuple[str, int] | None:
