@@ -75,11 +75,11 @@ def _read(connection: sqlite3.Connection) -> StoredKeys:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     noted = connection.execute(GET_META, {"key": SEALING_KEY}).fetchone()
     known = noted is not None and isinstance(noted[0], str) and len(noted[0]) == _KEY_ID_LENGTH
-    has_data_keys = "sealing_keys" in tables
+    data_keys = read_data_keys(connection) if "sealing_keys" in tables else []
     return StoredKeys(
         is_new=False,
-        data_keys=tuple(read_data_keys(connection)) if has_data_keys else (),
-        is_sealed=has_data_keys and is_sealed(connection),
+        data_keys=tuple(data_keys),
+        is_sealed=bool(data_keys) or ("sealing_keys" in tables and is_sealed(connection)),
         sealing_key_id=noted[0] if known else "",
         sealed_values=tuple(_sealed_values(connection, tables)),
     )
