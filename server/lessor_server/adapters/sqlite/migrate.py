@@ -27,6 +27,9 @@ _PRAGMAS = (
 )
 
 
+_MAY_DIFFER = re.compile(r'NOT NULL|["\s]')
+
+
 class DatabaseUnusable(LessorError):
     """The database file is not Lessor's, is damaged, or comes from a newer version."""
 
@@ -88,11 +91,15 @@ def _require_whole(connection: sqlite3.Connection, known: list[tuple[int, str]])
 
 
 def _definitions(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Return how tables, triggers and views are defined; versions of SQLite differ in quotes and spaces."""
+    """Return how tables, triggers and views are defined, without what may differ.
+
+    Versions of SQLite differ in quotes and spaces. A NULL in a column that forbids it makes a row unreadable
+    at most.
+    """
     found = connection.execute(
         "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'trigger', 'view') ORDER BY 1, 2"
     )
-    return {(str(kind), str(name)): re.sub(r'["\s]+', "", str(script)) for kind, name, script in found}
+    return {(str(kind), str(name)): _MAY_DIFFER.sub("", str(script)) for kind, name, script in found}
 
 
 def _parts(connection: sqlite3.Connection) -> set[str]:
