@@ -27,7 +27,7 @@ from lessor_server.keyring_start import KeyringStart, Ready
 from lessor_server.settings.model import Settings, load
 from tests.support import builders
 from tests.support.recording import Recording
-from tests.support.sealed_store import rows_of
+from tests.support.sealed_store import edit, rows_of
 from tests.support.standin_control import StandIn
 from tests.support.standin_fixtures import aws, url
 from tests.support.stores import HandClock
@@ -239,6 +239,44 @@ async def test_a_removed_kms_key_changes_no_byte(
         async with open_store(data, HandClock(), verify=partial(start.verify, no_wait)):
             pass
     assert content_of(data) == before
+
+
+# --- the file that says that rows are sealed ------------------------------------------------------------
+
+
+STRIPPED = (
+    "DELETE FROM sealing_keys",
+    "DELETE FROM row_macs",
+    "UPDATE leases SET mac = x''",
+    "DELETE FROM roots",
+    "DELETE FROM rotations",
+)
+"""Statements that make a database look like one of an earlier version."""
+
+
+@pytest.mark.parametrize("marker", ["as it was", "edited", "emptied"])
+async def test_a_database_without_its_keys_and_macs_is_refused_by_the_marker(
+    killed: Path, tmp_path: Path, marker: str
+) -> None:
+    """That the file is there counts, and not what is in it."""
+    data = Path(shutil.copytree(killed, tmp_path / "data"))
+    edit(data, *STRIPPED)
+    if marker != "as it was":
+        (data / "rows-sealed").write_text("" if marker == "emptied" else "nothing is sealed")
+    before = content_of(data)
+    with pytest.raises(SealingKeyMismatch, match="has had them"):
+        await upgrade(data)
+    assert content_of(data) == before
+
+
+async def test_a_deleted_marker_is_created_again(killed: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(killed, tmp_path / "data"))
+    (data / "rows-sealed").unlink()
+    await upgrade(data)
+    assert (data / "rows-sealed").stat().st_mode & 0o777 == 0o600
+    edit(data, *STRIPPED)
+    with pytest.raises(SealingKeyMismatch):
+        await upgrade(data)
 
 
 # --- the copy before an upgrade -------------------------------------------------------------------------
