@@ -14,9 +14,11 @@ kernel's record of a start (``/proc/PID/environ``, ``/proc/PID/cmdline``) spawn 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -25,19 +27,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
 
-from lessor.cli.hang_ups import SERVERS
-from lessor.cli.main import OWN, main, run
+from lessor.cli.main import OWN, run
+from tests.support import standin
 
 PRELOADED = (
     *("lessor_server.commands.server", "lessor_server.commands.dev.command"),
     *sorted({f"lessor.cli.{module}" for module in OWN.values()}),
 )
+STANDIN = "standin"
+"""In place of a command of ``lessor``: the stand-in for AWS."""
 MAX_REQUEST_BYTES = 1 << 20
 MAX_DESCRIPTORS = 256
 
@@ -101,6 +106,14 @@ def forked_at_terminal(
     with os.fdopen(terminal, "rb", 0, closefd=False) as typed:
         pid, ended = _fork(arguments, environment, folder, (typed,) * 3, leads=True)
     return Forked(pid, Path(os.devnull).open("rb", 0), ended)
+
+
+def forked_standin(arguments: Sequence[str]) -> tuple[Forked, BinaryIO]:
+    """Run the stand-in for AWS; return it and the other end of its stdin."""
+    (given, typed), (output, written) = os.pipe(), os.pipe()
+    with os.fdopen(given, "rb") as theirs, os.fdopen(written, "wb") as shown, os.fdopen(os.dup(2)) as errors:
+        pid, ended = _fork([STANDIN, *arguments], os.environ, Path.cwd(), (theirs, shown, errors))
+    return Forked(pid, os.fdopen(output, "rb", 0), ended), os.fdopen(typed, "wb")
 
 
 async def run_forked(
@@ -219,12 +232,18 @@ def _become(request: Request, streams: Sequence[int]) -> NoReturn:
     for kind, (soft, hard) in request.limits:
         resource.setrlimit(kind, (soft, hard))
     sys.argv = ["lessor", *request.arguments]
-    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
-    if not SERVERS.isdisjoint(request.arguments):
-        main()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    if request.arguments[:1] == [STANDIN]:
+        del sys.argv[0]
+        standin.main()
     code = run(request.arguments)
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
     sys.stdout.flush()
-    os._exit(code)  # the end of an interpreter takes twice as long as a command
+    os._exit(code)  # to remove each imported module one by one takes longer than a command
 
 
 if __name__ == "__main__":
