@@ -5,6 +5,8 @@ Hypothesis tries the same examples in each run, unless its profile `fresh` is as
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -34,3 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first."""
     order = {file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves out of each later collection of garbage: there are thousands."""
+    gc.collect()
+    gc.freeze()
