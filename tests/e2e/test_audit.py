@@ -58,9 +58,9 @@ class Audited:
         environment = {"LESSOR_DATA_DIR": str(self.process.data_dir), "LESSOR_AUDIT_FILE": str(self.file)}
         return CliRunner().invoke(cli, list(words), env=environment, standalone_mode=False)
 
-    def verify(self, *files: Path, last: str = "") -> tuple[int, str]:
+    def verify(self, *files: Path, last: str = "", first: str = "") -> tuple[int, str]:
         """Run ``lessor audit verify``; return its exit code and output."""
-        options = ["--last", last] if last else []
+        options = [*(["--last", last] if last else []), *(["--first", first] if first else [])]
         result = self.run("audit", "verify", "--key", self.public, *options, *map(str, files or (self.file,)))
         return result.exit_code, result.output
 
@@ -241,7 +241,10 @@ async def test_a_file_is_rotated_under_traffic(tmp_path: Path, aws: StandIn) -> 
         await lessor.generate("aws")
         last = await last_of(lessor)
         assert server.verify(old, server.file, last=last) == (0, server.verify(old, server.file)[1])
-        assert server.verify(server.file, last=last)[0] == 0
+        assert server.verify(server.file, last=last)[0] == 1
+        before = json.loads(old.read_bytes().splitlines()[-1])
+        first = f"{before['seq']}:{before['hash']}"
+        assert server.verify(server.file, last=last, first=first)[0] == 0
         assert server.verify(server.file, old)[0] == 1
 
 
