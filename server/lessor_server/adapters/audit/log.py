@@ -11,6 +11,7 @@ from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.state import AuditState
 from lessor_server.adapters.audit.targets import Target
 from lessor_server.adapters.audit.writer import TICK_SECONDS, AuditClock, Entry, SinkWriter, WriteReport
+from lessor_server.domain.audit.event_record import event_record
 from lessor_server.domain.audit.record import AuditRecord, RecordKind, SinkStatus
 from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.events import AuditRecordsMissing, AuditSinkBack, AuditSinkFailed, Event
@@ -201,7 +202,7 @@ class AuditLog:
         sink.answered(report.batches)
         if report.problem:
             sink.problem = report.problem
-            self._notify(AuditRecordsMissing(sink.name, report.problem))
+            self._report_missing(AuditRecordsMissing(sink.name, report.problem))
         for entry in report.written:
             if entry.future is not None and not entry.future.done():
                 entry.future.set_result(None)
@@ -212,6 +213,13 @@ class AuditLog:
         sink.is_new = False
         if not any(one.is_new for one in self._sinks.values()):
             self._opened.set()
+
+    def _report_missing(self, event: AuditRecordsMissing) -> None:
+        """Report records that are missing, also in the audit itself."""
+        self._notify(event)
+        record = event_record(event, self._clock.wall_us(), self.hash_value)
+        assert record is not None
+        self.note(record)
 
     def _fail(self, sink: _Sink, entries: Sequence[Entry]) -> None:
         """Raise ``AuditUnavailable`` where no other sink may still write a record."""

@@ -17,11 +17,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, Protocol
 
 from lessor_server.adapters.audit.key import AuditKey
-from lessor_server.adapters.audit.state import AuditState, Position
+from lessor_server.adapters.audit.state import AuditState, Position, TornRun
 from lessor_server.adapters.audit.targets import Target
 from lessor_server.domain.audit.chain import CHECKPOINT_RECORDS, CHECKPOINT_SECONDS, ChainEnd, link
 from lessor_server.domain.audit.record import AuditRecord, RecordKind
-from lessor_server.domain.audit.resume import resume
+from lessor_server.domain.audit.resume import Resumption, resume
 
 GROUP: Final = 256
 """The maximum number of records in one write."""
@@ -33,6 +33,12 @@ STORE_SECONDS: Final = 0.05
 """The position of a busy sink is stored this often."""
 DURABLE_SECONDS: Final = 5.0
 """Without ``audit.sync`` a file is made durable this often."""
+LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether the file is still there."""
+MOVED_SECONDS: Final = 10.0
+"""How long after a rename a SIGHUP may come, as from logrotate, before the rename counts as foreign."""
+MAX_TORN: Final = 4
+"""How many torn lines of earlier files are remembered."""
 
 
 class AuditClock(Protocol):
@@ -102,9 +108,10 @@ class _Torn:
         """End the line; this newline is part of the torn bytes only if a further piece follows."""
         self._newline = self.size > 0
 
-    def content(self) -> dict[str, Any]:
-        """Return the fields of a ``recovered`` record."""
-        return {"torn_bytes": self.size, "torn_sha256": self._digest.hexdigest()}
+    @property
+    def run(self) -> TornRun:
+        """Return what a ``recovered`` record says of it."""
+        return TornRun(self.size, self._digest.hexdigest())
 
 
 class SinkWriter:
@@ -143,13 +150,19 @@ class SinkWriter:
         """Whether there is something to report."""
         self._reported = 0
         """How many entries at the head of the backlog are reported as failed."""
-        self._end = state.get(self.name).written
-        self._durable = self._end
-        self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = 0
+        known = state.get(self.name)
+        self._end = self._durable = known.written
+        self._start, self._earlier = known.start, list(known.torn)
+        """The last record before this file, and what has to be explained of files before it."""
+        self._mark = known.mark
+        self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = self._looked_us = 0
+        self._moved_us = 0
         self._unsigned = 0
         self._torn = _Torn()
         self._needs_newline = False
         self._is_open = self._begins = self._stopping = False
+        self._may_be_new = True
+        """Whether the file that is opened next may be a new one: at the start, and after SIGHUP."""
         self._reopen = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"audit {self.name}", daemon=True)
 
@@ -190,7 +203,7 @@ class SinkWriter:
         except OSError:
             return
         finally:
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
             self._target.close()
 
     def _collect(self) -> None:
@@ -198,7 +211,7 @@ class SinkWriter:
         try:
             self._take(self._queue.get(timeout=min(self._tick, IDLE_SECONDS)))
         except Empty:
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
             try:
                 self._take(self._queue.get(timeout=self._tick))
             except Empty:
@@ -225,8 +238,7 @@ class SinkWriter:
             return
         try:
             if self._reopen.is_set():
-                self._reopen.clear()
-                self._close()
+                self._rotate()
             if not self._is_open:
                 self._open()
             while self._backlog:
@@ -264,37 +276,75 @@ class SinkWriter:
             self._batches = self._settled = 0
             self._written, self._failed, self._problem, self._news = [], [], "", False
 
+    def _rotate(self) -> None:
+        """Close the target, whose file may be replaced."""
+        self._reopen.clear()
+        if self._is_open:
+            self._problem = self._target.find_loss(self._clock.boot_us()) or self._problem
+        self._close()
+        self._may_be_new = True
+
     def _open(self) -> None:
         """Open the target, find where the chain goes on, and write a checkpoint."""
-        tail = self._target.open()
-        self._begins = not tail
-        found = resume(tail, self._end)
-        self._end = found.end
-        if tail:
-            self._torn, self._needs_newline = _Torn(found.torn), found.needs_newline
-        elif not self._target.is_stream:
-            self._needs_newline = False  # the torn line is in the file before this one
+        found = self._resume(self._target.open())
+        before, self._end, self._begins = self._end, found.end, found.begins
+        if self._target.is_stream:
+            self._start = self._end
+        else:
+            self._set_torn(found)
+            if found.begins and before not in (ChainEnd(), self._start) and not self._may_be_new:
+                self._problem = self._problem or "it was removed or emptied while it could not be written to"
+            self._start = self._end if found.begins else self._start
         self._is_open = True
-        self._problem = found.problem or self._problem
+        self._mark = self._target.mark
+        self._problem = self._problem or found.problem
+        self._store()  # before the first write, whose torn line could not be told from a change
         self._write(self._first_items())
-        self._retry_us = 0
+        self._target.confirm()
+        self._may_be_new = False
+        self._retry_us = self._moved_us = 0
         self._news = True
+
+    def _resume(self, tail: bytes) -> Resumption:
+        """Return how to go on with a target that was opened.
+
+        A new file goes on where the one before ends, which may have been renamed, also after a kill.
+        """
+        if not tail and self._mark not in ("", self._target.mark):
+            before = self._target.read_renamed(self._mark)
+            if before:
+                renamed = resume(before, self._end, self._start)
+                self._torn = _Torn(renamed.torn)
+                return Resumption(renamed.end, problem=renamed.problem, begins=True)
+        return resume(tail, self._end, self._start)
+
+    def _set_torn(self, found: Resumption) -> None:
+        """Set what has to be explained: the torn line of this file, and of that before it."""
+        is_fresh = found.begins and not (found.torn or found.needs_newline)
+        if is_fresh and self._torn.size:
+            self._earlier = [*self._earlier, self._torn.run][-MAX_TORN:]
+        self._torn, self._needs_newline = _Torn(found.torn), found.needs_newline
 
     def _close(self) -> None:
         self._is_open = False
         self._target.close()
 
+    def _store(self) -> None:
+        """Store the position."""
+        position = Position(self._end, self._durable, self._mark, self._start, tuple(self._earlier))
+        self._state.put(self.name, position)
+
     def _first_items(self) -> list[_Item]:
-        """Return what comes first after an open: a checkpoint, and what explains a torn line."""
+        """Return what comes first after an open: a checkpoint, and what explains torn lines."""
         items, end = [], self._end
         if self._needs_newline:
             items.append(_Item(b"\n"))
-        recovered = [(RecordKind.RECOVERED, self._torn.content())] if self._torn.size else []
         if self._begins:
             items.append(self._checkpoint(end, opens=True))
             end = items[-1].end or end
-        for kind, content in recovered:
-            items.append(self._own(kind, content, end))
+        for run in (*self._earlier, *([self._torn.run] if self._torn.size else [])):
+            content = {"torn_bytes": run.size, "torn_sha256": run.sha256}
+            items.append(self._own(RecordKind.RECOVERED, content, end))
             end = items[-1].end or end
         if not self._begins:
             items.append(self._checkpoint(end))
@@ -374,7 +424,9 @@ class SinkWriter:
         """Move the chain past one line."""
         assert item.end is not None
         self._end = item.end
-        if item.kind is RecordKind.RECOVERED:
+        if item.kind is RecordKind.RECOVERED and self._earlier:
+            self._earlier.pop(0)
+        elif item.kind is RecordKind.RECOVERED:
             self._torn = _Torn()
         if item.kind is RecordKind.CHECKPOINT:
             self._unsigned = 0
@@ -386,24 +438,39 @@ class SinkWriter:
             self._reported = max(0, self._reported - 1)
 
     def _maintain(self, now: int) -> None:
-        """Write a checkpoint if one is due, store the position, and notice a removed file."""
+        """Write a checkpoint if one is due, store the position, and look after the file."""
         if self._unsigned and now - self._unsigned_us >= CHECKPOINT_SECONDS * 1e6:
             self._write([self._checkpoint(self._end)])
         if self._end != self._durable and now - self._durable_us >= DURABLE_SECONDS * 1e6:
             self._make_durable()
             self._durable_us = now
         if now - self._stored_us >= STORE_SECONDS * 1e6:
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
             self._stored_us = now
-        if self._target.was_removed():
+        if now - self._looked_us >= LOOK_SECONDS * 1e6:
+            self._looked_us = now
+            self._look(now)
+
+    def _look(self, now: int) -> None:
+        """Notice a file that was removed or cut, or renamed without a SIGHUP; go on with a new one."""
+        loss = self._target.find_loss(now)
+        if not loss and self._target.has_moved():
+            self._moved_us = self._moved_us or now
+            if now - self._moved_us >= MOVED_SECONDS * 1e6:
+                loss = "it was renamed or replaced while it was written to, and no SIGHUP came"
+        elif not loss:
+            self._moved_us = 0
+        if loss:
+            self._problem = loss
             self._close()
+            self._may_be_new = True
             self._open()
 
     def _make_durable(self) -> None:
         if self._is_open:
             self._target.sync()
             self._durable = self._end
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
 
     def _checkpoint(self, end: ChainEnd, *, opens: bool = False) -> _Item:
         """Return a checkpoint; with ``opens`` as the first record of a file."""

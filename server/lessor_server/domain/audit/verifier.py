@@ -206,8 +206,7 @@ class Verifier:
         if self._bad_count and seq > expected:
             yield from self._jump(seq)
             return
-        if self._bad_count:
-            yield self._added()
+        yield from self._explain_bad_lines(record)
         if seq > expected:
             problem = (
                 f"the first record here is {seq}, and {_range(expected, seq - 1)} are not in these files:"
@@ -230,13 +229,14 @@ class Verifier:
             )
         if not self._bad_count or kind == RecordKind.CHECKPOINT.value:
             return  # after a torn line in an earlier file, a file begins with a checkpoint
+        if kind != RecordKind.RECOVERED.value:
+            yield self._added()
+            return
         torn = next((run for run in self._bad if run.count and run.are_torn(record)), None)
-        if kind == RecordKind.RECOVERED.value and torn is not None:
+        if torn is not None:  # otherwise it may be about what an earlier one has explained
             problem = f"a torn line, which record {record['seq']} explains"
             yield self._finding(ChainFindingKind.TORN, problem, torn.place)
             self._bad = [*(run for run in self._bad if run.count and run is not torn), _BadLines()]
-        else:
-            yield self._added()
 
     def _jump(self, seq: int) -> Iterator[ChainFinding]:
         """Yield what is wrong before a record that does not follow the last one."""
