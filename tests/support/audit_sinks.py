@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from lessor_server.adapters.audit.entries import AuditClock
 from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.log import AuditLog
 from lessor_server.adapters.audit.state import AuditState
 from lessor_server.adapters.audit.targets import Target
-from lessor_server.adapters.audit.writer import AuditClock
 from tests.support.recording import Recording
 
 TICK = 0.002

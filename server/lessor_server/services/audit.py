@@ -46,8 +46,11 @@ class Audit(Protocol):
         """
         ...
 
-    def note(self, record: AuditRecord) -> None:
-        """Write a record soon; never wait and never raise."""
+    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
+        """Write a record soon; never wait and never raise.
+
+        While no sink works, records without an effect, of reads and refusals, never displace the others.
+        """
         ...
 
     def hash_value(self, value: str) -> str:
@@ -117,10 +120,10 @@ class CallAudit:
         else:
             self._audit.note(record)
 
-    def note(self, record: AuditRecord) -> None:
-        """Write a record soon."""
+    def note(self, record: AuditRecord, *, has_effect: bool = False) -> None:
+        """Write a record soon, by default of a read or a refusal."""
         if self._audit is not None:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=has_effect)
 
     def note_unauthenticated(self, record: AuditRecord) -> None:
         """Write at most ten such records a second, and a count of the others: no flood fills a disk."""
@@ -131,7 +134,7 @@ class CallAudit:
             asyncio.get_running_loop().call_later(1.0, self._end_second)
         self._unauthenticated += 1
         if self._unauthenticated <= UNAUTHENTICATED_RECORDS:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=False)
 
     def _end_second(self) -> None:
         count, self._unauthenticated = (self._unauthenticated or 0) - UNAUTHENTICATED_RECORDS, None
@@ -163,7 +166,12 @@ class CallRecords:
         self._effect: Effect | None = None
         """None until the call is allowed."""
         self._digest = ""
-        self._ended = False
+        self._begun = self._ended = False
+
+    @property
+    def _may_have_acted(self) -> bool:
+        """Return whether the call was let go on to its effect."""
+        return self._has_two and self._begun
 
     @property
     def _has_two(self) -> bool:
@@ -177,16 +185,19 @@ class CallRecords:
         """
         assert call.request is not None
         self._effect = effect_of(call.method.name, call.request)
-        if not self._audit.is_on:
-            return
-        self._digest = _digest_of_policy(call.request)
+        if self._audit.is_on:
+            await self._write_request(call.request)
+        self._begun = True
+
+    async def _write_request(self, request: Message) -> None:
+        self._digest = _digest_of_policy(request)
         if self._effect in (Effect.CHANGE, Effect.READ_ROOT):
             self._audit.require()
         if self._effect is Effect.CHANGE:
             await self._audit.write(self._record(RecordKind.REQUEST))
         elif self._effect is Effect.REVOKE:
             await self._audit.write_or_keep(self._record(RecordKind.REQUEST))
-        elif call.method.lasting:
+        elif self._method.lasting:
             self._audit.note(self._record(RecordKind.REQUEST))
 
     async def answer(self, message: Message) -> None:
@@ -234,7 +245,7 @@ class CallRecords:
         if self.principal is None:
             self._audit.note_unauthenticated(record)
         else:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=self._may_have_acted)
 
     @property
     def _is_one_lasting(self) -> bool:

@@ -6,16 +6,15 @@ and goes on after its last whole record. A torn line is followed by a record tha
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
+from lessor_server.adapters.audit.entries import AuditClock, Entry, WriteReport
 from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.state import AuditState, Position, TornRun
 from lessor_server.adapters.audit.targets import Target
@@ -39,45 +38,6 @@ MOVED_SECONDS: Final = 10.0
 """How long after a rename a SIGHUP may come, as from logrotate, before the rename counts as foreign."""
 MAX_TORN: Final = 4
 """How many torn lines of earlier files are remembered."""
-
-
-class AuditClock(Protocol):
-    """The machine's clocks, in microseconds."""
-
-    def wall_us(self) -> int:
-        """Return the time since the epoch."""
-        ...
-
-    def boot_us(self) -> int:
-        """Return a time that never jumps."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A record on its way; ``waiting`` names the sinks whose answer ``future`` still needs."""
-
-    record: AuditRecord
-    future: asyncio.Future[None] | None = None
-    waiting: set[str] = field(default_factory=set)
-
-
-class WriteReport(NamedTuple):
-    """What has become of the entries that were put before; ``error`` is empty while the sink works."""
-
-    sink: str
-    batches: int
-    """How many puts it answers."""
-    written: Sequence[Entry]
-    failed: Sequence[Entry]
-    """Not written yet; they are tried again, and reported again when they are. Those that are in the file but
-    may not be durable are not tried again."""
-    settled: int
-    """How many entries no longer wait to be written."""
-    end: ChainEnd
-    error: str
-    problem: str
-    """What is missing or changed in a file that was opened."""
 
 
 class _Item(NamedTuple):
@@ -142,7 +102,7 @@ class SinkWriter:
         self._sync = sync
         self._queue: SimpleQueue[Sequence[Entry] | None] = SimpleQueue()
         self._backlog: deque[Entry] = deque()
-        self._batches = self._settled = 0
+        self._batches = self._settled = self._settled_others = 0
         self._written: list[Entry] = []
         self._failed: list[Entry] = []
         self._error = self._problem = ""
@@ -268,12 +228,13 @@ class SinkWriter:
                     self._written,
                     self._failed,
                     self._settled,
+                    self._settled_others,
                     self._end,
                     self._error,
                     self._problem,
                 )
             )
-            self._batches = self._settled = 0
+            self._batches = self._settled = self._settled_others = 0
             self._written, self._failed, self._problem, self._news = [], [], "", False
 
     def _rotate(self) -> None:
@@ -336,19 +297,27 @@ class SinkWriter:
 
     def _first_items(self) -> list[_Item]:
         """Return what comes first after an open: a checkpoint, and what explains torn lines."""
-        items, end = [], self._end
-        if self._needs_newline:
-            items.append(_Item(b"\n"))
+        items = [_Item(b"\n")] if self._needs_newline else []
+        end = self._end
+
+        def add(item: _Item) -> None:
+            nonlocal end
+            items.append(item)
+            end = item.end or end
+
+        if self._torn.size:  # before any other record, which may be torn too
+            add(self._recovered(self._torn.run, end))
         if self._begins:
-            items.append(self._checkpoint(end, opens=True))
-            end = items[-1].end or end
-        for run in (*self._earlier, *([self._torn.run] if self._torn.size else [])):
-            content = {"torn_bytes": run.size, "torn_sha256": run.sha256}
-            items.append(self._own(RecordKind.RECOVERED, content, end))
-            end = items[-1].end or end
+            add(self._checkpoint(end, opens=True))
+        for run in self._earlier:
+            add(self._recovered(run, end))
         if not self._begins:
-            items.append(self._checkpoint(end))
+            add(self._checkpoint(end))
         return items
+
+    def _recovered(self, run: TornRun, end: ChainEnd) -> _Item:
+        """Return the record that explains a torn line."""
+        return self._own(RecordKind.RECOVERED, {"torn_bytes": run.size, "torn_sha256": run.sha256}, end)
 
     def _write_group(self) -> None:
         """Write the next entries, with a checkpoint where one is due."""
@@ -374,7 +343,9 @@ class SinkWriter:
         """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
         sent, error = self._send(memoryview(b"".join(item.data for item in items)))
         written = self._account(items, sent)
-        self._settled += len(written)
+        effects = sum(entry.has_effect for entry in written)
+        self._settled += effects
+        self._settled_others += len(written) - effects
         failed: list[Entry] = []
         if error is None and self._sync:
             try:
@@ -424,10 +395,10 @@ class SinkWriter:
         """Move the chain past one line."""
         assert item.end is not None
         self._end = item.end
-        if item.kind is RecordKind.RECOVERED and self._earlier:
-            self._earlier.pop(0)
-        elif item.kind is RecordKind.RECOVERED:
+        if item.kind is RecordKind.RECOVERED and self._torn.size:
             self._torn = _Torn()
+        elif item.kind is RecordKind.RECOVERED:
+            self._earlier.pop(0)
         if item.kind is RecordKind.CHECKPOINT:
             self._unsigned = 0
         else:
