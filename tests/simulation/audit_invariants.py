@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lessor_server.domain.audit.record import RecordKind
-from tests.simulation.audit_trail import hashed
+from lessor_server.domain.lease import State
+from tests.simulation.audit_trail import Unrecorded, hashed
 from tests.simulation.invariants import Found
 from tests.simulation.journal import suffix
 
@@ -39,5 +40,14 @@ def each_effect_is_recorded_before(world: World, effect: Effect) -> Found:
     return effect.subject, f"{effect.call.action} for {record.owner} without the record of a request"
 
 
+def unrecorded_credentials_are_revoked(world: World, unrecorded: Unrecorded) -> Found:
+    """A lease whose credential could not be recorded is revoked, unless something else is amiss since."""
+    row = world.store.rows.get(unrecorded.lease_id)
+    if row is None or world.expectations.shaken > unrecorded.at or row.lease.state is not State.ACTIVE:
+        return None
+    return suffix(unrecorded.lease_id), "its credential was not recorded, and it is not revoked"
+
+
 ON_EFFECT = (each_effect_is_recorded_before,)
 ON_ANSWER = (each_credential_is_recorded,)
+ON_UNRECORDED = (unrecorded_credentials_are_revoked,)

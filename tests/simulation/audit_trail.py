@@ -6,6 +6,7 @@ Each write that a call waits for is an effect, before and after which the proces
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lessor_server.domain.audit.record import AuditRecord
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
 
 WRITE_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """A write that failed, about a lease if it has an id."""
+
+    lease_id: str
+    at: float
 
 
 def hashed(value: str) -> str:
@@ -38,7 +47,7 @@ class AuditTrail:
         self._process.require_alive()
         fate = self._world.points.meet(f"audit {record.kind.value} {record.rpc}")
         if fate is not None:
-            self._world.shake()
+            self._world.shake(WRITE_SECONDS)
         if fate is Fate.BEFORE:
             self._process.kill()
             self._process.require_alive()
@@ -50,6 +59,7 @@ class AuditTrail:
             self._process.kill()
             self._process.require_alive()
         if fate in (Fate.LOST, Fate.UNDONE):
+            self._world.unrecorded(Unrecorded(record.lease_id, self._world.now()))
             raise AuditUnavailable("the sink does not answer", retry_in=1.0)
 
     def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:

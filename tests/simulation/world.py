@@ -22,6 +22,7 @@ from tests.simulation import (
     row_invariants,
     session_invariants,
 )
+from tests.simulation.audit_trail import Unrecorded
 from tests.simulation.disk import Change, DurableStore
 from tests.simulation.expectations import Breach, Effect, Expectations
 from tests.simulation.faults import Faults
@@ -246,9 +247,11 @@ class World:
         self.journal.note(f"aws {call.action}: {result}", suffix(call.user))
         effect = Effect(self.account_with(flight.key_id), call, answer, flight.sent_us)
         self.expectations.carried_out(effect)
-        self.judge(
-            (*invariants.ON_EFFECT, *session_invariants.ON_EFFECT, *audit_invariants.ON_EFFECT), effect
-        )
+        self.judge(ON_EFFECT, effect)
+
+    def unrecorded(self, failure: Unrecorded) -> None:
+        """Look soon after the failed write of a record what has become of its lease."""
+        self.later(invariants.BOUND_SECONDS, lambda: self.judge(audit_invariants.ON_UNRECORDED, failure))
 
     def written(self, process: Process, name: str, changes: list[Change], began_us: int) -> None:
         """Record a durable write that began at ``began_us``."""
