@@ -10,7 +10,7 @@ OWN_FILES: Final = ("lessor.", "root-token", "sealing-key", "rows-sealed", "audi
 """What the names of the server's own files in the data directory begin with."""
 
 
-def find_other_use(path: Path, named: Iterable[tuple[str, Path | None]], data_dir: Path) -> str:
+def find_collision(path: Path, named: Iterable[tuple[str, Path | None]], data_dir: Path) -> str:
     """Return what else uses a path, empty if nothing does.
 
     ``named`` are the other settings that name a file or socket. Links to the same file count.

@@ -18,7 +18,7 @@ from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import file_checks, parsers
-from lessor_server.settings.audit_conflicts import find_other_use
+from lessor_server.settings.audit_conflicts import find_collision
 from lessor_server.settings.parsers import Address, Listener
 from lessor_server.settings.sources import ConfigModel, Problem, SettingsError, load_file
 
@@ -190,7 +190,7 @@ class SettingsFile(ConfigModel):
         sockets = [("listen", Path(one.address.path)) for one in self.listen if one.address.path]
         named = [*sockets, *self._named_files()]
         for setting, path in (("audit.file", self.audit.file), ("audit.socket", self.audit.socket)):
-            if path is not None and (use := find_other_use(path, named, self.data_dir)):
+            if path is not None and (use := find_collision(path, named, self.data_dir)):
                 yield setting, f"{path} is also used by {use}", "give the audit a path of its own"
         if self.audit.file is not None and self.audit.file == self.audit.socket:
             yield "audit.socket", "is also audit.file", "give each a path of its own"
