@@ -252,7 +252,9 @@ class SocketTarget(_Stream):
             connection.connect(str(self._path))
         except OSError as error:
             connection.close()
-            raise OSError(error.errno, error.strerror or "it does not answer", str(self._path)) from None
+            full = isinstance(error, BlockingIOError)  # its queue of connections
+            text = "the collector accepts no connection" if full else error.strerror or "it does not answer"
+            raise OSError(error.errno, text, str(self._path)) from None
         self._socket = connection
         self._sent = self._sent_then = self._unread_then = 0
         return b""
