@@ -44,7 +44,6 @@ from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_limits import IdentityLimits
-from lessor_server.services.channel_options import ConnectionLimits
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.grpc_handlers import GrpcHandlers
@@ -109,7 +108,6 @@ async def serve(
         AuditKeyBroken, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError: Files cannot be used.
     """
     tune_garbage_collection()
-    limits = connection_limits(settings)
     _prepare(settings, logger)
     log = _start_event_log(logger, random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
@@ -118,14 +116,15 @@ async def serve(
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
     guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
+    key = KeyringStart(settings, logger, notify)
     async with (
-        open_store(settings.data_dir, SystemClock(), notify) as store,
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
+        _port(settings, certificates, guard, health) as port,
+        open_store(settings.data_dir, SystemClock(), notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
-        _port(settings, limits, certificates, guard, health) as port,
     ):
-        sealer = await KeyringStart(store, settings, logger, notify).wait(port.open)
+        sealer = await key.open(store)
         gateway = await _gateway(store, client, settings)
         outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
@@ -307,13 +306,13 @@ def _certificates(tls: Tls | None) -> Certificates | None:
 
 def _port(
     settings: Settings,
-    limits: ConnectionLimits,
     certificates: Certificates | None,
     guard: Guard,
     health: Health,
 ) -> Port:
     """Return the port, which serves health alone until the data keys are decrypted."""
     only_health = GrpcHandlers(guard).service(health.DESCRIPTOR, health)
+    limits = connection_limits(settings)
     return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
 
 
