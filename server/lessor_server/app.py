@@ -16,8 +16,9 @@ import grpc
 from structlog.typing import FilteringBoundLogger
 
 from lessor_server.access_reload import AccessReloader, load_rules
-from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.adapters.aws.query_client import QueryClient
+from lessor_server.adapters.aws.routes import Routes
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.identifier import Identifier
 from lessor_server.adapters.identity.jwt_limiter import JwtLimits
@@ -114,18 +115,17 @@ async def serve(
     notify = audit.notify
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
-    clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
     key = KeyringStart(settings, logger, notify)
     async with (
-        clients,
+        QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
         open_store(settings.data_dir, SystemClock(), notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
         sealer = await key.open(store)
-        gateway = await _gateway(store, clients, settings)
+        gateway = await _gateway(store, client, settings)
         outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
@@ -146,9 +146,10 @@ def _linter() -> Linter:
     return SentryLinter() if installed() else NoLinter()
 
 
-async def _gateway(store: SqliteStore, clients: Clients, settings: Settings) -> AwsGateway:
+async def _gateway(store: SqliteStore, client: QueryClient, settings: Settings) -> AwsGateway:
     session_name = f"lessor-{(await store.status()).instance_id}"
-    return AwsGateway(clients, session_name, token_places=settings.token_places)
+    routes = Routes(settings.aws.allowed_endpoints)
+    return AwsGateway(client, routes, session_name, token_places=settings.token_places)
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
