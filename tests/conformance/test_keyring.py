@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.conformance.test_row_macs import SCHEDULE, STATIC
 from tests.support import builders, lease_steps
+from tests.support.filled_store import SCHEDULE, STATIC
 from tests.support.recording import Recording
 from tests.support.sealed_store import WRAPPING, edit, open_with_keyring, rows_of
 from tests.support.stores import SPAN, HandClock, bench

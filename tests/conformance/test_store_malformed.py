@@ -17,8 +17,9 @@ from tests.support.malformed import Case, cases, damage, loosen
 from tests.support.plain_keyring import PlainKeyring
 from tests.support.stores import START_US, HandClock, bench, intent
 
+from lessor_server.adapters.sqlite.keyring import UNREADABLE_HOLD
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
-from lessor_server.adapters.sqlite.upkeep import UNREADABLE_HOLD
+from lessor_server.adapters.sqlite.stored_keys import read_stored_keys
 from lessor_server.domain.errors.base import LessorError, RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Lease, Orphan, State
@@ -414,13 +415,11 @@ async def test_an_unreadable_sealing_key_id_is_taken_from_a_sealed_value(tmp_pat
         assert isinstance(b.store, SqliteStore)
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
         connection.execute("INSERT INTO meta VALUES ('sealing_key', '0123456789abcdef')")
-    async with opened(tmp_path) as store:
-        assert await store.get_sealing_key_id() == "0123456789abcdef"
+    assert read_stored_keys(tmp_path / FILE).sealing_key_id == "0123456789abcdef"
     for value in ("x'00'", "'short'", "7"):
         assert damage(tmp_path, Case("meta", "value", value, "no id"), "key = 'sealing_key'")
-        async with opened(tmp_path) as store:
-            assert await store.get_sealing_key_id() == ""
-            assert await store.list_sealed_values() == [b"sealed"]
+        stored = read_stored_keys(tmp_path / FILE)
+        assert (stored.sealing_key_id, stored.sealed_values) == ("", (b"sealed",))
 
 
 # --- what the store knows of itself -----------------------------------------------------------------------

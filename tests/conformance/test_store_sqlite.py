@@ -302,6 +302,49 @@ async def test_a_database_that_lacks_a_part_of_its_schema_is_refused(
     assert lacks in error.message
 
 
+@pytest.mark.parametrize(
+    ("statements", "named"),
+    [
+        (
+            "CREATE TRIGGER x AFTER UPDATE ON roles BEGIN UPDATE roles SET body = 'wider'; END",
+            "the trigger x",
+        ),
+        (
+            (
+                "DROP TRIGGER leases_count_insert; CREATE TRIGGER leases_count_insert AFTER INSERT ON leases"
+                " BEGIN UPDATE lease_counts SET n = 0; END"
+            ),
+            "the trigger leases_count_insert",
+        ),
+        ("CREATE VIEW x AS SELECT * FROM roles", "the view x"),
+        (
+            "DROP TABLE prefixes; CREATE TABLE prefixes (low TEXT COLLATE NOCASE, cutoff_us, high, owner)",
+            "the table prefixes",
+        ),
+    ],
+)
+async def test_a_database_with_a_trigger_or_view_of_somebody_else_is_refused(
+    tmp_path: Path, statements: str, named: str
+) -> None:
+    """It could change a row in the very transaction that authenticates the row."""
+    async with bench("sqlite", tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        connection.executescript(statements)
+    error = await refused(tmp_path)
+    assert isinstance(error, DatabaseUnusable)
+    assert f"{named} of the database is not one that Lessor created" in error.message
+
+
+async def test_a_table_of_the_operator_stops_no_start(tmp_path: Path) -> None:
+    async with bench("sqlite", tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        connection.executescript("CREATE TABLE notes (text); CREATE INDEX more ON leases (owner); ANALYZE")
+    async with open_store(tmp_path, HandClock()) as store:
+        assert await store.mount_names("", 1)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.85])
 async def test_a_damaged_database_never_causes_a_traceback(tmp_path: Path, share: float) -> None:
     async with bench("sqlite", tmp_path) as b:

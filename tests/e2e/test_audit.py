@@ -4,76 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from click.testing import CliRunner, Result
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
-from lessor.cli.main import root as cli
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2
-from lessor_server.adapters.audit.key import AuditKey
-from tests.support.audit_lines import read_independently
+from tests.support.audited_server import audited
 from tests.support.clients import ROOT_SECRET, Lessor, connect, nothing_left, refused, until, users_of
-from tests.support.server_process import TOKEN, ServerProcess
+from tests.support.server_process import TOKEN
 from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
-
-
-class Audited:
-    """A server with an audit file, or with another sink."""
-
-    def __init__(self, folder: Path, aws: StandIn, **sinks: str) -> None:
-        self.folder = folder
-        self.file = folder / "audit.log"
-        sinks = sinks or {"LESSOR_AUDIT_FILE": str(self.file)}
-        self._settings = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, **sinks}
-        self.process = ServerProcess()
-
-    async def start(self) -> None:
-        await self.process.start(self.folder, self._settings)
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Lessor]:
-        async with connect(self.process.address, TOKEN) as lessor:
-            yield lessor
-
-    @property
-    def public(self) -> str:
-        return AuditKey.load(self.process.data_dir).public
-
-    def records(self, **fields: object) -> list[dict[str, Any]]:
-        """Return the records of the file that have these values."""
-        found = read_independently(self.file.read_bytes(), self.public)
-        return [one for one in found if all(one.get(name) == value for name, value in fields.items())]
-
-    def run(self, *words: str) -> Result:
-        """Run a command."""
-        environment = {"LESSOR_DATA_DIR": str(self.process.data_dir), "LESSOR_AUDIT_FILE": str(self.file)}
-        return CliRunner().invoke(cli, list(words), env=environment, standalone_mode=False)
-
-    def verify(self, *files: Path, last: str = "") -> tuple[int, str]:
-        """Run ``lessor audit verify``; return its exit code and output."""
-        options = ["--last", last] if last else []
-        result = self.run("audit", "verify", "--key", self.public, *options, *map(str, files or (self.file,)))
-        return result.exit_code, result.output
-
-
-@asynccontextmanager
-async def audited(folder: Path, aws: StandIn, **sinks: str) -> AsyncIterator[Audited]:
-    """Run such a server."""
-    server = Audited(folder, aws, **sinks)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.process.kill()
 
 
 async def last_of(lessor: Lessor) -> str:
@@ -240,8 +185,11 @@ async def test_a_file_is_rotated_under_traffic(tmp_path: Path, aws: StandIn) -> 
         await until(lambda: asyncio.to_thread(server.file.exists), bool)
         await lessor.generate("aws")
         last = await last_of(lessor)
-        assert server.verify(old, server.file, last=last) == (0, server.verify(old, server.file)[1])
-        assert server.verify(server.file, last=last)[0] == 0
+        assert server.verify(old, server.file, last=last)[0] == 0
+        assert server.verify(server.file, last=last)[0] == 1
+        before = json.loads(old.read_bytes().splitlines()[-1])
+        first = f"{before['seq']}:{before['hash']}"
+        assert server.verify(server.file, last=last, first=first)[0] == 0
         assert server.verify(server.file, old)[0] == 1
 
 

@@ -183,6 +183,13 @@ async def test_expiries_are_held_and_resumed(lessor_cli: CommandLine, mount: str
     assert "held" not in (await lessor_cli("info")).err
 
 
+async def test_the_data_key_is_rotated(lessor_cli: CommandLine) -> None:
+    first, second = [await lessor_cli("sealing", "rotate") for _ in range(2)]
+    assert (first.code, second.code) == (0, 0)
+    assert len(first.fields["key_id"]) == len(second.fields["key_id"]) == 16
+    assert first.fields["key_id"] != second.fields["key_id"]
+
+
 async def test_a_backup_is_written_once(lessor_cli: CommandLine, server: ServerProcess) -> None:
     done = await lessor_cli("backup", "copy.db")
     assert (done.code, done.fields["path"]) == (0, "copy.db")

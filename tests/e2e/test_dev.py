@@ -124,7 +124,7 @@ async def test_the_dev_server_prints_the_next_commands(shared: Dev) -> None:
 
 
 async def test_a_key_has_the_permissions_of_its_role_until_it_is_revoked(shared: Dev, lessor: Lessor) -> None:
-    issued = await lessor.generate("aws", "reader")
+    issued = await issue(lessor)
     assert await reads(shared.aws, issued) == "works"
     assert await call(shared.aws, issued, "iam", "list_users") == "AccessDenied"
     revoked = await lessor.revoke(issued.lease_id)

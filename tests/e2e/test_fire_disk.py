@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain.access.acl import EVERYTHING
@@ -27,6 +25,7 @@ from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from tests.fire.environment import BOUND, MOUNT, cuts, no_user_of, now
 from tests.support import builders
 from tests.support.clients import ROOT_KEY, ROOT_SECRET
+from tests.support.gateways import gateway
 from tests.support.plain_keyring import PlainKeyring
 from tests.support.recording import Recording
 from tests.support.reports import Reports
@@ -65,8 +64,8 @@ async def slowly(folder: Path, aws: StandIn) -> AsyncIterator[tuple[Engine, Slow
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(folder, SystemClock()))
         disk = SlowDisk(store)
-        gateway = AwsGateway(await stack.enter_async_context(Clients((aws.url,), "lessor/test")))
-        outside = Dependencies(store, gateway, PlainKeyring(), Recording(), Reports(), rng)
+        door = await stack.enter_async_context(gateway(aws.url))
+        outside = Dependencies(store, door, PlainKeyring(), Recording(), Reports(), rng)
         limits = EngineConfig(root_rules=RootRules((aws.url,)))
         engine = await stack.enter_async_context(run_engine(outside, limits))
         await engine.mounts.enable(builders.mount(MOUNT), "test")

@@ -56,6 +56,11 @@ def key_in(data: Path) -> bytes | None:
     return file.read_bytes() if file.exists() else None
 
 
+def database_of(data: Path) -> dict[str, bytes]:
+    """Return the bytes of the database and of what SQLite keeps beside it."""
+    return {file.name: file.read_bytes() for file in data.glob("lessor.db*")}
+
+
 def execute(data: Path, statement: str) -> list[tuple[object, ...]]:
     """Run a statement on a stopped server's database."""
     connection = sqlite3.connect(data / "lessor.db", isolation_level=None)
@@ -124,11 +129,13 @@ async def test_a_key_and_a_database_that_do_not_belong_together_stop_the_start(
 ) -> None:
     damage(data)
     key = key_in(data)
+    before = database_of(data)
     for _ in range(2):
         line = await refuses_to_start(tmp_path)
         assert "sealing-key" in line
         assert "LESSOR_SEALING_ACCEPT_MISMATCH" in line
     assert key_in(data) == key
+    assert database_of(data) == before
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ from grpc_health.v1 import health_pb2
 from lessor.v1 import config_pb2, lease_pb2, system_pb2
 from tests.support.bad_starts import environment, refuses_to_start
 from tests.support.clients import Lessor, connect, refused, until
+from tests.support.command_line import Done
+from tests.support.forked import run_forked
 from tests.support.server_process import TOKEN, ServerProcess, serving
 from tests.support.standin_control import StandIn
 from tests.support.standin_fixtures import aws, url
@@ -136,11 +137,11 @@ async def test_a_removed_key_ends_the_start_with_one_line(tmp_path: Path, aws: S
     assert "allowed_endpoints" in await refuses_to_start(tmp_path, **refused_endpoint)
 
 
-def rewrap(folder: Path, to: str, **variables: str) -> subprocess.CompletedProcess[str]:
+async def rewrap(folder: Path, to: str, **variables: str) -> Done:
     """Run ``lessor sealing rewrap``."""
-    command = [sys.executable, "-m", "lessor.cli.main", "sealing", "rewrap", "--to", to]
-    env = environment(folder, variables)
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    words = ("sealing", "rewrap", "--to", to)
+    code, out, err = await run_forked(words, environment(folder, variables), folder, b"")
+    return Done(code, out.decode(), err.decode())
 
 
 async def test_rewrap_goes_from_a_file_to_kms_to_a_variable_and_back(tmp_path: Path, aws: StandIn) -> None:
@@ -151,9 +152,9 @@ async def test_rewrap_goes_from_a_file_to_kms_to_a_variable_and_back(tmp_path: P
     async with serving(tmp_path) as server:
         async with connect(server.address, server.token) as lessor:
             await set_root(lessor)
-            running = await asyncio.to_thread(rewrap, tmp_path, "env:THE_KEY", THE_KEY=key)
-            assert running.returncode == 1
-            assert "is used by the server" in running.stderr
+            running = await rewrap(tmp_path, "env:THE_KEY", THE_KEY=key)
+            assert running.code == 1
+            assert "is used by the server" in running.err
         await server.stop()
     steps = [
         ({}, in_kms["LESSOR_SEALING_KEY"], in_kms),
@@ -161,9 +162,9 @@ async def test_rewrap_goes_from_a_file_to_kms_to_a_variable_and_back(tmp_path: P
         ({"LESSOR_SEALING_KEY": key}, f"file:{tmp_path}/new-key", in_file),
     ]
     for old, to, settings in steps:
-        done = await asyncio.to_thread(rewrap, tmp_path, to, **(in_kms | {"THE_KEY": key} | drop(old)))
-        assert (done.returncode, done.stderr) == (0, ""), done
-        assert key not in done.stdout
+        done = await rewrap(tmp_path, to, **(in_kms | {"THE_KEY": key} | drop(old)))
+        assert (done.code, done.err) == (0, ""), done
+        assert key not in done.out
         await require_root(tmp_path, settings)
         for wrong in steps:
             if wrong[2] is not settings:
@@ -178,8 +179,8 @@ def drop(old: Mapping[str, str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("to", ["nowhere", "awskms:x", "file:", "env:A-B"])
 async def test_rewrap_to_a_malformed_place_changes_nothing(tmp_path: Path, to: str) -> None:
-    done = await asyncio.to_thread(rewrap, tmp_path, to)
-    assert done.returncode == 2
+    done = await rewrap(tmp_path, to)
+    assert done.code == 2
     assert not (tmp_path / "data").exists()
 
 
@@ -189,9 +190,9 @@ async def test_rewrap_with_the_wrong_old_key_changes_nothing(tmp_path: Path) -> 
             await set_root(lessor)
         await server.stop()
     wrong = base64.b64encode(bytes(32)).decode()
-    done = await asyncio.to_thread(rewrap, tmp_path, f"file:{tmp_path}/new", LESSOR_SEALING_KEY=wrong)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert wrong not in done.stderr
+    done = await rewrap(tmp_path, f"file:{tmp_path}/new", LESSOR_SEALING_KEY=wrong)
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert wrong not in done.err
     assert not (tmp_path / "new").exists()
     await require_root(tmp_path, {})

@@ -1,4 +1,4 @@
-"""The places where a process can die: before and after every effect on AWS and every write of the store."""
+"""The places where a process can die: before and after every effect on AWS, store and audit."""
 
 from __future__ import annotations
 

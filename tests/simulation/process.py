@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from lessor_server.domain.access.caller import AuthMethod, Principal
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
+from lessor_server.services.audit import CallAudit
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
 from lessor_server.services.grpc_handlers import GrpcHandlers
@@ -26,6 +28,7 @@ from lessor_server.services.guard import Guard
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
+from tests.simulation.audit_trail import AuditTrail
 from tests.simulation.disk import Disk
 from tests.simulation.journal import ALL, suffix
 from tests.simulation.rules import ruled
@@ -80,6 +83,13 @@ class _Context:
 
     def peer(self) -> str:
         return f"simulation:{self.who}"
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return nothing."""
+        return ()
+
+    def set_trailing_metadata(self, _: object) -> None:
+        """Ignore the id of the call's audit records."""
 
     async def read(self) -> bytes:
         return self.request
@@ -182,7 +192,10 @@ class Process:
     def _serve(self, engine: Engine) -> None:
         about = About("0", "memory", dev_mode=False, linter="", warnings=())
         guard = Guard(
-            FixedAccess(lambda token: Principal(token, AuthMethod.ROOT, acl=None)), self, lambda: 0.0
+            FixedAccess(lambda token: Principal(token, AuthMethod.ROOT, acl=None)),
+            self,
+            lambda: 0.0,
+            audit=self._audit(engine),
         )
         grpc_handlers = GrpcHandlers(guard)
         for service in (
@@ -205,6 +218,16 @@ class Process:
             for method in service.DESCRIPTOR.methods:
                 name = f"/{service.DESCRIPTOR.full_name}/{method.name}"
                 self._handlers[method.name] = generic.service(_Details(name))
+
+    def _audit(self, engine: Engine) -> CallAudit:
+        """Return the audit of this process, as ``audit_start`` makes it."""
+        numbers = itertools.count(1)
+        return CallAudit(
+            AuditTrail(self),
+            self.world.clocks.wall_us,
+            lambda: f"{self.number:08x}{next(numbers):08x}",
+            lambda lease_id: engine.work.start(engine.leases.withdraw(lease_id)),
+        )
 
     def _notify(self, event: Event) -> None:
         if self.alive:

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from tests.simulation import owner_mutants, replica_mutants, rotation_mutants, sealing_mutants, store_mutants
+from tests.simulation import (
+    audit_mutants,
+    owner_mutants,
+    replica_mutants,
+    rotation_mutants,
+    sealing_mutants,
+    store_mutants,
+)
 from tests.simulation.crash_points import PAIRED, Played, by_name, pairs, play, singles
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
@@ -28,6 +35,7 @@ PLANTED_BESIDE = (
     rotation_mutants,
     owner_mutants,
     sealing_mutants,
+    audit_mutants,
 )  # imported so that their bugs are on the list
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.prove import deaths
 from tests.simulation.scenarios import SCENARIOS
 
-STEP, SLOW_STEP = 20, 7
+STEP, SLOW_STEP = 20, 13
 """Each so many-th death is played; the two have no common divisor, so that most are others."""
 LONG = ("stopped", "rotate chain")
 """Scenarios whose deaths take minutes: here a sample of them."""

@@ -71,8 +71,6 @@ class Wire(memory_aws.MemoryAws):
         self._process.require_alive()
         plain = cast("Call[object]", call)
         chained = None if isinstance(call, VerifyKey | VerifyKeyOnIam) else await self._chains.ready(root)
-        if chained is not None:
-            self._held.add(chained)
         self._process.require_alive()
         if self._world.away:
             await asyncio.sleep(self.latency)

@@ -12,14 +12,17 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from lessor_server.domain.audit.record import AuditRecord
 from lessor_server.engine.store_types import BulkRevocation
 from tests.simulation import (
+    audit_invariants,
     invariants,
     owner_invariants,
     rotation_invariants,
     row_invariants,
     session_invariants,
 )
+from tests.simulation.audit_trail import Unrecorded
 from tests.simulation.disk import Change, DurableStore
 from tests.simulation.expectations import Breach, Effect, Expectations
 from tests.simulation.faults import Faults
@@ -43,6 +46,8 @@ MAX_EFFECTS = 5000
 """A replica has some hundreds in a run, in a long calm a thousand."""
 OTHER_ACCOUNT = "210987654321"
 ON_CHANGE = (*row_invariants.ON_CHANGE, *session_invariants.ON_CHANGE, *owner_invariants.ON_CHANGE)
+ON_EFFECT = (*invariants.ON_EFFECT, *session_invariants.ON_EFFECT, *audit_invariants.ON_EFFECT)
+ON_ANSWER = (*invariants.ON_ANSWER, *session_invariants.ON_ANSWER, *audit_invariants.ON_ANSWER)
 SECOND_KEY = "ANOTHER_ROOT_KEY_OF_THE_SAME_ACCOUNT"
 
 
@@ -107,6 +112,8 @@ class World:
         self.replicas = Replicas(self, loop)
         self.responsibilities = Responsibilities(self)
         self.breaches: list[Breach] = []
+        self.records: list[AuditRecord] = []
+        """The audit records of all processes, in order."""
         self.effects = 0
         self._chances: dict[str, random.Random] = {}
         self._later: list[tuple[float, int, Callable[[], object]]] = []
@@ -240,7 +247,11 @@ class World:
         self.journal.note(f"aws {call.action}: {result}", suffix(call.user))
         effect = Effect(self.account_with(flight.key_id), call, answer, flight.sent_us)
         self.expectations.carried_out(effect)
-        self.judge((*invariants.ON_EFFECT, *session_invariants.ON_EFFECT), effect)
+        self.judge(ON_EFFECT, effect)
+
+    def unrecorded(self, failure: Unrecorded) -> None:
+        """Look soon after the failed write of a record what has become of its lease."""
+        self.later(invariants.BOUND_SECONDS, lambda: self.judge(audit_invariants.ON_UNRECORDED, failure))
 
     def written(self, process: Process, name: str, changes: list[Change], began_us: int) -> None:
         """Record a durable write that began at ``began_us``."""
@@ -260,7 +271,7 @@ class World:
 
     def judge_answer(self, asked: object) -> None:
         """Check the invariants of answers."""
-        self.judge((*invariants.ON_ANSWER, *session_invariants.ON_ANSWER), asked)
+        self.judge(ON_ANSWER, asked)
 
     def judge_end(self) -> None:
         """Check the invariants of the end of a run."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from lessor_server.adapters.audit.entries import AuditClock
 from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.log import AuditLog
 from lessor_server.adapters.audit.state import AuditState
@@ -33,6 +34,22 @@ class FastClock:
     def boot_us(self) -> int:
         """Return the next second."""
         return next(self._seconds) * 10**6
+
+
+class HandClock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        """Begin at a fixed instant."""
+        self.seconds = 1_700_000_000.0
+
+    def wall_us(self) -> int:
+        """Return the time."""
+        return int(self.seconds * 1e6)
+
+    def boot_us(self) -> int:
+        """Return the time."""
+        return int(self.seconds * 1e6)
 
 
 class MemoryFile:
@@ -81,7 +98,23 @@ class MemoryFile:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self.synced += 1
 
-    def was_removed(self) -> bool:
+    @property
+    def mark(self) -> str:
+        """Return the number of the file."""
+        return str(len(self.old))
+
+    def read_renamed(self, mark: str) -> bytes:
+        """Return a file that was put aside."""
+        return self.old[int(mark)]
+
+    def confirm(self) -> None:
+        """Do nothing."""
+
+    def find_loss(self, _: int) -> str:
+        """Return nothing."""
+        return ""
+
+    def has_moved(self) -> bool:
         """Return False."""
         return False
 
@@ -91,13 +124,17 @@ class MemoryFile:
 
 @asynccontextmanager
 async def audit_log(
-    folder: Path, *targets: Target, sync: bool = False, boot: str = "boot"
+    folder: Path,
+    *targets: Target,
+    sync: bool = False,
+    boot: str = "boot",
+    clock: AuditClock | None = None,
 ) -> AsyncIterator[tuple[AuditLog, Recording]]:
     """Run a log with its key and state in ``folder``."""
     notes = Recording()
     key = AuditKey.load_or_make(folder)
     state = AuditState(folder, lambda: boot)
-    log = AuditLog(targets, state, key, FastClock(), notes, sync=sync, tick=TICK)
+    log = AuditLog(targets, state, key, clock or FastClock(), notes, sync=sync, tick=TICK)
     await log.start()
     try:
         yield log, notes

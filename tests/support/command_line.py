@@ -1,4 +1,7 @@
-"""Runs the command line as a user does: in a separate process, with only its arguments and variables."""
+"""Runs the command line as a user does: in a separate process, with only its arguments and variables.
+
+What is started and left running is a new Python process; what runs to its end is forked, which is quicker.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.clients import POLICY, ROOT_SECRET
+from tests.support.forked import run_forked
 from tests.support.server_process import bare_environment
 from tests.support.standin_control import Json
 
@@ -51,7 +55,7 @@ class CommandLine:
 
     async def start(self, *arguments: str, stdout: int = PIPE, **variables: str) -> Process:
         """Start a command that writes to a pipe, or to the file ``stdout``."""
-        env = {**bare_environment(), **self.environment, **variables}
+        env = self._environment(variables)
         words = (sys.executable, "-m", "lessor.cli.main", *arguments)
         return await asyncio.create_subprocess_exec(
             *words, env=env, cwd=self.folder, stdin=PIPE, stdout=stdout, stderr=PIPE
@@ -59,13 +63,15 @@ class CommandLine:
 
     async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Done:
         """Run a command to its end; assert that it prints no stack trace and no token."""
-        process = await self.start(*arguments, **variables)
-        out, err = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        done = Done(process.returncode, out.decode(), err.decode())
+        environment = self._environment(variables)
+        code, out, err = await run_forked(arguments, environment, self.folder, stdin.encode())
+        done = Done(code, out.decode(), err.decode())
         assert "Traceback" not in done.err
         assert self.environment["LESSOR_TOKEN"] not in done.out + done.err
         return done
+
+    def _environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        return {**bare_environment(), **self.environment, **variables}
 
     async def put_role(self, mount: str, *options: str) -> Done:
         """Store the role ``app``."""

@@ -29,3 +29,9 @@ def telling(points: list[str]) -> list[int]:
         if seen[name] <= MAX_ALIKE:
             chosen.append(index)
     return chosen
+
+
+def outermost(points: list[str]) -> list[int]:
+    """Return fewer crash points: the first and the last of each name."""
+    last = {name: index for index, name in enumerate(points)}
+    return [index for index, name in enumerate(points) if name not in points[:index] or last[name] == index]

@@ -17,6 +17,7 @@ class FakeAudit:
         self.works = True
         self.written: list[AuditRecord] = []
         self.noted: list[AuditRecord] = []
+        self.noted_effects: list[AuditRecord] = []
         self.journal: list[str] = []
         self.before_write: Callable[[AuditRecord], None] = lambda _: None
         self.may_write = asyncio.Event()
@@ -36,9 +37,10 @@ class FakeAudit:
         self.written.append(record)
         self.journal.append(record.kind.value)
 
-    def note(self, record: AuditRecord) -> None:
+    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
         """Keep a record that nobody waits for."""
         self.noted.append(record)
+        self.noted_effects += [record] if has_effect else []
         self.journal.append(record.kind.value)
 
     def hash_value(self, value: str) -> str:

@@ -10,20 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lessor_server.adapters.aws.clients import Clients
+from lessor_server.adapters.aws.assume_chain import ANY_PLACES
 from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.adapters.aws.query_client import QueryClient
+from lessor_server.adapters.aws.routes import Routes
+from lessor_server.adapters.clock import SystemClock
 from lessor_server.domain.root import Hop, Root, RootConfig
 from lessor_server.domain.secret import Secret
+from lessor_server.domain.token_places import TokenPlaces
 
 KEY = "AKIAROOTOFTHETESTS00"
 NOBODY_THERE = "http://127.0.0.1:1"
 
 
 @asynccontextmanager
-async def gateway(*urls: str, now: Callable[[], float] | None = None) -> AsyncIterator[AwsGateway]:
+async def gateway(
+    *urls: str, now: Callable[[], float] | None = None, token_places: TokenPlaces = ANY_PLACES
+) -> AsyncIterator[AwsGateway]:
     """Run a gateway that may reach these endpoints; ``now`` is the clock by which sessions age."""
-    async with Clients((*urls, NOBODY_THERE), "lessor/test") as clients:
-        yield AwsGateway(clients, "lessor-test", now)
+    async with QueryClient("lessor/test", SystemClock().wall) as client:
+        yield AwsGateway(client, Routes((*urls, NOBODY_THERE)), "lessor-test", now, token_places)
 
 
 def root(url: str, mount: str = "aws", version: int = 1, **changes: Any) -> Root:

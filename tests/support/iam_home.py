@@ -39,7 +39,7 @@ class Home:
         self.rng = rng or random.Random(0)
         self.clear()
 
-    def clear(self) -> None:
+    def clear(self: Self) -> None:
         """Empty the account; all its keys become unknown."""
         self.users: dict[str, User] = {}
         self.groups: dict[str, Result] = {}

@@ -8,13 +8,11 @@ read, by the product's own tables.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any, TypeVar, cast
-from urllib.parse import unquote
 
 import botocore.exceptions as sdk
 
@@ -24,7 +22,6 @@ from lessor_server.adapters.aws.gateway import OPERATIONS
 from lessor_server.domain.aws.iam_calls import AccessKey, Call, VerifyKeyOnIam
 from lessor_server.domain.aws.sts_calls import GetServerTime, VerifyKey
 from lessor_server.domain.root import Root
-from lessor_server.domain.secret import Secret
 from tests.support.iam import Iam
 from tests.support.iam_faults import Ending, Fault, Faults, Kind
 from tests.support.iam_rules import Answer, Result
@@ -59,7 +56,6 @@ class MemoryAws:
         self.latency = latency
         self.faults = Faults()
         self._chains = Chains(self.send, CHAIN_SESSION)
-        self._held: set[ChainCredentials] = set()
         self.sent: list[Sent] = []
         self.forgotten: list[str] = []
         self.away = False
@@ -80,8 +76,6 @@ class MemoryAws:
         plain = cast("Call[object]", call)
         proves = isinstance(call, VerifyKey | VerifyKeyOnIam)
         chained = None if proves else await self._chains.ready(root)
-        if chained is not None:
-            self._held.add(chained)
 
         def effect() -> Answer:
             return _effect(self._account(root.config.access_key), _signer(root, chained), plain)
@@ -152,7 +146,7 @@ def _signer(root: Root, chained: ChainCredentials | None) -> AccessKey:
     """Return the credentials with which a root signs: its key, or the last session of its chain."""
     if chained is None:
         return AccessKey(root.config.access_key, root.config.secret_key)
-    return AccessKey(chained.access_key, Secret(chained.secret_key), Secret(chained.token))
+    return chained.session
 
 
 def _effect(account: Iam, signer: AccessKey, call: Call[object]) -> Answer:
@@ -185,4 +179,4 @@ def _as_sdk(value: Any) -> Any:
 def _field_as_sdk(name: str, item: Any) -> Any:
     if name in _DATES:
         return datetime.fromisoformat(item)
-    return json.loads(unquote(item)) if name == "PolicyDocument" else _as_sdk(item)
+    return _as_sdk(item)

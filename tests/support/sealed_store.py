@@ -19,7 +19,11 @@ Values = tuple[object, ...]
 
 @asynccontextmanager
 async def open_with_keyring(
-    folder: Path, clock: HandClock | None = None, notify: Callable[[Event], None] = lambda _: None
+    folder: Path,
+    clock: HandClock | None = None,
+    notify: Callable[[Event], None] = lambda _: None,
+    *,
+    accept: bool = False,
 ) -> AsyncIterator[tuple[SqliteStore, Keyring]]:
     """Open the store of ``folder`` as a start does, with ``WRAPPING``."""
     async with open_store(folder, clock or HandClock(), notify) as store:
@@ -27,7 +31,7 @@ async def open_with_keyring(
         stored = await store.list_data_keys()
         if stored:
             await keyring.load(stored)
-            await store.unlock(keyring)
+            await store.unlock(keyring, accept=accept)
         else:
             first = await keyring.make()
             keyring.use(first.id)
@@ -53,3 +57,13 @@ def put_back(folder: Path, table: str, rows: list[Values]) -> None:
         for row in rows:
             places = ", ".join("?" * len(row))
             connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", row)
+
+
+def exchange(folder: Path, table: str, columns: str, first: str, second: str) -> None:
+    """Let two rows of the closed database change places, but for their keys."""
+    (one,) = rows_of(folder, f"SELECT {columns} FROM {table} WHERE {first}")
+    (other,) = rows_of(folder, f"SELECT {columns} FROM {table} WHERE {second}")
+    assert one != other
+    marks = ", ".join("?" * len(one))
+    for where, values in ((first, other), (second, one)):
+        assert edit(folder, f"UPDATE {table} SET ({columns}) = ({marks}) WHERE {where}", values=values) == 1

@@ -1,21 +1,17 @@
-"""Starts the stand-in for AWS in a separate process and calls its control API, async or blocking."""
+"""Forks a process with the stand-in for AWS and calls its control API, async or blocking."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 import aiohttp
 
-_TREE = Path(__file__).resolve().parents[2]
+from tests.support.forked import forked_standin
 
 Json = dict[str, object]
 
@@ -25,25 +21,19 @@ def run_server(
     *, latency: float = 0.0, account: str = "123456789012", visible_after: float = 0.0
 ) -> Iterator[str]:
     """Run a stand-in and yield its URL; it ends with the block, or with this process."""
-    words = ["-m", "tests.support.standin", "--port", "0", "--until-eof"]
-    words += ["--latency", str(latency), "--account", account, "--visible-after", str(visible_after)]
-    with subprocess.Popen(
-        [sys.executable, *words],
-        cwd=_TREE,
-        env={**os.environ, "PYTHONPATH": str(_TREE)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    words = ["--port", "0", "--until-eof", "--latency", str(latency)]
+    words += ["--account", account, "--visible-after", str(visible_after)]
+    process, keyboard = forked_standin(words)
+    with process.output, keyboard:
         try:
-            assert process.stdout is not None
-            word, _, url = process.stdout.readline().strip().partition(" ")
+            word, _, url = process.output.readline().decode().strip().partition(" ")
             if word != "ready":
                 message = "the stand-in for AWS did not start"
                 raise RuntimeError(message)
             yield url
         finally:
             process.kill()
+            process.wait()
 
 
 def ask(url: str, method: str, what: str, body: object = None) -> Json:

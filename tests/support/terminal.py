@@ -7,13 +7,13 @@ import os
 import pty
 import re
 import struct
-import sys
 import termios
 from collections.abc import Mapping
 from fcntl import ioctl
 from pathlib import Path
 
 from tests.support.command_line import Done
+from tests.support.forked import forked_at_terminal
 from tests.support.server_process import bare_environment
 
 SECONDS = 60.0
@@ -28,21 +28,16 @@ async def at_terminal(
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = {**bare_environment(), **environment, "TERM": "xterm"}
     env.pop("COLUMNS", None)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lessor.cli.main", *arguments,
-        stdin=slave, stdout=slave, stderr=slave, env=env, cwd=folder, start_new_session=True,
-    )  # fmt: skip
+    process = forked_at_terminal(arguments, env, folder, slave)
     os.close(slave)
     os.write(master, typed.encode())
     try:
         async with asyncio.timeout(SECONDS):
             shown = await asyncio.to_thread(_read, master)
-            code = await process.wait()
+            code = await asyncio.to_thread(process.wait)
     finally:
         os.close(master)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        process.kill()
     return Done(code, _STYLE.sub("", shown.decode()).replace("\r\n", "\n"), "")
 
 

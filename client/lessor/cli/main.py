@@ -17,19 +17,17 @@ the server's commands (entry points ``lessor.commands``) only when they run.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Final, NoReturn, cast
 
 import click
 
 from lessor.cli import hang_ups
+from lessor.cli.joined import JoinedGroup
 
 INTERRUPTED: Final = 130
-JOINED: Final = "lessor.commands"
 
 OWN: Final = {
     "enable": "mounts",
@@ -49,6 +47,7 @@ OWN: Final = {
     "expiry": "expiry",
     "reload": "system",
     "backup": "system",
+    "sealing": "sealing",
     "info": "system",
     "whoami": "system",
     "health": "system",
@@ -75,72 +74,27 @@ Completion:  eval "$(_LESSOR_COMPLETE=bash_source lessor)"   (or zsh_source,
 """
 
 
-class Joined(click.Command):
-    """A placeholder for another package's command, so that the package is imported only when it is run."""
-
-    def __init__(self, name: str, place: str) -> None:
-        """Name the command and its ``place``, written ``module:attribute``."""
-        module, _, self._attribute = place.partition(":")
-        self._module = module
-        super().__init__(name, help=_first_words(module))
-
-    def load(self) -> click.Command:
-        """Import the command; raises ``ClickException`` if its libraries are not installed."""
-        try:
-            return cast("click.Command", getattr(importlib.import_module(self._module), self._attribute))
-        except ModuleNotFoundError as error:
-            message = f"`lessor {self.name}` needs {error.name}; install lessor[server], or lessor[dev]"
-            raise click.ClickException(message) from None
-
-
-class Commands(click.Group):
+class Commands(JoinedGroup):
     """The client's own commands, and those that other packages add."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the client's own commands in the order of their use, then the installed added ones."""
-        joined = (name for name, place in _joined().items() if _is_there(place.partition(":")[0]))
-        return [*OWN, *super().list_commands(ctx), *joined]
+        return [*OWN, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or a placeholder for an added one."""
         if cmd_name in OWN:
             module = importlib.import_module(f"lessor.cli.{OWN[cmd_name]}")
             return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
-        place = _joined().get(cmd_name)
-        return Joined(cmd_name, place) if place else super().get_command(ctx, cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command to run, imported."""
-        name, command, rest = super().resolve_command(ctx, args)
-        hang_ups.settle(name)
-        return name, command.load() if isinstance(command, Joined) else command, rest
-
-
-def _joined() -> dict[str, str]:
-    """Return the commands that installed packages add, each with its place."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - reads every installed package
-
-    return {point.name: point.value for point in entry_points(group=JOINED)}
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def _first_words(module: str) -> str:
-    """Return the first line of a module's docstring after its colon, without importing the module."""
-    spec = find_spec(module) if _is_there(module) else None
-    if spec is None or spec.origin is None:
-        return ""
-    with open(spec.origin, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not loaded for this alone
-        line = (ast.get_docstring(ast.parse(file.read())) or "").partition("\n")[0]
-    words = (line.partition(": ")[2] or line).strip("`")
-    return words[:1].upper() + words[1:]
+        found = super().resolve_command(ctx, args)
+        hang_ups.settle(found[0])
+        return found
 
 
 @click.group("lessor", cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

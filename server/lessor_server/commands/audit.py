@@ -73,14 +73,20 @@ def command() -> None:
 @click.option(
     "--last", type=_EndType(), help="A record that must be there: `lessor info` shows the last one."
 )
+@click.option(
+    "--first",
+    type=_EndType(),
+    help="The record before the first one in FILES, where the older files were deleted on purpose.",
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def verify(key: PublicKey, last: ChainEnd | None, files: tuple[Path, ...]) -> None:
+def verify(key: PublicKey, last: ChainEnd | None, first: ChainEnd | None, files: tuple[Path, ...]) -> None:
     """Verify FILES, the oldest first: exit with 1 if a record was changed, removed, added, moved or cut off.
 
-    A file may be compressed by gzip; - is standard input. Gaps and torn lines that the server has explained
-    are listed, and don't change the exit code.
+    Records before the first one in FILES count as removed, unless --first names the last of them. A file may
+    be compressed by gzip; - is standard input. Gaps and torn lines that the server has explained are listed,
+    and don't change the exit code.
     """
-    verifier = Verifier(key.check, last)
+    verifier = Verifier(key.check, last, first)
     shown = serious = 0
     with report_errors("audit verify", (OSError, EOFError)):
         for finding in _find(verifier, files):

@@ -1,4 +1,4 @@
-"""``lessor sealing``: changes of the sealing key, with the server stopped."""
+"""``lessor sealing rewrap``: wrap all data keys by another sealing key, with the server stopped."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from lessor_server.adapters.sealing.keyring import KeyEncryptionKey
 from lessor_server.adapters.sealing.local_key import read_key
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import open_store
+from lessor_server.adapters.sqlite.stored_keys import StoredKeys
 from lessor_server.commands.cli_errors import report_errors
 from lessor_server.commands.server import settings_or_exit
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.sealing import SealingKeyMismatch
 from lessor_server.domain.sealing_key import FORMS, SealingKeyPlace, parse_sealing_key
+from lessor_server.engine.store_types import WrappedKey
 from lessor_server.keyring_start import load_wrapping_key, sealing_key_place
 from lessor_server.settings.model import Settings
 
@@ -41,12 +43,7 @@ class PlaceType(click.ParamType[SealingKeyPlace]):
             self.fail(f"{error}; {FORMS}", param, ctx)
 
 
-@click.group("sealing")
-def command() -> None:
-    """Change the sealing key of a stopped server."""
-
-
-@command.command("rewrap")
+@click.command("rewrap")
 @click.option("--to", type=PlaceType(), required=True, metavar="KEY", help=f"The new key: {FORMS[6:]}.")
 @click.option(
     "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The server's TOML file."
@@ -80,17 +77,20 @@ async def rewrap_data_keys(
     """
     require_database(settings.data_dir / DATABASE_FILE)
     old = old or load_wrapping_key(settings, sealing_key_place(settings), make=False)
-    async with open_store(settings.data_dir, SystemClock()) as store:
-        stored = await store.list_data_keys()
-        if not stored:
+    changed: list[WrappedKey] = []
+
+    async def verify(stored: StoredKeys) -> None:
+        if not stored.data_keys:
             raise SealingKeyMismatch(f"{DATABASE_FILE} has no data keys yet; start the server once")
-        plain = [(one, await _unwrap(old, one.id, one.wrapped, one.wrapped_by)) for one in stored]
+        plain = [(one, await _unwrap(old, one.id, one.wrapped, one.wrapped_by)) for one in stored.data_keys]
         new = load_wrapping_key(settings, to, make=True)
-        changed = [
-            replace(one, wrapped=await new.wrap(key, one.id), wrapped_by=new.name) for one, key in plain
-        ]
+        for one, key in plain:
+            wrapped = await new.wrap(key, one.id)
+            changed.append(replace(one, wrapped=wrapped, wrapped_by=new.name))
+
+    async with open_store(settings.data_dir, SystemClock(), verify=verify) as store:
         await store.rewrap_data_keys(changed)
-        return len(changed)
+    return len(changed)
 
 
 def require_database(path: Path) -> None:

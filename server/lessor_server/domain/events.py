@@ -374,6 +374,14 @@ class TamperedRow(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseCopied(Event):
+    """The database of an earlier version was copied to ``name`` before it was upgraded to ``schema``."""
+
+    name: str
+    schema: int
+
+
+@dataclass(frozen=True, slots=True)
 class RowsSealed(Event):
     """The rows of a database without a data key got MACs, and ``values`` were sealed under a first one."""
 

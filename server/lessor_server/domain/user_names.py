@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from lessor_server.domain.errors.base import Violation, shown, too_long
@@ -41,7 +42,7 @@ def user_name(template: str, mount: str, role: str, suffix: str, identity: Named
     Characters that IAM refuses become ``_``. ``identity`` returns the fields that identify the caller.
     """
     values = _values(mount, role, identity)
-    return _filled(placeholders.split(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
+    return _filled(_parts(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
 
 
 def federation_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
@@ -50,10 +51,16 @@ def federation_name(template: str, mount: str, role: str, suffix: str, identity:
     The name is ``lessor-<suffix>`` for the default template, and if the template's own text leaves no room
     for the random characters.
     """
-    parts = placeholders.split(template or DEFAULT_TEMPLATE)
+    parts = _parts(template or DEFAULT_TEMPLATE)
     if not template or FEDERATION_LIMIT - _own_length(parts) < RANDOM_DIGITS:
         return f"lessor-{suffix}"
     return _filled(parts, _values(mount, role, identity), suffix, FEDERATION_LIMIT)
+
+
+@lru_cache(maxsize=64)
+def _parts(template: str) -> tuple[tuple[str, str | None], ...]:
+    """Split a template; a mount's is the same at each issue."""
+    return tuple(placeholders.split(template))
 
 
 def _values(mount: str, role: str, identity: Named | None) -> Named:
@@ -65,7 +72,7 @@ def _values(mount: str, role: str, identity: Named | None) -> Named:
     return value
 
 
-def _filled(parts: list[tuple[str, str | None]], value: Named, suffix: str, limit: int) -> str:
+def _filled(parts: Sequence[tuple[str, str | None]], value: Named, suffix: str, limit: int) -> str:
     room = limit - _own_length(parts)
     kept = suffix[-min(room, SUFFIX_DIGITS) :]
     named = [value(field) for _, field in parts if field not in (None, "suffix")]

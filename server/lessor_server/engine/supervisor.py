@@ -8,8 +8,8 @@ error handling applies, and a caller gets the reference.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Final
 
 from lessor_server.domain.errors.base import InternalError, LessorError
@@ -23,6 +23,27 @@ CALM_SECONDS: Final = 60.0
 Job = Coroutine[object, object, object]
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One unit of work, while its block runs."""
+
+    report: Report
+    name: str
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Report an unexpected exception, and raise ``InternalError`` in its place."""
+        match error:
+            case None | LessorError():
+                return
+            case asyncio.CancelledError() if not _is_cancelled():
+                raise InternalError(self.report(self.name, error)) from error
+            case Exception():
+                raise InternalError(self.report(self.name, error)) from error
+
+
 class Supervisor:
     """Contains unexpected exceptions and reports them."""
 
@@ -30,23 +51,14 @@ class Supervisor:
         """Report unexpected exceptions by ``report``."""
         self._report = report
 
-    @contextmanager
-    def unit(self, name: str) -> Iterator[None]:
-        """Raise an unexpected exception of the block as ``InternalError``, reported under ``name``.
+    def unit(self, name: str) -> Unit:
+        """Return what raises an unexpected exception of its block as ``InternalError``.
 
-        A cancellation that was not requested of this task is unexpected as well: it comes from a future that
-        was cancelled elsewhere, and would end the task silently.
+        The exception is reported under ``name``. A cancellation that was not requested of this task is
+        unexpected as well: it comes from a future that was cancelled elsewhere, and would end the task
+        silently.
         """
-        try:
-            yield
-        except LessorError:
-            raise
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                raise
-            raise InternalError(self._report(name, error)) from error
-        except Exception as error:
-            raise InternalError(self._report(name, error)) from error
+        return Unit(self._report, name)
 
     async def run_once(self, name: str, job: Job) -> None:
         """Run ``job`` to its end without waiting for a result; report whatever it raises."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from google.protobuf.message import Message
@@ -26,6 +27,7 @@ UNAUTHENTICATED_RECORDS: Final = 10
 KEEP_SECONDS: Final = 0.5
 """How long a call waits for a record without which it goes on too."""
 OK, CANCELLED = "OK", "CANCELLED"
+_NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Audit(Protocol):
@@ -44,8 +46,11 @@ class Audit(Protocol):
         """
         ...
 
-    def note(self, record: AuditRecord) -> None:
-        """Write a record soon; never wait and never raise."""
+    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
+        """Write a record soon; never wait and never raise.
+
+        While no sink works, records without an effect, of reads and refusals, never displace the others.
+        """
         ...
 
     def hash_value(self, value: str) -> str:
@@ -115,10 +120,10 @@ class CallAudit:
         else:
             self._audit.note(record)
 
-    def note(self, record: AuditRecord) -> None:
-        """Write a record soon."""
+    def note(self, record: AuditRecord, *, has_effect: bool = False) -> None:
+        """Write a record soon, by default of a read or a refusal."""
         if self._audit is not None:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=has_effect)
 
     def note_unauthenticated(self, record: AuditRecord) -> None:
         """Write at most ten such records a second, and a count of the others: no flood fills a disk."""
@@ -129,7 +134,7 @@ class CallAudit:
             asyncio.get_running_loop().call_later(1.0, self._end_second)
         self._unauthenticated += 1
         if self._unauthenticated <= UNAUTHENTICATED_RECORDS:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=False)
 
     def _end_second(self) -> None:
         count, self._unauthenticated = (self._unauthenticated or 0) - UNAUTHENTICATED_RECORDS, None
@@ -160,9 +165,13 @@ class CallRecords:
         self._began_at = asyncio.get_running_loop().time()
         self._effect: Effect | None = None
         """None until the call is allowed."""
-        self._need: list[tuple[str, str]] | None = None
         self._digest = ""
-        self._ended = False
+        self._begun = self._ended = False
+
+    @property
+    def _may_have_acted(self) -> bool:
+        """Return whether the call was let go on to its effect."""
+        return self._has_two and self._begun
 
     @property
     def _has_two(self) -> bool:
@@ -176,16 +185,19 @@ class CallRecords:
         """
         assert call.request is not None
         self._effect = effect_of(call.method.name, call.request)
-        if not self._audit.is_on:
-            return
-        self._digest = _digest_of_policy(call.request)
+        if self._audit.is_on:
+            await self._write_request(call.request)
+        self._begun = True
+
+    async def _write_request(self, request: Message) -> None:
+        self._digest = _digest_of_policy(request)
         if self._effect in (Effect.CHANGE, Effect.READ_ROOT):
             self._audit.require()
         if self._effect is Effect.CHANGE:
             await self._audit.write(self._record(RecordKind.REQUEST))
         elif self._effect is Effect.REVOKE:
             await self._audit.write_or_keep(self._record(RecordKind.REQUEST))
-        elif call.method.lasting:
+        elif self._method.lasting:
             self._audit.note(self._record(RecordKind.REQUEST))
 
     async def answer(self, message: Message) -> None:
@@ -233,7 +245,7 @@ class CallRecords:
         if self.principal is None:
             self._audit.note_unauthenticated(record)
         else:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=self._may_have_acted)
 
     @property
     def _is_one_lasting(self) -> bool:
@@ -266,7 +278,7 @@ class CallRecords:
         call, principal = self.call, self.principal
         request = call.request if call is not None else None
         mount, role, lease_id = _names(request, answer)
-        path, capability = self._find_need(error)
+        path, capability = self._find_need(request, error)
         is_response = kind is RecordKind.RESPONSE
         ids = self._aws_request_ids if is_response else ()
         if error is not None and error.aws and error.aws.request_id and error.aws.request_id not in ids:
@@ -277,7 +289,7 @@ class CallRecords:
             request=self.request_id,
             identity=principal.name if principal else "",
             auth_method=principal.auth_method.value if principal else "",
-            labels=principal.labels if principal else {},
+            labels=principal.labels if principal else _NO_LABELS,
             peer=self._peer,
             rpc=self._method.name,
             path=path,
@@ -286,7 +298,7 @@ class CallRecords:
             rule=self._find_rule(error, path, capability),
             status=status,
             reason=error.reason if error else "",
-            caller_reason=str(getattr(request, "reason", "")),
+            caller_reason=_text(request, "reason"),
             mount=mount,
             role=role,
             lease_id=lease_id,
@@ -296,21 +308,19 @@ class CallRecords:
             duration_ms=self._milliseconds() if is_response else None,
         )
 
-    def _find_need(self, error: LessorError | None) -> tuple[str, str]:
+    def _find_need(self, request: Message | None, error: LessorError | None) -> tuple[str, str]:
         """Return the path and the capabilities that a call needs: the missing ones, or the first."""
-        request = self.call.request if self.call is not None else None
-        if request is None or not self._method.needs:
+        if request is None or self.call is None:
             return "", ""
-        if self._need is None:
-            found = []
-            with suppress(Invalid):
-                for need in self._method.needs:
-                    if need.when(request):
-                        capabilities = ",".join(one.value for one in need.capabilities)
-                        found.append((permissions.path_of(need.path, request), capabilities))
-            self._need = found or [("", "")]
+        try:
+            needs = self.call.find_needs()
+        except Invalid:
+            return "", ""
         missing = error.subject if error is not None and error.kind is ErrorKind.DENIED else ""
-        return next((need for need in self._need if need[0] == missing), self._need[0])
+        for path, need in needs:
+            if not missing or path == missing:
+                return path, need.names
+        return (needs[0][0], needs[0][1].names) if needs else ("", "")
 
     def _find_rule(self, error: LessorError | None, path: str, capability: str) -> str:
         """Return the pattern of the rule that admits the call, or of the one that denies it."""
@@ -339,8 +349,8 @@ def _names(request: Message | None, answer: Message | None) -> tuple[str, str, s
     mount = permissions.mount_in(request) if request is not None else ""
     role = ""
     for place in ("role", "static_role"):
-        value: Any = getattr(request, place, "")
-        role = role or (value if isinstance(value, str) else value.name)
+        value = _field(request, place)
+        role = role or (value if isinstance(value, str) else _text(value, "name"))
     role = role or _text(request, "name") or lease_id.partition("/creds/")[2].partition("/")[0]
     return mount, role, lease_id
 
@@ -348,15 +358,18 @@ def _names(request: Message | None, answer: Message | None) -> tuple[str, str, s
 def _key_id(request: Message | None, answer: Message | None) -> str:
     """Return the id of the access key that a call hands out, rotates or sets."""
     if answer is not None:
-        key_id = _text(answer, "access_key")
-        static: Any = getattr(answer, "static_role", None)
-        return key_id or ("" if static is None else str(static.access_key))
-    config: Any = getattr(request, "config", None)
-    return "" if config is None else _text(config, "access_key")
+        return _text(answer, "access_key") or _text(_field(answer, "static_role"), "access_key")
+    return _text(_field(request, "config"), "access_key")
 
 
-def _text(message: Message | None, field: str) -> str:
-    value = getattr(message, field, "")
+def _field(message: Message | None, name: str) -> Any:  # noqa: ANN401 - a field of any type
+    """Return a field; None if the message has none of that name."""
+    known = message is not None and name in messages.fields_of(message.DESCRIPTOR)
+    return getattr(message, name) if known else None
+
+
+def _text(message: Message | None, name: str) -> str:
+    value = _field(message, name)
     return value if isinstance(value, str) else ""
 
 

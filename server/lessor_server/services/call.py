@@ -115,6 +115,7 @@ class ServedCall:
     caller: Caller
     version: int = 0
     request: Message | None = None
+    _judged: list[tuple[str, Need]] = field(default_factory=list, init=False)
     _authorised: bool = field(default=False, init=False)
 
     def serve(self, request: Message) -> Any:  # noqa: ANN401 - a coroutine, or a generator for streams
@@ -126,6 +127,19 @@ class ServedCall:
         """Return whether the caller may see private parts of the root that the request is about."""
         mount = "" if self.request is None else permissions.mount_in(self.request)
         return self.caller.principal.sees_root(mount)
+
+    def find_needs(self) -> Sequence[tuple[str, Need]]:
+        """Return what the request needs, each with its path, as far as the caller was judged.
+
+        Raises:
+            Invalid: The names in the request have the wrong shape.
+        """
+        assert self.request is not None
+        if not self._judged:  # the holder of the root token needs nothing
+            for need in self.method.needs or ():
+                if need.when(self.request):
+                    self._judged.append((permissions.path_of(need.path, self.request), need))
+        return self._judged
 
     def authorise(self) -> None:
         """Judge the request by the caller's policies, again if it was judged before.
@@ -147,8 +161,10 @@ class ServedCall:
     def _authorise_needs(self, needs: Sequence[Need]) -> None:
         assert self.request is not None
         caller, grants, missing = self.caller, [], []
+        self._judged.clear()
         for need in needs:
             path = permissions.path_of(need.path, self.request)
+            self._judged.append((path, need))
             if (grant := self._grant(need, path)) is not None:
                 grants.append(grant)
             else:

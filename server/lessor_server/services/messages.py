@@ -7,8 +7,10 @@ import json
 import math
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import ParamSpec, Self, TypeVar, cast
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
@@ -77,6 +79,12 @@ class Problems:
     def add(self, field: str, problem: str, fix: str) -> None:
         """Note one problem."""
         self._found.append(Violation(field, problem, fix))
+
+
+@cache
+def fields_of(descriptor: Descriptor) -> frozenset[str]:
+    """Return the names of the fields of a class of messages."""
+    return frozenset(descriptor.fields_by_name)
 
 
 def invalid(field: str, problem: str, fix: str) -> Invalid:

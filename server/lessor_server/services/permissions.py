@@ -9,7 +9,8 @@ Source: HashiCorp Vault, "Policies"; "AWS secrets engine (API)"; "/sys/leases" a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from string import Formatter
 from typing import Any, Final
 
@@ -43,6 +44,12 @@ class Need:
     when: Callable[[Any], bool] = _always
     instead: Capability | None = None
     for_others: bool = False
+    names: str = field(init=False, compare=False, default="")
+    """The capabilities, as they are written in audit records."""
+
+    def __post_init__(self) -> None:
+        """Name the capabilities."""
+        object.__setattr__(self, "names", ",".join(one.value for one in self.capabilities))
 
 
 def _uses_own_secrets(request: config_pb2.SetRootRequest) -> bool:
@@ -177,16 +184,23 @@ def path_of(template: str, request: Message) -> str:
     """Return a path with the names of a request, or raise ``Invalid`` with the violations of their shape."""
     filled = []
     with Problems() as problems:
-        for literal, field, _, _ in Formatter().parse(template):
-            filled += [literal, problems.parse(_named, request, field) or "" if field else ""]
+        for literal, field, places in _parts_of(template):
+            filled += [literal, problems.parse(_named, request, field, places) or "" if field else ""]
     return "".join(filled)
 
 
-def _named(request: Message, field: str) -> str:
+@cache
+def _parts_of(template: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Return the literals of a template, each with the field behind it and that field's parts."""
+    parts = Formatter().parse(template)
+    return tuple((literal, field or "", tuple((field or "").split("."))) for literal, field, _, _ in parts)
+
+
+def _named(request: Message, field: str, places: Sequence[str]) -> str:
     """Return the name, id or prefix in a field, such as ``role.name``."""
     value: Any = request
-    for part in field.split("."):
-        value = getattr(value, part)
+    for place in places:
+        value = getattr(value, place)
     match field:
         case "mount":
             return messages.mount_of(value)
@@ -201,7 +215,7 @@ def _named(request: Message, field: str) -> str:
 
 def mount_in(request: Message) -> str:
     """Return the mount that a request is about, empty if it is about none."""
-    fields = request.DESCRIPTOR.fields_by_name
+    fields = messages.fields_of(request.DESCRIPTOR)
     for name in ("mount", "lease_id", "prefix"):
         if name in fields and (text := str(getattr(request, name)).partition("/")[0]):
             return text

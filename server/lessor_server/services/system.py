@@ -94,11 +94,13 @@ class SystemService:
     async def GetInfo(self, _: pb.GetInfoRequest, caller: Caller) -> pb.GetInfoResponse:
         """Return the server's version and state, and the warnings that the caller may see.
 
-        Most name files, mounts or rows: they are for those who may reload the access file.
+        Most name files, mounts or rows: they are for those who may reload the access file, as are the audit
+        sinks, whose numbers tell how much others do.
         """
         about, status = self._about, await self._store_status()
-        warnings = about.warnings
+        warnings, sinks = about.warnings, list[SinkStatus]()
         if caller.principal.may(RELOAD, Capability.UPDATE, Capability.SUDO):
+            sinks += about.audit_sinks()
             warnings = (
                 *warnings,
                 *self._warnings(),
@@ -117,7 +119,7 @@ class SystemService:
             access_file_time=messages.timestamp(self._access.loaded_us if self._access else 0),
             audit_sinks=[
                 pb.AuditSink(name=one.name, ok=one.works, last_seq=one.last_seq, last_hash=one.last_hash)
-                for one in about.audit_sinks()
+                for one in sinks
             ],
             warnings=warnings,
         )

@@ -18,8 +18,9 @@ from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace
 from lessor_server.domain.secret import TokenHash
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import file_checks, parsers
+from lessor_server.settings.audit_conflicts import find_collision
 from lessor_server.settings.parsers import Address, Listener
-from lessor_server.settings.sources import ConfigModel, load_file
+from lessor_server.settings.sources import ConfigModel, Problem, SettingsError, load_file
 
 TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
 """Variables that hold a token: the server's, and the client's, which may be set too."""
@@ -182,6 +183,29 @@ class SettingsFile(ConfigModel):
             yield "listen", f"has {twice} twice", "write it once"
         if not self.access.root_token and "access.file" not in given:
             yield "access.root_token", "is false without access.file: nobody could call", "set access.file"
+        yield from self._find_audit_conflicts()
+
+    def _find_audit_conflicts(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the problem of each audit sink whose place is used for something else."""
+        sockets = [("listen", Path(one.address.path)) for one in self.listen if one.address.path]
+        named = [*sockets, *self._named_files()]
+        for setting, path in (("audit.file", self.audit.file), ("audit.socket", self.audit.socket)):
+            if path is not None and (use := find_collision(path, named, self.data_dir)):
+                yield setting, f"{path} is also used by {use}", "give the audit a path of its own"
+        if self.audit.file is not None and self.audit.file == self.audit.socket:
+            yield "audit.socket", "is also audit.file", "give each a path of its own"
+
+    def _named_files(self) -> list[tuple[str, Path | None]]:
+        """Return each file that the settings name for the server to read, with its setting."""
+        key = self.sealing.key
+        return [
+            ("root_token_file", self.root_token_file),
+            ("sealing.key", Path(key.name) if key and key.kind is SealingKeyKind.FILE else None),
+            ("tls.cert_file", self.tls.cert_file if self.tls else None),
+            ("tls.key_file", self.tls.key_file if self.tls else None),
+            ("tls.client_ca_file", self.tls.client_ca_file if self.tls else None),
+            ("access.file", self.access.file),
+        ]
 
 
 class Settings(SettingsFile):
@@ -195,10 +219,8 @@ class Settings(SettingsFile):
     @property
     def token_places(self) -> TokenPlaces:
         """Return the allowed places of web identity tokens; files that the settings name are excluded."""
-        tls = (self.tls.cert_file, self.tls.key_file, self.tls.client_ca_file) if self.tls else ()
-        key = self.sealing.key
-        key_file = Path(key.name) if key and key.kind is SealingKeyKind.FILE else None
-        named = [one for one in (self.file, self.root_token_file, key_file, *tls) if one is not None]
+        files = [path for setting, path in self._named_files() if setting != "access.file"]
+        named = [one for one in (self.file, *files) if one is not None]
         dirs = self.aws.identity_token_dirs
         return TokenPlaces(
             dirs=DEFAULT_DIRS if dirs is None else tuple(map(str, dirs)),
@@ -215,6 +237,9 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
         SettingsError: With every problem of both.
     """
     read = load_file(SettingsFile, file, environ)
+    if file is not None and read.audit.file is not None and file.absolute() == read.audit.file.absolute():
+        problem = "is the settings file itself"
+        raise SettingsError((Problem("", "audit.file", problem, "give the audit a path of its own"),))
     return Settings.model_construct(**dict(read), file=file, warnings=_warnings(file, read, environ))
 
 

@@ -10,8 +10,9 @@ from tests.support import imds
 from tests.support.gateways import NOBODY_THERE, gateway, root
 from tests.support.standin_control import StandIn, run_server
 
-from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.endpoints import Endpoint
+from lessor_server.adapters.aws.routes import Routes
+from lessor_server.adapters.aws.sdk_session import SdkSession
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.aws.iam_calls import (
     AccessKey,
@@ -223,9 +224,8 @@ async def test_endpoint_variables_of_the_environment_are_ignored(
 ) -> None:
     one, two = places
     monkeypatch.setenv("AWS_ENDPOINT_URL", two.url)
-    async with Clients((one.url,), "lessor/test") as clients:
-        client = await clients.get(root(""), "sts", Endpoint("", "eu-west-1"), None)
-        assert client.meta.endpoint_url == "https://sts.eu-west-1.amazonaws.com"
+    route = Routes((one.url,)).find("sts", Endpoint("", "eu-west-1"), token=False)
+    assert route.url == "https://sts.eu-west-1.amazonaws.com"
 
 
 # --- where AWS is -----------------------------------------------------------------------------------------
@@ -251,7 +251,31 @@ async def test_endpoint_variables_of_the_environment_are_ignored(
     ],
 )
 async def test_endpoints_are_those_of_the_region_s_partition(region: str, sts: str, iam: str) -> None:
-    async with Clients((), "lessor/test") as clients:
-        for service, expected in (("sts", sts), ("iam", iam)):
-            client = await clients.get(root("", region=region), service, Endpoint("", region), None)
-            assert client.meta.endpoint_url == expected
+    for service, expected in (("sts", sts), ("iam", iam)):
+        assert Routes(()).find(service, Endpoint("", region), token=False).url == expected
+
+
+@pytest.mark.parametrize(
+    ("service", "variable", "value"),
+    [
+        ("sts", "AWS_USE_FIPS_ENDPOINT", "true"),
+        ("iam", "AWS_USE_FIPS_ENDPOINT", "true"),
+        ("sts", "AWS_USE_DUALSTACK_ENDPOINT", "true"),
+        ("iam", "AWS_USE_DUALSTACK_ENDPOINT", "true"),
+        ("sts", "AWS_STS_REGIONAL_ENDPOINTS", "legacy"),
+    ],
+)
+async def test_settings_of_the_sdk_decide_the_endpoint_as_for_its_own_clients(
+    monkeypatch: pytest.MonkeyPatch, service: str, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    route = Routes(()).find(service, Endpoint("", "us-west-2"), token=False)
+    async with SdkSession().create_client(service, region_name="us-west-2") as client:
+        assert client.meta.endpoint_url == route.url
+
+
+async def test_a_region_that_aws_does_not_have_means_that_nothing_was_sent() -> None:
+    async with gateway() as door:
+        with pytest.raises(AwsUnknown) as raised:
+            await door.send(root("", region="not a region"), GetCallerIdentity())
+    assert not raised.value.sent

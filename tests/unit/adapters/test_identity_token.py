@@ -13,8 +13,6 @@ from tests.support.gateways import chained, gateway, json_web_token, root, token
 from tests.support.standin_control import StandIn
 
 from lessor_server.adapters.aws import identity_token
-from lessor_server.adapters.aws.clients import Clients
-from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.domain.aws.errors import AwsRefused, Refusal
 from lessor_server.domain.aws.sts_calls import GetCallerIdentity
 from lessor_server.domain.errors.preconditions import EndpointNotAllowed, IdentityTokenUnusable
@@ -96,10 +94,10 @@ async def test_a_token_is_sent_only_to_aws_or_loopback(tmp_path: Path) -> None:
     """An allowed endpoint elsewhere gets signed requests, but no token."""
     path = token_file(tmp_path / "token", aud=AUDIENCE)
     elsewhere = "https://sts.proxy.test"
-    async with Clients((elsewhere,), "lessor/test") as clients:
+    async with gateway(elsewhere) as door:
         end = with_token(elsewhere, path, "arn:aws:iam::123456789012:role/worker")
         with pytest.raises(EndpointNotAllowed):
-            await AwsGateway(clients).send(end, GetCallerIdentity())
+            await door.send(end, GetCallerIdentity())
 
 
 HEADER, CLAIMS, SIGNATURE = json_web_token({"alg": "RS256"}, {"aud": AUDIENCE}).split(".")
@@ -196,8 +194,7 @@ async def test_no_link_leads_out_of_the_directories_that_are_set(tmp_path: Path)
 async def test_the_gateway_reads_only_from_the_directories_that_are_set(aws: StandIn, tmp_path: Path) -> None:
     role = await aws.role("worker", audience=AUDIENCE)
     inside, outside = projected(tmp_path / "tokens", AUDIENCE), token_file(tmp_path / "outside", aud=AUDIENCE)
-    async with Clients((aws.url,), "lessor/test") as clients:
-        door = AwsGateway(clients, token_places=only(tmp_path / "tokens"))
+    async with gateway(aws.url, token_places=only(tmp_path / "tokens")) as door:
         with pytest.raises(IdentityTokenUnusable):
             await door.send(with_token(aws.url, outside, role), GetCallerIdentity())
         assert await aws.calls() == []

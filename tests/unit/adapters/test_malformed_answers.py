@@ -10,7 +10,8 @@ import pytest
 from tests.support.gateways import gateway, root
 from tests.support.stranger import page, stranger
 
-from lessor_server.adapters.aws.xml_check import MAX_QUOTES, MAX_TAGS, find_problem
+from lessor_server.adapters.aws.http_connection import NotAnAnswer
+from lessor_server.adapters.aws.xml_check import MAX_QUOTES, MAX_TAGS, parse_answer
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.aws.iam_calls import (
     AccessKey,
@@ -190,7 +191,8 @@ BOMB = (
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_xml_entities_and_excess_elements_are_not_parsed(body: bytes, status: int) -> None:
-    assert find_problem(NAME, status, body)
+    with pytest.raises(NotAnAnswer):
+        parse_answer(NAME, status, body)
 
 
 async def test_deeply_nested_xml_is_harmless(outcome: Outcome) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from tests.support.gateways import gateway, root
 from tests.support.standin_control import StandIn
 
-from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.endpoints import endpoints_of
+from lessor_server.adapters.aws.routes import Routes
 from lessor_server.domain.aws.errors import AwsRefused
 from lessor_server.domain.aws.iam_calls import GetUser
 from lessor_server.domain.aws.sts_calls import GetCallerIdentity
@@ -47,10 +45,6 @@ async def test_the_region_of_the_environment_only_decides_the_partition(
     assert [call["scope"] for call in await aws.calls()] == ["cn-north-1/iam"]
 
 
-class NotSentError(Exception):
-    """Ends a request before it leaves the machine."""
-
-
 @pytest.mark.parametrize(
     ("service", "endpoints", "scope"),
     [
@@ -65,19 +59,9 @@ class NotSentError(Exception):
         ("sts", {"sts_endpoint": "", "sts_region": "us-east-2"}, "us-east-2/sts"),
     ],
 )
-async def test_a_host_of_aws_is_signed_for_its_own_region(
+def test_a_host_of_aws_is_signed_for_its_own_region(
     service: str, endpoints: dict[str, str], scope: str
 ) -> None:
-    seen: list[str] = []
-
-    def read(request: Any, **_: object) -> None:
-        seen.append(request.headers["Authorization"].decode())
-        raise NotSentError
-
     one = root("", **{"region": "eu-west-1", "iam_endpoint": "", "sts_endpoint": "", **endpoints})
-    async with Clients((), "lessor/test") as clients:
-        client = await clients.get(one, service, endpoints_of(one.config, service)[0], None)
-        client.meta.events.register_first("before-send", read)
-        with pytest.raises(NotSentError):
-            await (client.get_user(UserName="x") if service == "iam" else client.get_caller_identity())
-    assert f"/{scope}/aws4_request" in seen[0]
+    route = Routes(()).find(service, endpoints_of(one.config, service)[0], token=False)
+    assert f"{route.region}/{route.service}" == scope

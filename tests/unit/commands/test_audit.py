@@ -65,6 +65,16 @@ def test_a_cut_tail_is_found_by_the_last_record(file: Path) -> None:
     assert "cut off: record 12" in result.output
 
 
+def test_a_file_whose_older_ones_were_deleted_is_intact_with_first(tmp_path: Path) -> None:
+    """What to give is printed."""
+    path, before = tmp_path / "audit.log", last_of(chain_of(8))
+    path.write_bytes(b"".join(chain_of(8, before)))
+    result = run("audit", "verify", "--key", PUBLIC, str(path))
+    assert result.exit_code == 1
+    assert f"--first {before}" in result.output
+    assert run("audit", "verify", "--key", PUBLIC, "--first", str(before), str(path)).exit_code == 0
+
+
 def test_rotated_compressed_and_piped_files_are_one_chain(tmp_path: Path) -> None:
     first = chain_of(8)
     second = chain_of(8, last_of(first))

@@ -16,12 +16,13 @@ from lessor_server.domain.rotation import Phase, root_subject, static_subject
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import StaticRole
 from tests.support import builders
-from tests.support.deaths import play, telling
+from tests.support.deaths import outermost, play, telling
 from tests.support.engine_world import OTHER_ACCOUNT, World, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import run
 
 Story = Callable[[World], Coroutine[object, object, None]]
+Choose = Callable[[list[str]], list[int]]
 USER = "billing"
 LONG = Schedule(timedelta(days=7))
 MINUTES = 20
@@ -210,31 +211,39 @@ async def settled(w: World, what: str) -> None:
 
 
 def cases(*quick: Story) -> list[object]:
-    """Return each story; those that are not ``quick`` are slow, since each point is a world of its own."""
+    """Return each story with the points to try: the first and the last of each name, or more under fire.
+
+    Those that are not ``quick`` are slow, since each point is a world of its own.
+    """
     return [
-        pytest.param(story, id=story.__name__, marks=() if story in quick else pytest.mark.slow)
+        pytest.param(story, choose, id=f"{story.__name__}-{choose.__name__}", marks=marks)
         for story in STORIES
+        for choose, marks in (
+            (outermost, () if story in quick else pytest.mark.slow),
+            (telling, pytest.mark.fire),
+        )
     ]
 
 
-@pytest.mark.parametrize("story", cases(static_one_key))
-def test_a_death_at_any_point_leaves_one_key(story: Story) -> None:
+@pytest.mark.parametrize(("story", "choose"), cases(static_one_key))
+def test_a_death_at_any_point_leaves_one_key(story: Story, choose: Choose) -> None:
     points = run(points_of(story))
-    assert {run(die_at(index, story, None)) for index in telling(points)} == set(points)
+    assert {run(die_at(index, story, None)) for index in choose(points)} == set(points)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("choose", [outermost, pytest.param(telling, marks=pytest.mark.fire)])
 @pytest.mark.parametrize("story", [root_on_demand, static_deleted])
-def test_late_requests_of_a_dead_process_leave_one_key(story: Story) -> None:
+def test_late_requests_of_a_dead_process_leave_one_key(story: Story, choose: Choose) -> None:
     """They may take effect 14 minutes after the death."""
     points = run(points_of(story))
-    assert {run(die_at(index, story, 14 * 60.0)) for index in telling(points)} == set(points)
+    assert {run(die_at(index, story, 14 * 60.0)) for index in choose(points)} == set(points)
 
 
-@pytest.mark.parametrize("story", cases(root_on_demand))
-def test_a_lost_answer_at_any_point_leaves_one_key(story: Story) -> None:
+@pytest.mark.parametrize(("story", "choose"), cases(root_on_demand))
+def test_a_lost_answer_at_any_point_leaves_one_key(story: Story, choose: Choose) -> None:
     points = run(points_of(story))
-    assert {run(lose_at(index, story)) for index in telling(points)} == set(points)
+    assert {run(lose_at(index, story)) for index in choose(points)} == set(points)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +262,7 @@ def test_any_failure_of_any_call_followed_by_a_death_leaves_one_key(kind: Kind) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", [root_on_demand, static_two_keys])
-@pytest.mark.parametrize("steps", [(4, 5), pytest.param((2, 3), marks=pytest.mark.fire)])
+@pytest.mark.parametrize("steps", [(6, 8), pytest.param((2, 3), marks=pytest.mark.fire)])
 def test_a_death_at_any_point_after_a_lost_answer_leaves_one_key(
     story: Story, steps: tuple[int, int]
 ) -> None:

@@ -129,6 +129,22 @@ async def test_revocations_and_reads_go_on_without_audit(method: str) -> None:
     assert kinds == ([RecordKind.REQUEST] if lasts else expected)
 
 
+@virtual
+async def test_without_audit_only_records_of_effects_have_places_that_no_other_record_takes() -> None:
+    """Neither reads nor refusals of any kind displace a revocation's."""
+    bench = Bench(READER)
+    bench.audit.works = False
+    for method in (*OF[Effect.CHANGE], *OF[Effect.READ], *OF[Effect.READ_ROOT]):
+        await bench.call(method, example(method))
+    await bench.generate("nobody")
+    await bench.call("LeaseService.RevokePrefix", example("LeaseService.RevokePrefix"), "reader")
+    assert bench.audit.noted
+    assert bench.audit.noted_effects == []
+    for method in OF[Effect.REVOKE]:
+        await bench.call(method, example(method))
+    assert len(bench.audit.noted_effects) == 2 * len(OF[Effect.REVOKE])
+
+
 @pytest.mark.parametrize("method", OF[Effect.REVOKE])
 @virtual
 async def test_a_stuck_sink_delays_a_revocation_for_a_moment_only(method: str) -> None:

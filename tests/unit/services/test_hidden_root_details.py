@@ -13,13 +13,13 @@ import botocore.exceptions as sdk
 import pytest
 
 from lessor_server.adapters.aws import assume_chain, error_codes, identity_token
-from lessor_server.adapters.aws.clients import Clients
 from lessor_server.adapters.aws.endpoints import Endpoint
+from lessor_server.adapters.aws.routes import Routes
 from lessor_server.domain.aws.errors import AwsError, for_caller
 from lessor_server.domain.aws.iam_calls import CreateAccessKey, CreateUser
 from lessor_server.domain.aws.sts_calls import AssumeRole
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.domain.root import Hop, Root, RootConfig
+from lessor_server.domain.root import Hop
 from lessor_server.domain.token_places import TokenPlaces
 from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.issuing import lease_writer, sts_session
@@ -67,11 +67,8 @@ def said(code: str, call: object = USER, status_code: int = 400) -> AwsError:
 
 async def of_endpoint(_: Path) -> LessorError:
     """Return the error of an endpoint that is not allowed any more."""
-    async with Clients((), "lessor/test") as clients:
-        with pytest.raises(LessorError) as raised:
-            await clients.get(
-                Root("aws", 1, "", RootConfig(iam_endpoint=URL)), "iam", Endpoint(URL, ""), None
-            )
+    with pytest.raises(LessorError) as raised:
+        Routes(()).find("iam", Endpoint(URL, ""), token=False)
     return raised.value
 
 

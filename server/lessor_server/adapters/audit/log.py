@@ -7,16 +7,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
+from lessor_server.adapters.audit.entries import AuditClock, Entry, WriteReport
 from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.state import AuditState
 from lessor_server.adapters.audit.targets import Target
-from lessor_server.adapters.audit.writer import TICK_SECONDS, AuditClock, Entry, SinkWriter, WriteReport
+from lessor_server.adapters.audit.writer import TICK_SECONDS, SinkWriter
+from lessor_server.domain.audit.event_record import event_record
 from lessor_server.domain.audit.record import AuditRecord, RecordKind, SinkStatus
 from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.events import AuditRecordsMissing, AuditSinkBack, AuditSinkFailed, Event
 
 MAX_WAITING: Final = 10_000
-"""Records that wait for one sink; further ones are counted, and a ``gap`` record says how many."""
+"""Records about effects that wait for one sink; a ``gap`` record says how many more there were."""
+MAX_OTHERS_WAITING: Final = 5_000
+"""Records of reads and refusals that wait for one sink. Callers can cause any number of them while no sink
+works, so they have places of their own."""
 WRITE_SECONDS: Final = 2.0
 """A sink that has not written a record for so long counts as failed."""
 STOP_SECONDS: Final = 2.0
@@ -31,7 +36,8 @@ class _Sink:
         self.end = writer.known_end
         self.error = ""
         self.problem = ""
-        self.waiting = 0
+        self.waiting = self.others_waiting = 0
+        """How many records about effects wait, and how many others."""
         self.dropped = 0
         self.progress_at = 0.0
         """When it last wrote something, or got something after it had nothing to write."""
@@ -41,26 +47,38 @@ class _Sink:
         """How many batches the thread has not answered: at most one, so that records gather meanwhile."""
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nothing waits."""
+        return not (self.waiting or self.others_waiting)
+
     def put(self, entry: Entry, now: float) -> bool:
         """Hand over an entry; False if too many wait, and it was only counted."""
-        if self.waiting >= MAX_WAITING:
+        if not self._has_room(has_effect=entry.has_effect):
             self.dropped += 1
             return False
-        self.put_gap(entry.record.time_us)
+        if self.dropped and not self.error:
+            self.put_gap(entry.record.time_us)
         self._put(entry, now)
         return True
 
     def put_gap(self, time_us: int) -> None:
-        """Hand over the number of dropped records, if there are any."""
-        if self.dropped:
+        """Hand over the number of dropped records, if there are any and there is room for it."""
+        if self.dropped and self._has_room(has_effect=False):
             gap = AuditRecord(kind=RecordKind.GAP, time_us=time_us, count=self.dropped)
             self.dropped = 0
-            self._put(Entry(gap), self.progress_at)
+            self._put(Entry(gap, has_effect=False), self.progress_at)
+
+    def _has_room(self, *, has_effect: bool) -> bool:
+        return self.waiting < MAX_WAITING if has_effect else self.others_waiting < MAX_OTHERS_WAITING
 
     def _put(self, entry: Entry, now: float) -> None:
-        if not self.waiting:
+        if self.is_idle:
             self.progress_at = now
-        self.waiting += 1
+        if entry.has_effect:
+            self.waiting += 1
+        else:
+            self.others_waiting += 1
         self._pending.append(entry)
         if len(self._pending) == 1 and not self._batches:
             self._loop.call_soon(self._send)
@@ -157,9 +175,12 @@ class AuditLog:
         finally:
             self._awaited.discard(entry)
 
-    def note(self, record: AuditRecord) -> None:
-        """Write a record soon; it waits in memory while a sink does not work."""
-        entry, now = Entry(record), self._loop.time()
+    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
+        """Write a record soon; it waits in memory while a sink does not work.
+
+        Without an effect, as of a read or a refusal, it never takes the place of one with an effect.
+        """
+        entry, now = Entry(record, has_effect), self._loop.time()
         for sink in self._sinks.values():
             sink.put(entry, now)
 
@@ -174,7 +195,7 @@ class AuditLog:
             await asyncio.sleep(WRITE_SECONDS / 2)
             now = self._loop.time()
             for sink in self._sinks.values():
-                if sink.waiting and now - sink.progress_at > WRITE_SECONDS and not sink.error:
+                if not sink.is_idle and now - sink.progress_at > WRITE_SECONDS and not sink.error:
                     self._set_error(sink, f"it has not answered for {WRITE_SECONDS:g} s")
                     self._fail(sink, list(self._awaited))
 
@@ -198,20 +219,28 @@ class AuditLog:
         sink = self._sinks[report.sink]
         sink.end, sink.progress_at = report.end, self._loop.time()
         sink.waiting -= report.settled
+        sink.others_waiting -= report.settled_others
         sink.answered(report.batches)
         if report.problem:
             sink.problem = report.problem
-            self._notify(AuditRecordsMissing(sink.name, report.problem))
+            self._report_missing(AuditRecordsMissing(sink.name, report.problem))
         for entry in report.written:
             if entry.future is not None and not entry.future.done():
                 entry.future.set_result(None)
         self._fail(sink, report.failed)
         self._set_error(sink, report.error)
-        if not report.error and sink.waiting < MAX_WAITING:
+        if not report.error:
             sink.put_gap(self._clock.wall_us())
         sink.is_new = False
         if not any(one.is_new for one in self._sinks.values()):
             self._opened.set()
+
+    def _report_missing(self, event: AuditRecordsMissing) -> None:
+        """Report records that are missing, also in the audit itself."""
+        self._notify(event)
+        record = event_record(event, self._clock.wall_us(), self.hash_value)
+        assert record is not None
+        self.note(record)
 
     def _fail(self, sink: _Sink, entries: Sequence[Entry]) -> None:
         """Raise ``AuditUnavailable`` where no other sink may still write a record."""

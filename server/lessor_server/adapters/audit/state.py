@@ -12,21 +12,35 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from lessor_server.adapters import private_file
 from lessor_server.domain.audit.chain import ChainEnd
 
 STATE_FILE: Final = "audit-state"
-_SIZE: Final = 1024
+_SIZE: Final = 2048
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
+class TornRun(NamedTuple):
+    """The bytes after the last record of an earlier file, which no ``recovered`` record explains yet."""
+
+    size: int
+    sha256: str
+
+
 class Position(NamedTuple):
-    """How far a sink has come: the last record written, and the last one that was made durable."""
+    """How far a sink has come: the last record written, and the last one that was made durable.
+
+    ``mark`` tells its file from others, ``start`` is the last record before this file, and ``torn`` what has
+    to be explained of earlier files.
+    """
 
     written: ChainEnd = ChainEnd()
     durable: ChainEnd = ChainEnd()
+    mark: str = ""
+    start: ChainEnd | None = None
+    torn: tuple[TornRun, ...] = ()
 
 
 class AuditState:
@@ -74,12 +88,8 @@ class AuditState:
         if self._descriptor < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._path, flags, 0o600)
-        sinks = ",".join(
-            f'"{name}":{{"written":"{one.written.seq}:{one.written.hash}",'
-            f'"durable":"{one.durable.seq}:{one.durable.hash}"}}'
-            for name, one in self._positions.items()
-        )
-        text = f'{{"boot":"{self._boot}","sinks":{{{sinks}}}}}'
+        sinks = {name: _stored(one) for name, one in self._positions.items()}
+        text = json.dumps({"boot": self._boot, "sinks": sinks}, separators=(",", ":"))
         # One write of a constant size: a kill leaves the old content or the new one.
         os.pwrite(self._descriptor, f"{text:<{_SIZE - 1}}\n".encode(), 0)
 
@@ -88,14 +98,30 @@ class AuditState:
             stored = json.loads(content)
             same_boot = bool(self._boot) and stored["boot"] == self._boot
             for name, one in stored["sinks"].items():
-                position = Position(ChainEnd.parse(one["written"]), ChainEnd.parse(one["durable"]))
+                position = _parsed(one)
                 # After a crash of the machine, records that were not durable may be lost.
-                self._positions[name] = (
-                    position if same_boot else Position(position.durable, position.durable)
-                )
+                self._positions[name] = position if same_boot else position._replace(written=position.durable)
         except (ValueError, KeyError, TypeError, AttributeError):
             self._positions = {}
             self.problem = f"{self._path} can't be read: a tail that is cut off an audit file is not noticed"
+
+
+def _stored(position: Position) -> dict[str, object]:
+    stored: dict[str, object] = {"written": str(position.written), "durable": str(position.durable)}
+    if position.mark:
+        stored |= {"mark": position.mark, "start": str(position.start or ChainEnd())}
+    return stored | ({"torn": position.torn} if position.torn else {})
+
+
+def _parsed(stored: dict[str, Any]) -> Position:
+    start = stored.get("start")
+    return Position(
+        ChainEnd.parse(stored["written"]),
+        ChainEnd.parse(stored["durable"]),
+        str(stored.get("mark", "")),
+        ChainEnd.parse(start) if start else None,
+        tuple(TornRun(int(size), str(digest)) for size, digest in stored.get("torn", ())),
+    )
 
 
 def _read_boot_id() -> str:

@@ -6,15 +6,23 @@ Each target is used by one thread, which may wait. A failure of any kind is an `
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
+import sys
+import termios
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 SOCKET_SECONDS: Final = 1.0
 """The timeout of each write to the socket."""
+UNREAD_SECONDS: Final = 5.0
+CONFIRM_POLL_SECONDS: Final = 0.002
+SEND_BUFFER: Final = 16 << 10
+"""How much the kernel may keep for a collector that does not read; Linux takes twice as much."""
 TAIL_BYTES: Final = 4 << 20
 """How much of a file's end is read to find its last record."""
 _FILE_MODE: Final = 0o600
@@ -39,8 +47,29 @@ class Target(Protocol):
         """Make durable what was written, if the target can."""
         ...
 
-    def was_removed(self) -> bool:
-        """Return whether nobody can find what is written from now on."""
+    @property
+    def mark(self) -> str:
+        """Return what tells the open file from others, also after it was renamed; empty for a stream."""
+        ...
+
+    def read_renamed(self, mark: str) -> bytes:
+        """Return the end of the file in the same folder that has this mark; empty if there is none."""
+        ...
+
+    def confirm(self) -> None:
+        """Wait until the other side has taken what was written; raise ``OSError`` if it does not."""
+        ...
+
+    def find_loss(self, now_us: int) -> str:
+        """Return what has happened to what was written by now, empty if it is still there.
+
+        Raises:
+            OSError: Nobody reads it.
+        """
+        ...
+
+    def has_moved(self) -> bool:
+        """Return whether the path leads to another file by now, or to none."""
         ...
 
     def close(self) -> None:
@@ -58,6 +87,8 @@ class FileTarget:
         """Write to ``path``."""
         self._path = path
         self._descriptor = -1
+        self._size = 0
+        """How long the file must be."""
 
     def open(self) -> bytes:
         """Open the file, and create it if it does not exist; return its end."""
@@ -68,26 +99,55 @@ class FileTarget:
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise OSError(errno.EINVAL, "it is not a regular file", str(self._path))
-        start = max(0, status.st_size - TAIL_BYTES)
-        tail = b""
-        while start + len(tail) < status.st_size:
-            piece = os.pread(self._descriptor, TAIL_BYTES, start + len(tail))
-            if not piece:
-                break
-            tail += piece
-        return tail.partition(b"\n")[2] if start else tail
+        self._size = status.st_size
+        return _read_end(self._descriptor, status.st_size)
 
     def write(self, data: memoryview) -> int:
         """Append some bytes."""
-        return os.write(self._descriptor, data)
+        count = os.write(self._descriptor, data)
+        self._size += count
+        return count
 
     def sync(self) -> None:
         """Make the content durable."""
         os.fdatasync(self._descriptor)
 
-    def was_removed(self) -> bool:
-        """Return whether the file has no name any more."""
-        return os.fstat(self._descriptor).st_nlink == 0
+    @property
+    def mark(self) -> str:
+        """Return the file's inode."""
+        return _mark_of(os.fstat(self._descriptor))
+
+    def read_renamed(self, mark: str) -> bytes:
+        """Look for the inode in the folder of the file."""
+        for path in self._path.parent.iterdir():
+            with suppress(OSError):
+                status = path.lstat()
+                if _mark_of(status) == mark and stat.S_ISREG(status.st_mode):
+                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                    try:
+                        return _read_end(descriptor, status.st_size)
+                    finally:
+                        os.close(descriptor)
+        return b""
+
+    def confirm(self) -> None:
+        """Do nothing: the file has it."""
+
+    def find_loss(self, _: int) -> str:
+        """Look at the open file."""
+        status = os.fstat(self._descriptor)
+        if not status.st_nlink:
+            return "it was removed while it was written to"
+        if status.st_size < self._size:
+            return f"it was cut from {self._size} to {status.st_size} bytes while it was written to"
+        return ""
+
+    def has_moved(self) -> bool:
+        """Compare the path with the open file."""
+        try:
+            return _mark_of(self._path.stat()) != self.mark
+        except FileNotFoundError:
+            return True
 
     def close(self) -> None:
         """Close the file."""
@@ -97,11 +157,50 @@ class FileTarget:
                 os.close(descriptor)
 
 
-class StdoutTarget:
+def _mark_of(status: os.stat_result) -> str:
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _read_end(descriptor: int, size: int) -> bytes:
+    """Return the end of a file of this size, from the start of a line."""
+    start, tail = max(0, size - TAIL_BYTES), b""
+    while start + len(tail) < size:
+        piece = os.pread(descriptor, TAIL_BYTES, start + len(tail))
+        if not piece:
+            break
+        tail += piece
+    return tail.partition(b"\n")[2] if start else tail
+
+
+class _Stream:
+    """What cannot be read again, and has no place that could be lost."""
+
+    is_stream = True
+    mark = ""
+
+    def sync(self) -> None:
+        """Do nothing: a stream can't be made durable."""
+
+    def read_renamed(self, _: str) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def confirm(self) -> None:
+        """Do nothing."""
+
+    def find_loss(self, _: int) -> str:
+        """Return nothing: a reader that has gone shows at the next write."""
+        return ""
+
+    def has_moved(self) -> bool:
+        """Return False."""
+        return False
+
+
+class StdoutTarget(_Stream):
     """Writes to standard output."""
 
     name = "stdout"
-    is_stream = True
 
     def __init__(self, descriptor: int = 1) -> None:
         """Write to a descriptor of this process."""
@@ -115,53 +214,88 @@ class StdoutTarget:
         """Write some bytes."""
         return os.write(self._descriptor, data)
 
-    def sync(self) -> None:
-        """Do nothing: a pipe can't be made durable."""
-
-    def was_removed(self) -> bool:
-        """Return False."""
-        return False
-
     def close(self) -> None:
         """Leave standard output open."""
 
 
-class SocketTarget:
-    """Writes to a unix stream socket, on which a collector listens."""
+class SocketTarget(_Stream):
+    """Writes to a unix stream socket, on which a collector listens.
+
+    What the collector has not read yet waits in the kernel, which says how much that is. So a collector that
+    is stuck is noticed, although the kernel still takes what is written.
+    """
 
     name = "socket"
-    is_stream = True
 
-    def __init__(self, path: Path, seconds: float = SOCKET_SECONDS) -> None:
-        """Connect to ``path``; a write fails after ``seconds`` without progress."""
+    def __init__(
+        self, path: Path, seconds: float = SOCKET_SECONDS, unread_seconds: float = UNREAD_SECONDS
+    ) -> None:
+        """Connect to ``path``; a write fails after ``seconds`` without progress.
+
+        If nothing has been read for ``unread_seconds`` although something waits, the socket has failed.
+        """
         self._path = path
         self._seconds = seconds
+        self._unread_seconds = unread_seconds
         self._socket: socket.socket | None = None
+        self._sent = self._sent_then = self._unread_then = 0
+        self._read_us = 0
+        """When something was last read, as far as is known, and what was sent and unread then."""
 
     def open(self) -> bytes:
         """Connect."""
         self.close()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._seconds)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
             connection.connect(str(self._path))
         except OSError as error:
             connection.close()
-            raise OSError(error.errno, error.strerror or "it does not answer", str(self._path)) from None
+            full = isinstance(error, BlockingIOError)  # its queue of connections
+            text = "the collector accepts no connection" if full else error.strerror or "it does not answer"
+            raise OSError(error.errno, text, str(self._path)) from None
         self._socket = connection
+        self._sent = self._sent_then = self._unread_then = 0
         return b""
 
     def write(self, data: memoryview) -> int:
         """Send some bytes."""
         assert self._socket is not None
-        return self._socket.send(data)
+        count = self._socket.send(data)
+        self._sent += count
+        return count
 
-    def sync(self) -> None:
-        """Do nothing."""
+    def confirm(self) -> None:
+        """Wait until the collector has read everything, as long as for a write."""
+        pause = threading.Event()
+        for _ in range(int(self._seconds / CONFIRM_POLL_SECONDS)):
+            if not self._count_unread():
+                return
+            pause.wait(CONFIRM_POLL_SECONDS)
+        raise OSError(errno.ETIMEDOUT, "the collector does not read", str(self._path))
 
-    def was_removed(self) -> bool:
-        """Return False: a collector that has gone shows at the next write."""
-        return False
+    def find_loss(self, now_us: int) -> str:
+        """Raise if nothing of what waits is read for too long; the socket itself can lose nothing."""
+        unread = self._count_unread()
+        progress = unread < self._unread_then or self._sent - self._sent_then > 2 * SEND_BUFFER
+        if not unread or not self._unread_then or progress:
+            self._unread_then, self._sent_then, self._read_us = unread, self._sent, now_us
+        elif now_us - self._read_us >= self._unread_seconds * 1e6:
+            raise OSError(
+                errno.ETIMEDOUT, f"nothing was read for {self._unread_seconds:g} s", str(self._path)
+            )
+        return ""
+
+    def _count_unread(self) -> int:
+        """Return how much of the kernel's memory unread data takes; 0 where the system does not say."""
+        assert self._socket is not None
+        answer = bytearray(4)
+        try:
+            fcntl.ioctl(self._socket, termios.TIOCOUTQ, answer)
+        except OSError:
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
 
     def close(self) -> None:
         """Close the connection."""

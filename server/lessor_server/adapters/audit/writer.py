@@ -6,22 +6,21 @@ and goes on after its last whole record. A torn line is followed by a record tha
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
+from lessor_server.adapters.audit.entries import AuditClock, Entry, WriteReport
 from lessor_server.adapters.audit.key import AuditKey
-from lessor_server.adapters.audit.state import AuditState, Position
+from lessor_server.adapters.audit.state import AuditState, Position, TornRun
 from lessor_server.adapters.audit.targets import Target
 from lessor_server.domain.audit.chain import CHECKPOINT_RECORDS, CHECKPOINT_SECONDS, ChainEnd, link
 from lessor_server.domain.audit.record import AuditRecord, RecordKind
-from lessor_server.domain.audit.resume import resume
+from lessor_server.domain.audit.resume import Resumption, resume
 
 GROUP: Final = 256
 """The maximum number of records in one write."""
@@ -33,45 +32,12 @@ STORE_SECONDS: Final = 0.05
 """The position of a busy sink is stored this often."""
 DURABLE_SECONDS: Final = 5.0
 """Without ``audit.sync`` a file is made durable this often."""
-
-
-class AuditClock(Protocol):
-    """The machine's clocks, in microseconds."""
-
-    def wall_us(self) -> int:
-        """Return the time since the epoch."""
-        ...
-
-    def boot_us(self) -> int:
-        """Return a time that never jumps."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A record on its way; ``waiting`` names the sinks whose answer ``future`` still needs."""
-
-    record: AuditRecord
-    future: asyncio.Future[None] | None = None
-    waiting: set[str] = field(default_factory=set)
-
-
-class WriteReport(NamedTuple):
-    """What has become of the entries that were put before; ``error`` is empty while the sink works."""
-
-    sink: str
-    batches: int
-    """How many puts it answers."""
-    written: Sequence[Entry]
-    failed: Sequence[Entry]
-    """Not written yet; they are tried again, and reported again when they are. Those that are in the file but
-    may not be durable are not tried again."""
-    settled: int
-    """How many entries no longer wait to be written."""
-    end: ChainEnd
-    error: str
-    problem: str
-    """What is missing or changed in a file that was opened."""
+LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether the file is still there."""
+MOVED_SECONDS: Final = 10.0
+"""How long after a rename a SIGHUP may come, as from logrotate, before the rename counts as foreign."""
+MAX_TORN: Final = 4
+"""How many torn lines of earlier files are remembered."""
 
 
 class _Item(NamedTuple):
@@ -102,9 +68,10 @@ class _Torn:
         """End the line; this newline is part of the torn bytes only if a further piece follows."""
         self._newline = self.size > 0
 
-    def content(self) -> dict[str, Any]:
-        """Return the fields of a ``recovered`` record."""
-        return {"torn_bytes": self.size, "torn_sha256": self._digest.hexdigest()}
+    @property
+    def run(self) -> TornRun:
+        """Return what a ``recovered`` record says of it."""
+        return TornRun(self.size, self._digest.hexdigest())
 
 
 class SinkWriter:
@@ -135,7 +102,7 @@ class SinkWriter:
         self._sync = sync
         self._queue: SimpleQueue[Sequence[Entry] | None] = SimpleQueue()
         self._backlog: deque[Entry] = deque()
-        self._batches = self._settled = 0
+        self._batches = self._settled = self._settled_others = 0
         self._written: list[Entry] = []
         self._failed: list[Entry] = []
         self._error = self._problem = ""
@@ -143,13 +110,19 @@ class SinkWriter:
         """Whether there is something to report."""
         self._reported = 0
         """How many entries at the head of the backlog are reported as failed."""
-        self._end = state.get(self.name).written
-        self._durable = self._end
-        self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = 0
+        known = state.get(self.name)
+        self._end = self._durable = known.written
+        self._start, self._earlier = known.start, list(known.torn)
+        """The last record before this file, and what has to be explained of files before it."""
+        self._mark = known.mark
+        self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = self._looked_us = 0
+        self._moved_us = 0
         self._unsigned = 0
         self._torn = _Torn()
         self._needs_newline = False
         self._is_open = self._begins = self._stopping = False
+        self._may_be_new = True
+        """Whether the file that is opened next may be a new one: at the start, and after SIGHUP."""
         self._reopen = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"audit {self.name}", daemon=True)
 
@@ -190,7 +163,7 @@ class SinkWriter:
         except OSError:
             return
         finally:
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
             self._target.close()
 
     def _collect(self) -> None:
@@ -198,7 +171,7 @@ class SinkWriter:
         try:
             self._take(self._queue.get(timeout=min(self._tick, IDLE_SECONDS)))
         except Empty:
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
             try:
                 self._take(self._queue.get(timeout=self._tick))
             except Empty:
@@ -225,8 +198,7 @@ class SinkWriter:
             return
         try:
             if self._reopen.is_set():
-                self._reopen.clear()
-                self._close()
+                self._rotate()
             if not self._is_open:
                 self._open()
             while self._backlog:
@@ -256,49 +228,96 @@ class SinkWriter:
                     self._written,
                     self._failed,
                     self._settled,
+                    self._settled_others,
                     self._end,
                     self._error,
                     self._problem,
                 )
             )
-            self._batches = self._settled = 0
+            self._batches = self._settled = self._settled_others = 0
             self._written, self._failed, self._problem, self._news = [], [], "", False
+
+    def _rotate(self) -> None:
+        """Close the target, whose file may be replaced."""
+        self._reopen.clear()
+        if self._is_open:
+            self._problem = self._target.find_loss(self._clock.boot_us()) or self._problem
+        self._close()
+        self._may_be_new = True
 
     def _open(self) -> None:
         """Open the target, find where the chain goes on, and write a checkpoint."""
-        tail = self._target.open()
-        self._begins = not tail
-        found = resume(tail, self._end)
-        self._end = found.end
-        if tail:
-            self._torn, self._needs_newline = _Torn(found.torn), found.needs_newline
-        elif not self._target.is_stream:
-            self._needs_newline = False  # the torn line is in the file before this one
+        found = self._resume(self._target.open())
+        before, self._end, self._begins = self._end, found.end, found.begins
+        if self._target.is_stream:
+            self._start = self._end
+        else:
+            self._set_torn(found)
+            if found.begins and before not in (ChainEnd(), self._start) and not self._may_be_new:
+                self._problem = self._problem or "it was removed or emptied while it could not be written to"
+            self._start = self._end if found.begins else self._start
         self._is_open = True
-        self._problem = found.problem or self._problem
+        self._mark = self._target.mark
+        self._problem = self._problem or found.problem
+        self._store()  # before the first write, whose torn line could not be told from a change
         self._write(self._first_items())
-        self._retry_us = 0
+        self._target.confirm()
+        self._may_be_new = False
+        self._retry_us = self._moved_us = 0
         self._news = True
+
+    def _resume(self, tail: bytes) -> Resumption:
+        """Return how to go on with a target that was opened.
+
+        A new file goes on where the one before ends, which may have been renamed, also after a kill.
+        """
+        if not tail and self._mark not in ("", self._target.mark):
+            before = self._target.read_renamed(self._mark)
+            if before:
+                renamed = resume(before, self._end, self._start)
+                self._torn = _Torn(renamed.torn)
+                return Resumption(renamed.end, problem=renamed.problem, begins=True)
+        return resume(tail, self._end, self._start)
+
+    def _set_torn(self, found: Resumption) -> None:
+        """Set what has to be explained: the torn line of this file, and of that before it."""
+        is_fresh = found.begins and not (found.torn or found.needs_newline)
+        if is_fresh and self._torn.size:
+            self._earlier = [*self._earlier, self._torn.run][-MAX_TORN:]
+        self._torn, self._needs_newline = _Torn(found.torn), found.needs_newline
 
     def _close(self) -> None:
         self._is_open = False
         self._target.close()
 
+    def _store(self) -> None:
+        """Store the position."""
+        position = Position(self._end, self._durable, self._mark, self._start, tuple(self._earlier))
+        self._state.put(self.name, position)
+
     def _first_items(self) -> list[_Item]:
-        """Return what comes first after an open: a checkpoint, and what explains a torn line."""
-        items, end = [], self._end
-        if self._needs_newline:
-            items.append(_Item(b"\n"))
-        recovered = [(RecordKind.RECOVERED, self._torn.content())] if self._torn.size else []
+        """Return what comes first after an open: a checkpoint, and what explains torn lines."""
+        items = [_Item(b"\n")] if self._needs_newline else []
+        end = self._end
+
+        def add(item: _Item) -> None:
+            nonlocal end
+            items.append(item)
+            end = item.end or end
+
+        if self._torn.size:  # before any other record, which may be torn too
+            add(self._recovered(self._torn.run, end))
         if self._begins:
-            items.append(self._checkpoint(end, opens=True))
-            end = items[-1].end or end
-        for kind, content in recovered:
-            items.append(self._own(kind, content, end))
-            end = items[-1].end or end
+            add(self._checkpoint(end, opens=True))
+        for run in self._earlier:
+            add(self._recovered(run, end))
         if not self._begins:
-            items.append(self._checkpoint(end))
+            add(self._checkpoint(end))
         return items
+
+    def _recovered(self, run: TornRun, end: ChainEnd) -> _Item:
+        """Return the record that explains a torn line."""
+        return self._own(RecordKind.RECOVERED, {"torn_bytes": run.size, "torn_sha256": run.sha256}, end)
 
     def _write_group(self) -> None:
         """Write the next entries, with a checkpoint where one is due."""
@@ -324,7 +343,9 @@ class SinkWriter:
         """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
         sent, error = self._send(memoryview(b"".join(item.data for item in items)))
         written = self._account(items, sent)
-        self._settled += len(written)
+        effects = sum(entry.has_effect for entry in written)
+        self._settled += effects
+        self._settled_others += len(written) - effects
         failed: list[Entry] = []
         if error is None and self._sync:
             try:
@@ -374,8 +395,10 @@ class SinkWriter:
         """Move the chain past one line."""
         assert item.end is not None
         self._end = item.end
-        if item.kind is RecordKind.RECOVERED:
+        if item.kind is RecordKind.RECOVERED and self._torn.size:
             self._torn = _Torn()
+        elif item.kind is RecordKind.RECOVERED:
+            self._earlier.pop(0)
         if item.kind is RecordKind.CHECKPOINT:
             self._unsigned = 0
         else:
@@ -386,24 +409,39 @@ class SinkWriter:
             self._reported = max(0, self._reported - 1)
 
     def _maintain(self, now: int) -> None:
-        """Write a checkpoint if one is due, store the position, and notice a removed file."""
+        """Write a checkpoint if one is due, store the position, and look after the file."""
         if self._unsigned and now - self._unsigned_us >= CHECKPOINT_SECONDS * 1e6:
             self._write([self._checkpoint(self._end)])
         if self._end != self._durable and now - self._durable_us >= DURABLE_SECONDS * 1e6:
             self._make_durable()
             self._durable_us = now
         if now - self._stored_us >= STORE_SECONDS * 1e6:
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
             self._stored_us = now
-        if self._target.was_removed():
+        if now - self._looked_us >= LOOK_SECONDS * 1e6:
+            self._looked_us = now
+            self._look(now)
+
+    def _look(self, now: int) -> None:
+        """Notice a file that was removed or cut, or renamed without a SIGHUP; go on with a new one."""
+        loss = self._target.find_loss(now)
+        if not loss and self._target.has_moved():
+            self._moved_us = self._moved_us or now
+            if now - self._moved_us >= MOVED_SECONDS * 1e6:
+                loss = "it was renamed or replaced while it was written to, and no SIGHUP came"
+        elif not loss:
+            self._moved_us = 0
+        if loss:
+            self._problem = loss
             self._close()
+            self._may_be_new = True
             self._open()
 
     def _make_durable(self) -> None:
         if self._is_open:
             self._target.sync()
             self._durable = self._end
-            self._state.put(self.name, Position(self._end, self._durable))
+            self._store()
 
     def _checkpoint(self, end: ChainEnd, *, opens: bool = False) -> _Item:
         """Return a checkpoint; with ``opens`` as the first record of a file."""

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
-from weakref import WeakValueDictionary
-
-from aiobotocore.credentials import AioCredentials
-from botocore.credentials import ReadOnlyCredentials
 
 from lessor_server.adapters.aws import identity_token
+from lessor_server.adapters.aws.credentials import KeptBySource, Source
+from lessor_server.adapters.aws.signing_key import SigningKey
 from lessor_server.adapters.file_reads import FileReads
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
-from lessor_server.domain.aws.iam_calls import Call
+from lessor_server.domain.aws.iam_calls import AccessKey, Call
 from lessor_server.domain.aws.sts_calls import AssumeRole, AssumeRoleWithWebIdentity, Session
 from lessor_server.domain.errors.base import AwsAnswer, LessorError
 from lessor_server.domain.root import Hop, Root
@@ -35,32 +33,7 @@ AGAIN_SECONDS, PATIENCE_SECONDS = 30.0, 2.0
 ANY_PLACES = TokenPlaces()
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The credentials of a root: its keys or token, and its chain. Two mounts never share one."""
-
-    mount: str
-    version: int
-    access_key: str
-    secret_key: Secret
-    identity_token_file: str
-    chain: tuple[Hop, ...]
-
-    @staticmethod
-    def of(root: Root) -> Source:
-        """Return the source of a root."""
-        config = root.config
-        return Source(
-            root.mount,
-            root.version,
-            config.access_key,
-            config.secret_key,
-            config.identity_token_file,
-            config.assume_chain,
-        )
-
-
-class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore ships no types
+class ChainCredentials:
     """The signing credentials at the end of a chain: those of its current session.
 
     Instants are the clock's; ``ends`` is 0 while there is no session. A caller that waits for another's
@@ -69,7 +42,8 @@ class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore shi
 
     def __init__(self) -> None:
         """Begin without a session; nothing can be signed before there is one."""
-        super().__init__("", "", "")
+        self.session = AccessKey("", Secret())
+        self.key = SigningKey("", "")
         self.lock = asyncio.Lock()
         self.ends = 0.0
         self.again = 0.0
@@ -78,14 +52,13 @@ class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore shi
 
     def put(self, session: Session, ends: float) -> None:
         """Sign with another session from now on."""
-        self.access_key = session.access_key_id
-        self.secret_key = session.secret.reveal()
-        self.token = session.token.reveal()
+        self.session = AccessKey(session.access_key_id, session.secret, session.token)
+        self.key = SigningKey.of(self.session)
         self.ends = ends
 
-    def expired(self, access_key: str) -> None:
+    def expired(self, key: SigningKey) -> None:
         """Record that AWS rejected this key's session as expired; a newer session stays valid."""
-        if access_key == self.access_key:
+        if key is self.key:
             self.ends = 0.0
 
     def wanted(self, now: float) -> bool:
@@ -95,10 +68,6 @@ class ChainCredentials(AioCredentials):  # type: ignore[misc]  # aiobotocore shi
     def needed(self, now: float) -> bool:
         """Return whether nothing can be signed without a new session."""
         return now >= self.ends - LATEST_SECONDS
-
-    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return the credentials that sign one request."""
-        return ReadOnlyCredentials(self.access_key, self.secret_key, self.token)
 
 
 class Send(Protocol):
@@ -110,7 +79,7 @@ class Send(Protocol):
 
 
 class Chains:
-    """Keeps the session of each chain while a client uses it."""
+    """Keeps the session of each chain."""
 
     def __init__(
         self,
@@ -128,7 +97,11 @@ class Chains:
         self._now = now or (lambda: asyncio.get_running_loop().time())
         self._token_places = token_places
         self._reads = FileReads()
-        self._kept: WeakValueDictionary[Source, ChainCredentials] = WeakValueDictionary()
+        self._kept = KeptBySource(ChainCredentials)
+
+    def forget(self, mount: str) -> None:
+        """Drop the sessions of a mount."""
+        self._kept.forget(mount)
 
     async def ready(self, root: Root) -> ChainCredentials | None:
         """Return the signing credentials of ``root``, with a fresh session; None if it has no chain.
@@ -139,7 +112,7 @@ class Chains:
         """
         if not root.config.assume_chain:
             return None
-        end, now = self._kept.setdefault(Source.of(root), ChainCredentials()), self._now()
+        end, now = self._kept.get(Source.of(root)), self._now()
         if not end.wanted(now) or (end.lock.locked() and not end.needed(now)):
             return end
         seen = end.tries

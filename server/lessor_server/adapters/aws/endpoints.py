@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lessor_server.domain.root import RootConfig
 
@@ -12,8 +12,7 @@ BACK_SECONDS = 30.0
 """How long an endpoint that failed is tried last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """The URL and region of a service; empty means the SDK's default."""
 
     url: str
@@ -45,6 +44,8 @@ class EndpointHealth:
 
         Of those, the one that failed longest ago comes first.
         """
+        if len(wanted) == 1:
+            return list(wanted)
         now = asyncio.get_running_loop().time()
         until = {endpoint: self._until.get(endpoint, 0.0) for endpoint in wanted}
         return sorted(wanted, key=lambda endpoint: max(until[endpoint] - now, 0.0))

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import botocore.exceptions as sdk
 
-from lessor_server.adapters.aws.transport import NotAnAnswer
+from lessor_server.adapters.aws.http_connection import NotAnAnswer, NotSent
 from lessor_server.domain.aws.errors import AwsError, AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
 from lessor_server.domain.errors.base import AwsAnswer
@@ -66,12 +66,13 @@ _TRANSIENT = "IDPCommunicationError"
 """STS did not reach the identity provider; a retry is allowed (API_AssumeRoleWithWebIdentity)."""
 
 _NEVER_SENT = (
+    NotSent,
     sdk.EndpointConnectionError,
     sdk.ConnectTimeoutError,
     sdk.ProxyConnectionError,
     sdk.SSLError,
 )
-"""Errors after which AWS has not received the request: ``Transport`` raises them while connecting."""
+"""Errors after which AWS has not received the request: ``HttpClient`` raises them while connecting."""
 
 _NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError)
 """The server has no credentials of its own to sign with, so nothing was sent."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeGuard, TypeVar, cast
+from typing import Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import error_codes
 from lessor_server.adapters.aws.assume_chain import ANY_PLACES, ChainCredentials, Chains
-from lessor_server.adapters.aws.clients import CONNECT_SECONDS, READ_SECONDS, Clients
+from lessor_server.adapters.aws.credentials import KeptBySource, RootKey, Source
 from lessor_server.adapters.aws.endpoints import Endpoint, EndpointHealth, endpoints_of
+from lessor_server.adapters.aws.http_client import CONNECT_SECONDS, READ_SECONDS
+from lessor_server.adapters.aws.http_connection import NotAnAnswer
 from lessor_server.adapters.aws.operations import iam, sts
 from lessor_server.adapters.aws.operations.base import Answer, Operation, WrongField, read_text
-from lessor_server.adapters.aws.per_call_credentials import signing_key
+from lessor_server.adapters.aws.query_client import QueryClient, QueryRequest
+from lessor_server.adapters.aws.routes import Routes
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched
-from lessor_server.adapters.aws.transport import NotAnAnswer
+from lessor_server.adapters.aws.signing_key import SigningKey
 from lessor_server.domain.aws.errors import AwsError, AwsRefused
 from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
 from lessor_server.domain.aws.sts_calls import VerifyKey
@@ -34,7 +36,7 @@ OPERATIONS = iam.OPERATIONS | sts.OPERATIONS
 """Every call that Lessor sends; a missing one cannot be sent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _PendingCall(Generic[T]):
     """A call with its root and, if it has an assume chain, the chain's credentials."""
 
@@ -48,33 +50,42 @@ class _PendingCall(Generic[T]):
         return OPERATIONS[type(self.call)]
 
     @property
+    def is_of_root(self) -> bool:
+        """Return whether the root's own credentials are used: neither a chain's nor those to verify."""
+        return self.chained is None and not _is_proof(self.call)
+
+    @property
     def plain(self) -> Call[object]:
         """Return the call as one of any answer type."""
         return cast("Call[object]", self.call)
 
 
 class AwsGateway:
-    """Sends calls with the root's own client."""
+    """Sends calls, each signed with the credentials of its root."""
 
     def __init__(
         self,
-        clients: Clients,
+        client: QueryClient,
+        routes: Routes,
         session_name: str = "lessor",
         now: Callable[[], float] | None = None,
         token_places: TokenPlaces = ANY_PLACES,
     ) -> None:
-        """Send through ``clients``; sessions of assume chains are called ``session_name``.
+        """Send with ``client``; sessions of assume chains are called ``session_name``.
 
         ``now`` returns the seconds by which those sessions age, by default the running loop's.
         ``token_places`` are the allowed places of web identity tokens.
         """
-        self._clients = clients
+        self._client = client
+        self._routes = routes
         self._chains = Chains(self.send, session_name, now, token_places)
+        self._keys = KeptBySource(RootKey)
         self._endpoint_health = EndpointHealth()
 
     def forget(self, mount: str) -> None:
-        """Release a mount's clients (``Clients.forget``), and so the sessions that they sign with."""
-        self._clients.forget(mount)
+        """Drop a mount's credentials and sessions; calls in flight keep theirs."""
+        self._chains.forget(mount)
+        self._keys.forget(mount)
 
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call once; if STS has fallback endpoints, once to each until one answers.
@@ -90,20 +101,22 @@ class AwsGateway:
         """
         until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         pending = await self._prepare(root, call, until)
-        session = pending.chained.access_key if pending.chained else ""
+        session = pending.chained.key if pending.chained else None
         try:
             return await self._send(pending, until)
         except AwsRefused as refused:
-            if pending.chained is None or not error_codes.is_expired(refused):
+            if pending.chained is None or session is None or not error_codes.is_expired(refused):
                 raise
             pending.chained.expired(session)
         return await self._send(await self._prepare(root, call, until), until)
 
     async def _prepare(self, root: Root, call: Call[T], until: float) -> _PendingCall[T]:
         """Prepare a call and the session that signs it; a key that is verified signs its own call."""
+        if not root.config.assume_chain or _is_proof(call):
+            return _PendingCall(root, call, None)
         try:
             async with asyncio.timeout_at(until):
-                return _PendingCall(root, call, None if _is_proof(call) else await self._chains.ready(root))
+                return _PendingCall(root, call, await self._chains.ready(root))
         except TimeoutError as error:
             raise error_codes.unsent(cast("Call[object]", call), error) from None
 
@@ -113,9 +126,9 @@ class AwsGateway:
         ways = self._endpoint_health.order(endpoints_of(pending.root.config, pending.operation.service))
         failed: list[tuple[Endpoint, AwsError]] = []
         for tried, endpoint in enumerate(ways):
-            seconds = (until - loop.time()) / (len(ways) - tried)
+            now = loop.time()
             try:
-                return await self._send_to(pending, endpoint, seconds)
+                return await self._send_to(pending, endpoint, now + (until - now) / (len(ways) - tried))
             except AwsError as error:
                 if not error_codes.is_endpoint_specific(error):
                     raise
@@ -123,12 +136,10 @@ class AwsGateway:
                 self._endpoint_health.failed(endpoint)
         raise error_codes.merge_endpoint_errors(failed)
 
-    async def _send_to(self, pending: _PendingCall[T], endpoint: Endpoint, seconds: float) -> T:
+    async def _send_to(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> T:
+        request = await self._write(pending, endpoint, until)
         try:
-            async with asyncio.timeout(seconds):
-                operation = getattr(await self._client(pending, endpoint), pending.operation.method)
-                with signing_key(pending.call.key) if _is_proof(pending.call) else nullcontext():
-                    answer: dict[str, Any] = await operation(**pending.operation.params(pending.call))
+            answer = await self._client.send(request, until)
             value = cast("T", _read(pending.operation, answer))
             note_request_id(answer["ResponseMetadata"]["RequestId"])
             return value
@@ -139,24 +150,41 @@ class AwsGateway:
             if error_codes.proves(pending.plain, failure):
                 return cast("T", None)
             raise failure from None
-        except (sdk.BotoCoreError, OSError, TimeoutError) as error:
+        except sdk.BotoCoreError as error:
             raise error_codes.from_network(pending.plain, error) from None
-        except Exception as error:  # noqa: BLE001  # of the SDK's parser: a stranger may have written the answer
+        except Exception as error:  # noqa: BLE001  # of a parser: a stranger may have written the answer
             raise error_codes.unreadable(pending.plain, error) from None
 
-    async def _client(self, pending: _PendingCall[T], endpoint: Endpoint) -> Any:
-        """Return the client for a call: the root's own, or one that signs with the key that is verified."""
-        service = pending.operation.service
+    async def _write(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> QueryRequest:
+        """Return the signed request of a call to an endpoint."""
+        operation = pending.operation
         try:
-            if _is_proof(pending.call):
-                return await self._clients.verification_client(service, endpoint)
-            return await self._clients.get(pending.root, service, endpoint, pending.chained)
+            # A root with a web identity token signs nothing itself: the token is in the request.
+            unsigned = bool(pending.root.config.identity_token_file) and pending.is_of_root
+            route = self._routes.find(operation.service, endpoint, token=unsigned)
+            key = None if unsigned else await self._key(pending, until)
+            params = operation.params(pending.call)
+            return await self._client.write(operation.action, params, route, key)
         except LessorError:
             raise
         except CredentialsNotFetched as error:
             raise error_codes.unsigned(pending.plain, error.cause) from None
-        except Exception as error:  # noqa: BLE001  # the SDK's ways to make a client are many
+        except sdk.ParamValidationError as error:
+            raise error_codes.from_network(pending.plain, error) from None
+        except Exception as error:  # noqa: BLE001  # what the SDK's settings can raise is much
             raise error_codes.unsent(pending.plain, error) from None
+
+    async def _key(self, pending: _PendingCall[T], until: float) -> SigningKey:
+        """Return what signs a call: the key that it verifies, its chain's session, or the root's key."""
+        if _is_proof(pending.call):
+            return SigningKey.of(pending.call.key)
+        if pending.chained is not None:
+            return pending.chained.key
+        kept = self._keys.get(Source.of(pending.root))
+        if not pending.root.config.is_ambient:
+            return kept.of_root(pending.root.config)
+        async with asyncio.timeout_at(until):
+            return await kept.fetch()
 
 
 def _read(operation: Operation, answer: Answer) -> object:

@@ -1,33 +1,98 @@
-"""Sessions of the SDK that send every request over ``Transport`` and check every answer.
+"""Sessions of the SDK, for the server's own credentials and the SDK's settings.
 
-This includes the clients that the SDK creates to fetch the server's own credentials (a web identity, an
-assumed role, single sign-on), and its requests to the metadata services of instances and containers.
+The SDK fetches those credentials itself: a web identity, an assumed role, single sign-on, or from the
+metadata services of instances and containers. Its requests too are sent by ``HttpClient``, and its answers
+are checked.
 """
 
 from __future__ import annotations
 
 import os
 import ssl
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
+from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioContainerProvider, AioInstanceMetadataProvider
 from aiobotocore.session import AioSession
-from aiobotocore.utils import _RefCountedSession
 from botocore.exceptions import BotoCoreError
+from botocore.httpsession import ProxyConfiguration, get_cert_path
 
-from lessor_server.adapters.aws.transport import Transport
+from lessor_server.adapters.aws.http_client import HttpClient
+from lessor_server.adapters.aws.query_protocol import loader
 from lessor_server.adapters.aws.xml_check import require_aws_answer
 from lessor_server.domain.errors.base import LessorError
 
 CA_BUNDLE_VARIABLE: Final = "AWS_CA_BUNDLE"
-METADATA_SECONDS = 2
+METADATA_SECONDS: Final = 2
 """The timeouts of metadata services, to connect and to answer, as in the SDK for containers."""
 
 
-class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc]  # aiobotocore ships no types
-    """The transport to a metadata service: open only during a request, and without a proxy."""
+DEFAULT_REGION: Final = "us-east-1"
+_OWN_HEADERS: Final = frozenset(
+    ("host", "content-length", "accept-encoding", "transfer-encoding", "connection")
+)
+"""Headers that ``HttpClient`` writes itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A body that is read already, for ``AioAWSResponse``."""
+
+    content: bytes
+
+    async def read(self) -> bytes:
+        """Return it."""
+        return self.content
+
+
+class SdkTransport:
+    """The HTTP session of one of the SDK's own clients, and of its requests to metadata services."""
+
+    def __init__(
+        self, timeout: Any = METADATA_SECONDS, proxies: Any = None, verify: Any = True, **_: object
+    ) -> None:
+        """Take what the SDK gives a session; ``timeout`` may be two, to connect and to answer."""
+        connect, read = timeout if isinstance(timeout, list | tuple) else (timeout, timeout)
+        proxy = ProxyConfiguration(proxies)
+        self._http = HttpClient(
+            lambda: str(get_cert_path(verify or True)),
+            connect_seconds=connect,
+            read_seconds=read,
+            find_proxy=lambda url: proxy.proxy_url_for(url) or "",
+        )
+
+    async def __aenter__(self) -> Self:
+        """Begin without connections."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the idle connections."""
+        self._http.close()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Self]:
+        """Serve one fetch from a metadata service."""
+        async with self:
+            yield self
+
+    async def send(self, request: Any) -> AioAWSResponse:
+        """Send one request of the SDK; errors as those of ``HttpClient``."""
+        headers = {
+            name: value.decode() if isinstance(value, bytes) else str(value)
+            for name, value in request.headers.items()
+            if name.lower() not in _OWN_HEADERS
+        }
+        body = request.body.encode() if isinstance(request.body, str) else bytes(request.body or b"")
+        answer = await self._http.send(request.method, request.url, headers, body)
+        return AioAWSResponse(request.url, answer.status, answer.headers, _Body(answer.body))
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        self._http.close()
 
 
 class CredentialsNotFetched(Exception):
@@ -42,21 +107,20 @@ class CredentialsNotFetched(Exception):
 class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no types
     """One session of the SDK."""
 
-    def __init__(self, loader: Any = None) -> None:
-        """Read models with ``loader``, which sessions may share, and timestamps by the standard library."""
+    def __init__(self) -> None:
+        """Read the SDK's settings from the environment and its files."""
         super().__init__()
-        if loader is not None:
-            self.register_component("data_loader", loader)
-        parsers = self.get_component("response_parser_factory")
-        parsers.set_parser_defaults(timestamp_parser=datetime.fromisoformat)
+        self.register_component("data_loader", loader())
+        if not self.get_config_variable("region"):
+            self.set_config_variable("region", DEFAULT_REGION)
         for service in ("iam", "sts"):
             self.register(f"before-parse.{service}", require_aws_answer)
 
     def create_client(self, *args: Any, config: Any = None, **options: Any) -> Any:
-        """Return the context manager of a new client that uses ``Transport``."""
+        """Return the context manager of a new client that uses ``SdkTransport``."""
         # Set after the merge, which would drop it.
         merged = AioConfig() if config is None else AioConfig().merge(config)
-        merged.http_session_cls = Transport
+        merged.http_session_cls = SdkTransport
         return super().create_client(*args, config=merged, **options)
 
     async def get_credentials(self) -> Any:
@@ -75,10 +139,16 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
         resolver = super()._create_credential_resolver()
         for provider in resolver.providers:
             if isinstance(provider, AioInstanceMetadataProvider):
-                provider._role_fetcher._session = MetadataTransport(timeout=METADATA_SECONDS)  # noqa: SLF001
+                provider._role_fetcher._session = SdkTransport()  # noqa: SLF001
             elif isinstance(provider, AioContainerProvider):
-                provider._fetcher._session = MetadataTransport(timeout=METADATA_SECONDS)  # noqa: SLF001
+                provider._fetcher._session = SdkTransport()  # noqa: SLF001
         return resolver
+
+
+def find_ca_file() -> str:
+    """Return the path of the authorities that the SDK trusts: a setting's, or those that it brings."""
+    path = SdkSession().get_config_variable("ca_bundle")
+    return str(get_cert_path((os.environ.get("REQUESTS_CA_BUNDLE") if path is None else path) or True))
 
 
 class CaBundleUnusable(LessorError):

@@ -1,4 +1,4 @@
-"""Checks whether a body is an answer of AWS's query protocol, before the SDK reads it.
+"""Parses a body only if it is an answer of AWS's query protocol.
 
 Source: botocore's parsers for the protocol, AWS Query Protocol ("Smithy, AWS query protocol, Response
 serialization"): ``<ActionResponse>`` with status 200, ``<ErrorResponse>`` with the error's code otherwise.
@@ -11,7 +11,7 @@ import re
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from lessor_server.adapters.aws.transport import NotAnAnswer
+from lessor_server.adapters.aws.http_connection import NotAnAnswer
 
 MAX_TAGS: Final = 1 << 16
 """Opening and closing tags: 1,000 results of the simulator have two thirds of that."""
@@ -24,32 +24,38 @@ _ERRORS: Final = ("{*}Error", "{*}Errors/{*}Error")
 
 def require_aws_answer(operation_model: Any, response_dict: Any, **_: object) -> None:
     """Raise ``NotAnAnswer`` unless an answer is AWS's; a handler of botocore's ``before-parse``."""
-    status: int = response_dict["status_code"]
-    problem = find_problem(operation_model.name, status, response_dict["body"])
-    if problem:
-        raise NotAnAnswer(status, problem)
+    parse_answer(operation_model.name, response_dict["status_code"], response_dict["body"])
 
 
-def find_problem(action: str, status: int, body: bytes) -> str:
-    """Return why a body is not AWS's answer to ``action``, without its text, or nothing."""
+def parse_answer(action: str, status: int, body: bytes) -> ET.Element:
+    """Return the root of AWS's answer to ``action``, or raise ``NotAnAnswer``, without the body's text."""
     # AWS declares no entities; they could expand without limit. Other encodings than UTF-8 could hide them.
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:
-        return "the body is not UTF-8"
+        raise NotAnAnswer(status, "the body is not UTF-8") from None
     if b"\0" in body or b"<!" in body:
-        return "the body is not XML of AWS"
-    if body.count(b"<") > MAX_TAGS or body.count(b'"') + body.count(b"'") > MAX_QUOTES:
-        return f"the body has more than {MAX_TAGS} tags or {MAX_QUOTES} quotes"
+        raise NotAnAnswer(status, "the body is not XML of AWS")
+    if len(body) > MAX_QUOTES and (
+        body.count(b"<") > MAX_TAGS or body.count(b'"') + body.count(b"'") > MAX_QUOTES
+    ):
+        raise NotAnAnswer(status, f"the body has more than {MAX_TAGS} tags or {MAX_QUOTES} quotes")
     try:
         root = ET.fromstring(body, ET.XMLParser(encoding="utf-8"))  # noqa: S314  # it has no entities
     except ET.ParseError:
-        return "the body is not XML, or cut"
+        raise NotAnAnswer(status, "the body is not XML, or cut") from None
     name = root.tag.rpartition("}")[2]
     if status == 200:
-        return "" if name == f"{action}Response" else f"the body is not an answer to {action}"
-    if name != "ErrorResponse" or status < 400:
-        return "the body is not an error of AWS"
+        if name != f"{action}Response":
+            raise NotAnAnswer(status, f"the body is not an answer to {action}")
+    elif name != "ErrorResponse" or status < 400:
+        raise NotAnAnswer(status, "the body is not an error of AWS")
+    elif _CODE.fullmatch(find_error(root)[0]) is None:
+        raise NotAnAnswer(status, "the error has no code of AWS")
+    return root
+
+
+def find_error(root: ET.Element) -> tuple[str, str, str]:
+    """Return the code, the message and the request id of an error, each empty if it is missing."""
     error = next((found for path in _ERRORS if (found := root.find(path)) is not None), root)
-    code = error.findtext("{*}Code", "")
-    return "" if _CODE.fullmatch(code) else "the error has no code of AWS"
+    return error.findtext("{*}Code", ""), error.findtext("{*}Message", ""), root.findtext("{*}RequestId", "")

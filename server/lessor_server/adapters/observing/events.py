@@ -44,7 +44,8 @@ class EventLog:
         """Write to ``logger``; ``rng`` draws references."""
         self._logger = logger
         self._rng = rng
-        self._names: dict[type[Event], tuple[str, tuple[str, ...]]] = {}
+        self._names: dict[type[Event], tuple[str, tuple[tuple[str, str], ...]]] = {}
+        """For each type of event its name in the log, and those of its fields: in the event, in the log."""
         self._refused: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
@@ -52,9 +53,13 @@ class EventLog:
         kind = type(event)
         if kind not in self._names:
             name = event.log_name or _WORD_START.sub("_", kind.__name__).lower()
-            self._names[kind] = (name, tuple(field.name for field in dataclasses.fields(event)))
-        name, fields = self._names[kind]
-        values = dict(_logged(field, getattr(event, field)) for field in fields)
+            fields = tuple(field.name for field in dataclasses.fields(event))
+            self._names[kind] = (name, tuple((field, field.removesuffix("_us")) for field in fields))
+        name, names = self._names[kind]
+        values = {
+            shown: getattr(event, field) if shown == field else _instant(getattr(event, field))
+            for field, shown in names
+        }
         if isinstance(event, _ERRORS):
             self._logger.error(name, **values)
         elif isinstance(event, _WARNINGS):
@@ -85,12 +90,11 @@ class EventLog:
             asyncio.get_running_loop().call_later(1.0, self._write_refused, reason)
 
 
-def _logged(field: str, value: object) -> tuple[str, object]:
-    """Return a field in the log's form: ``expires_us`` as ``expires``, an RFC 3339 time or None for 0."""
-    if not field.endswith("_us") or not isinstance(value, int):
-        return field, value
-    name = field.removesuffix("_us")
+def _instant(value: object) -> object:
+    """Return an instant in microseconds as an RFC 3339 time, 0 as None; anything else as it is."""
+    if not isinstance(value, int):
+        return value
     if not value:
-        return name, None
+        return None
     time = datetime.fromtimestamp(value // 10**6, UTC).replace(microsecond=value % 10**6)
-    return name, time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")

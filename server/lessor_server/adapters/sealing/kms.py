@@ -7,10 +7,11 @@ states of AWS KMS keys". The server's identity needs kms:Encrypt and kms:Decrypt
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import Any, Final
 
-import aioboto3
 from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
@@ -66,8 +67,9 @@ class KmsKey:
         )
         try:
             async with asyncio.timeout(TRY_SECONDS):
-                session = aioboto3.Session()
-                async with session.client(
+                session = AioSession()
+                session.register_component("data_loader", _loader())
+                async with session.create_client(
                     "kms", region_name=place.region, endpoint_url=place.endpoint or None, config=config
                 ) as client:
                     answer: dict[str, Any] = await getattr(client, operation)(KeyId=place.name, **params)
@@ -78,6 +80,12 @@ class KmsKey:
             raise _away(self.name, f"{operation} was not answered in {TRY_SECONDS:g} s") from None
         except (BotoCoreError, OSError) as error:
             raise _away(self.name, f"{operation} failed: {type(error).__name__}") from None
+
+
+@cache
+def _loader() -> object:
+    """Return a loader that keeps the SDK's models, which take longer to read than a call."""
+    return AioSession().get_component("data_loader")
 
 
 def _refusal(name: str, operation: str, error: ClientError) -> Exception:

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.adapters.sqlite.row_macs import RowMacs
-from lessor_server.domain.errors.base import AlreadyExists, Invalid, StoreUnavailable, Violation, shown
+from lessor_server.domain.errors.base import (
+    AlreadyExists,
+    Invalid,
+    LessorError,
+    StoreUnavailable,
+    Violation,
+    shown,
+)
 
 RESTORED: Final = "STORE_ROLLED_BACK"
 
@@ -26,7 +33,7 @@ _HALF: Final = "lessor.copy"
 _OURS: Final = frozenset(
     (
         *("lessor.db", "lessor.db-wal", "lessor.db-shm", "lessor.db-journal", "lessor.lock", _HALF),
-        *("root-token", "sealing-key", "audit-key", "audit-state"),
+        *("root-token", "sealing-key", "rows-sealed", "audit-key", "audit-state"),
     )
 )
 
@@ -73,6 +80,32 @@ def write(connection: sqlite3.Connection, folder: Path, name: str, macs: RowMacs
         said = getattr(error, "strerror", None) or "its links form a loop"
         number = getattr(error, "errno", None)
         raise _failure(said, of_the_disk=number in _OF_THE_DISK) from None
+
+
+class CopyBeforeUpgradeFailed(LessorError):
+    """The server does not start: the database of an earlier version can't be copied before its upgrade."""
+
+    reason = "COPY_BEFORE_UPGRADE_FAILED"
+    fix = "make room in the data directory for a second copy of lessor.db; nothing was changed"
+
+
+def write_before_upgrade(connection: sqlite3.Connection, file: Path, first: int, macs: RowMacs) -> str:
+    """Copy the database to a file beside it, before the migrations from ``first`` on; return its name.
+
+    An earlier copy before the same migration is replaced.
+
+    Raises:
+        CopyBeforeUpgradeFailed: The disk is full or fails.
+    """
+    target = file.with_name(f"{file.name}.before-{first:04}")
+    try:
+        with _half_of(target) as half:
+            _copy(connection, half, macs)
+            half.rename(target)
+            _sync(target.parent)
+    except (sqlite3.Error, OSError) as error:
+        raise CopyBeforeUpgradeFailed(f"{target} was not written: {error}") from error
+    return target.name
 
 
 def _target(folder: Path, name: str) -> Path:

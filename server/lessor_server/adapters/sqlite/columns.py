@@ -74,6 +74,14 @@ class Column:
     spare: object = NEEDED
 
 
+def text_or_bytes(value: bytes) -> str | bytes:
+    """Return a text, or its bytes if it is not UTF-8: SQLite checks no encoding (sqlite.org/quirks)."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
 def text(value: object) -> str:
     """Take text that can be sent on: UTF-8."""
     if not isinstance(value, str):

@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import aiosqlite
 
-from lessor_server.adapters.sqlite.columns import Reader
+from lessor_server.adapters.sqlite.columns import Reader, text_or_bytes
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
@@ -113,7 +113,7 @@ class _BatchConnection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.text_factory = _text_or_bytes
+        self.text_factory = text_or_bytes
         self.batch: list[_Job[Any]] = []
         self.require_same_files: Callable[[], None] = lambda: None
         self.before_commit: Callable[[sqlite3.Connection], None] = lambda _: None
@@ -266,14 +266,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _text_or_bytes(value: bytes) -> str | bytes:
-    """Return a text, or its bytes if it is not UTF-8: SQLite checks no encoding (sqlite.org/quirks)."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value
 
 
 def is_of_the_disk(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.columns import Row
 from lessor_server.adapters.sqlite.row_macs import (
     HELD,
+    INSTALLATION,
     Content,
     Placed,
     place_hold,
@@ -22,55 +23,33 @@ from lessor_server.adapters.sqlite.row_macs import (
     place_root,
     place_rotation,
 )
+from lessor_server.adapters.sqlite.stored_keys import LOST_DATA_KEYS, SEALING_KEY, is_sealed, read_data_keys
 from lessor_server.domain.errors.sealing import SealingKeyMismatch
 from lessor_server.domain.root import root_context
 from lessor_server.domain.rotation import key_context
 from lessor_server.engine.ports import RowSeals
 from lessor_server.engine.store_types import WrappedKey
 
-SEALING_KEY: Final = "sealing_key"
-"""The key of ``meta`` under which versions without data keys stored the id of the sealing key."""
 LEASES_PER_PAGE: Final = 1000
+ALL_MOUNTS: Final = "of all mounts"
+"""Names the MAC that covers those of all mounts, in warnings."""
+UNREADABLE_HOLD: Final = "STORED_HOLD_UNREADABLE"
+"""The reason of a hold whose stored reason cannot be read; ResumeExpiry ends it."""
 
 
 class SqliteKeyring(SqlitePart):
     """The rows of data keys, and MACs of all rows."""
-
-    async def get_sealing_key_id(self) -> str:
-        """Return the id of the key that sealed a database without data keys; empty if none is known."""
-
-        def job(connection: sqlite3.Connection) -> str:
-            row = connection.execute(sql.GET_META, {"key": SEALING_KEY}).fetchone()
-            if row is not None and isinstance(row[0], str) and len(row[0]) == 16:
-                return row[0]
-            if row is not None:
-                self._reader.note("meta", SEALING_KEY, "is not a valid key id")
-            return ""
-
-        return await self._batches.read(job)
-
-    async def list_sealed_values(self) -> list[bytes]:
-        """Return all sealed values."""
-        found = await self._batches.read(lambda connection: connection.execute(keyring_sql.SEALED).fetchall())
-        return [row[0] for row in found if isinstance(row[0], bytes) and row[0]]
 
     async def list_data_keys(self) -> list[WrappedKey]:
         return await self._batches.read(_data_keys)
 
     async def begin_keyring(self, key: WrappedKey, seals: RowSeals) -> int:
         def job(connection: sqlite3.Connection) -> int:
-            for statement in (keyring_sql.DROP_DATA_KEYS, keyring_sql.DROP_ALL_ROW_MACS):
-                connection.execute(statement)
+            connection.execute(keyring_sql.DROP_DATA_KEYS)
             connection.execute(sql.DROP_META, {"key": SEALING_KEY})
             connection.execute(keyring_sql.ADD_DATA_KEY, _params(key))
             self._macs.unlock(seals)
-            held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
-            if held is not None:
-                self._macs.put(connection, place_hold(held[0]))
-            values, mount = 0, _next_mount(connection, "")
-            while mount is not None:
-                values += self._seal_mount(connection, mount, as_they_are=True)
-                mount = _next_mount(connection, mount)
+            values = self._seal_mounts_as_they_are(connection)
             last: str | None = ""
             while last is not None:
                 page = self._leases_after(connection, last, LEASES_PER_PAGE)
@@ -84,13 +63,21 @@ class SqliteKeyring(SqlitePart):
             self._macs.seals = None
             raise
 
-    async def unlock(self, seals: RowSeals) -> None:
+    async def unlock(self, seals: RowSeals, *, accept: bool = False) -> None:
+        """Check rows with ``seals`` from now on, and undo a change of the expiry hold by others.
+
+        With ``accept`` the rows of mounts are taken as they are, if it is not known which are the newest.
+        """
+
         def job(connection: sqlite3.Connection) -> None:
             self._macs.unlock(seals)
-            held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
-            if held is not None and not self._macs.is_authentic(place_hold(held[0])):
-                connection.execute(sql.DROP_META, {"key": HELD})
+            if not self._macs.is_whole():
+                self._reader.note_tampered("row_macs", ALL_MOUNTS)
+                if accept:
+                    self._seal_mounts_as_they_are(connection)
+            if not self._macs.is_hold_authentic(connection.execute(sql.GET_META, {"key": HELD}).fetchone()):
                 self._reader.note_tampered("meta", HELD)
+                self._macs.put_hold(connection, UNREADABLE_HOLD if self._macs.is_held() else "")
 
         await self._batches.write(job)
 
@@ -103,9 +90,11 @@ class SqliteKeyring(SqlitePart):
 
     async def rewrap_data_keys(self, keys: Sequence[WrappedKey]) -> None:
         """Replace how all data keys are wrapped, in one transaction."""
-        await self._batches.write(
-            lambda connection: connection.executemany(keyring_sql.REWRAP_DATA_KEY, map(_params, keys))
-        )
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany(keyring_sql.REWRAP_DATA_KEY, map(_params, keys))
+
+        await self._batches.write(job)
 
     async def reseal_mount(self, after: str) -> tuple[str, int] | None:
         def job(connection: sqlite3.Connection) -> tuple[str, int] | None:
@@ -132,8 +121,21 @@ class SqliteKeyring(SqlitePart):
 
     def _seal_installation(self, connection: sqlite3.Connection) -> None:
         held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
-        if held is not None and self._macs.is_authentic(place_hold(held[0])):
+        found = [] if held is None else [place_hold(held[0])]
+        authentic = {one.place: one.content for one in found if self._macs.is_authentic(one)}
+        self._macs.put_all(connection, INSTALLATION, authentic)
+
+    def _seal_mounts_as_they_are(self, connection: sqlite3.Connection) -> int:
+        """Seal the values of all mounts, and take their rows and the hold for authentic."""
+        self._macs.begin(connection)
+        held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
+        if held is not None:
             self._macs.put(connection, place_hold(held[0]))
+        values, mount = 0, _next_mount(connection, "")
+        while mount is not None:
+            values += self._seal_mount(connection, mount, as_they_are=True)
+            mount = _next_mount(connection, mount)
+        return values
 
     def _seal_mount(self, connection: sqlite3.Connection, mount: str, *, as_they_are: bool = False) -> int:
         """Seal the values of a mount's rows, and store the MACs of those that are authentic.
@@ -200,17 +202,10 @@ class SqliteKeyring(SqlitePart):
 
 
 def _data_keys(connection: sqlite3.Connection) -> list[WrappedKey]:
-    found = [
-        WrappedKey(str(key_id), _bytes(wrapped), str(wrapped_by), active == 1, _bytes(complete))
-        for key_id, wrapped, wrapped_by, active, complete in connection.execute(keyring_sql.DATA_KEYS)
-    ]
-    if not found and connection.execute(keyring_sql.IS_SEALED).fetchone()[0]:
-        raise SealingKeyMismatch("lessor.db has lost its data keys, and its rows are sealed under them")
+    found = read_data_keys(connection)
+    if not found and is_sealed(connection):
+        raise SealingKeyMismatch(LOST_DATA_KEYS)
     return found
-
-
-def _bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b""
 
 
 def _params(key: WrappedKey) -> rows.Params:

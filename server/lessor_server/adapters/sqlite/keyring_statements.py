@@ -36,9 +36,9 @@ WHERE typeof(name) = 'text' AND name > :after ORDER BY name
 """
 SET_ROOT_SEALED = "UPDATE roots SET sealed = ? WHERE mount = ?"
 SET_ROTATION_SEALED = "UPDATE rotations SET sealed = ?, fresh_sealed = ? WHERE subject = ?"
-SEALED = """
-SELECT sealed FROM roots
-UNION ALL SELECT sealed FROM rotations
-UNION ALL SELECT fresh_sealed FROM rotations
-"""
+SEALED = {
+    "roots": "SELECT sealed FROM roots",
+    "rotations": "SELECT sealed, fresh_sealed FROM rotations",
+}
+"""All sealed values, by table: an earlier schema may lack one."""
 PLACES = "SELECT place FROM row_macs WHERE mount = :mount"

@@ -6,7 +6,9 @@ the last one is in ``PRAGMA user_version``. A database of a newer version is ref
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from importlib import resources
 
@@ -23,6 +25,9 @@ _PRAGMAS = (
     "PRAGMA cache_size=-65536",
     f"PRAGMA application_id={APPLICATION_ID}",
 )
+
+
+_MAY_DIFFER = re.compile(r'NOT NULL|["\s]')
 
 
 class DatabaseUnusable(LessorError):
@@ -44,37 +49,57 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
 
 
-def prepare(connection: sqlite3.Connection) -> int:
-    """Check that the file is ours, set up the connection, and run the missing migrations.
+def migrate(connection: sqlite3.Connection, before_upgrade: Callable[[int], None] = lambda _: None) -> int:
+    """Set up the connection to a verified file, and run the missing migrations.
 
-    Returns the schema's version. A refused file is not changed.
+    ``before_upgrade`` is called with the number of the first migration, if an earlier version used the
+    database. Returns the schema's version.
 
     Raises:
         DatabaseUnusable: This version cannot use the file.
     """
     try:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        known = migrations()
-        version = _version(connection, known[-1][0])
+        known, version = migrations(), _pragma(connection, "user_version")
+        missing = [(number, script) for number, script in known if number > version]
+        if version and missing and connection.execute("SELECT EXISTS (SELECT 1 FROM mounts)").fetchone()[0]:
+            before_upgrade(missing[0][0])
         for pragma in _PRAGMAS:
             connection.execute(pragma).fetchall()
-        for number, script in known:
-            if number > version:
-                _apply(connection, number, script)
-        _require_whole(connection, known)
+        for number, script in missing:
+            _apply(connection, number, script)
         return known[-1][0]
     except sqlite3.DatabaseError as error:
         raise DatabaseUnusable(f"the database cannot be read: {error}") from error
 
 
 def _require_whole(connection: sqlite3.Connection, known: list[tuple[int, str]]) -> None:
-    """Raise ``DatabaseUnusable`` if the file lacks a table, column or trigger of the migrations."""
+    """Raise ``DatabaseUnusable`` if the file's tables, columns and triggers are not those of the migrations.
+
+    A trigger or view of somebody else could change a row while Lessor writes and authenticates it.
+    """
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         for number, script in known:
             _apply(model, number, script)
         missing = sorted(_parts(model) - _parts(connection))
+        ours = _definitions(model)
     if missing:
         raise DatabaseUnusable(f"the database lacks {missing[0]}")
+    for (kind, name), definition in _definitions(connection).items():
+        if ours.get((kind, name), definition if kind == "table" else "") != definition:
+            raise DatabaseUnusable(f"the {kind} {name} of the database is not one that Lessor created")
+
+
+def _definitions(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Return how tables, triggers and views are defined, without what may differ.
+
+    Versions of SQLite differ in quotes and spaces. A NULL in a column that forbids it makes a row unreadable
+    at most.
+    """
+    found = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'trigger', 'view') ORDER BY 1, 2"
+    )
+    return {(str(kind), str(name)): _MAY_DIFFER.sub("", str(script)) for kind, name, script in found}
 
 
 def _parts(connection: sqlite3.Connection) -> set[str]:
@@ -90,14 +115,20 @@ def _parts(connection: sqlite3.Connection) -> set[str]:
     }
 
 
-def _version(connection: sqlite3.Connection, newest: int) -> int:
-    """Return the file's schema version, 0 for a new file; raise if it is another program's or newer."""
-    version = _pragma(connection, "user_version")
+def read_version(connection: sqlite3.Connection) -> int:
+    """Verify that the file is Lessor's and whole; return its schema version, 0 for a new file.
+
+    Raises:
+        DatabaseUnusable: This version cannot use the file.
+    """
+    known = migrations()
+    version, newest = _pragma(connection, "user_version"), known[-1][0]
     ours = _pragma(connection, "application_id") == APPLICATION_ID
     if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise DatabaseUnusable("the file is a database of another program")
     if version > newest:
         raise DatabaseUnusable(f"the database has schema {version}; this version knows up to {newest}")
+    _require_whole(connection, [one for one in known if one[0] <= version])
     return version
 
 

@@ -1,8 +1,10 @@
 """Which rows were written by Lessor: MACs of rows that grant rights, checked when they are read to grant.
 
 The MACs of a mount's rows are in one table, and one further MAC covers all of them: a row that was put back
-from a copy differs from the MAC of its place, and the two together differ from the further one. A lease has
-its MAC in its row. All methods run on the connection's thread, except ``lease_mac``.
+from a copy differs from the MAC of its place, and the two together differ from the further one. The further
+MACs of all mounts and the MAC of the expiry hold are the rows of the installation, which one last MAC covers:
+so a mount with all of its rows, or a hold, that was put back differs too. A lease has its MAC in its row. All
+methods run on the connection's thread, except ``lease_mac``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ INSTALLATION: Final = ""
 """Stands for a mount's name: the rows of the installation as a whole."""
 HELD: Final = "held"
 """The key of ``meta`` for why expiry is held."""
+_HOLD: Final = f"meta/{HELD}"
 _ALL: Final = ""
-"""The place of the MAC that covers all others of the mount."""
+"""The place of the MAC that covers all others of the installation."""
 LEASE_COVERED: Final = (
     "id", "mount", "role", "credential_type", "owner", "account", "user_name", "user_path", "inline_policy",
     "policy_arns", "groups", "max_ttl_us", "max_expires_us", "request_id", "request_digest", "policy_rule",
@@ -77,7 +80,12 @@ def place_rotation(row: Row) -> Placed:
 
 def place_hold(why: object) -> Placed:
     """Return the place of the expiry hold."""
-    return Placed(INSTALLATION, f"meta/{HELD}", (why,))
+    return Placed(INSTALLATION, _HOLD, (why,))
+
+
+def _cover_place(mount: str) -> str:
+    """Return the place of the MAC that covers all others of a mount, among the rows of the installation."""
+    return f"row_macs/{mount}"
 
 
 @dataclass(slots=True)
@@ -150,26 +158,66 @@ class RowMacs:
         self._known.pop(mount, None)
         macs, authentic = self._authentic(connection, mount)
         new = {place: self.seals.mac(place, content) for place, content in contents.items()}
-        dropped = [place for place in gone if macs.pop(place, None) is not None]
-        macs |= new
-        if authentic:
-            new[_ALL] = self.seals.mac(f"row_macs/{mount}", _cover(macs))
-        connection.executemany(sql.DROP_ROW_MAC, [(mount, place) for place in dropped])
+        dropped = [(mount, place) for place in gone if macs.pop(place, None) is not None]
+        connection.executemany(sql.DROP_ROW_MAC, dropped)
         connection.executemany(sql.PUT_ROW_MAC, [(mount, place, mac) for place, mac in new.items()])
+        if authentic:
+            self._put_cover(connection, mount, macs | new)
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Forget all MACs of rows, and store the one that covers none."""
+        self._known.clear()
+        connection.execute(sql.DROP_ALL_ROW_MACS)
+        self._put_cover(connection, INSTALLATION, {})
+
+    def _put_cover(self, connection: sqlite3.Connection, mount: str, macs: Mapping[str, bytes]) -> None:
+        """Store the MAC that covers those of a mount, which is under that of the installation."""
+        assert self.seals is not None
+        self._known.pop(INSTALLATION, None)
+        cover = self.seals.mac(_cover_place(mount), _covered(macs))
+        if mount == INSTALLATION:
+            connection.execute(sql.PUT_ROW_MAC, (INSTALLATION, _ALL, cover))
+            return
+        above, _ = self._authentic(connection, INSTALLATION)
+        place = _cover_place(mount)
+        if macs:
+            above[place] = cover
+            connection.execute(sql.PUT_ROW_MAC, (INSTALLATION, place, cover))
+        else:
+            above.pop(place, None)
+            connection.execute(sql.DROP_ROW_MAC, (INSTALLATION, place))
+        self._put_cover(connection, INSTALLATION, above)
 
     def put_hold(self, connection: sqlite3.Connection, why: str) -> None:
         """Store why expiry is held, with its MAC."""
         connection.execute(PUT_META, {"key": HELD, "value": why})
         self.put(connection, place_hold(why))
 
+    def is_hold_authentic(self, row: Row | None) -> bool:
+        """Return whether the row of the expiry hold, or its absence, is as Lessor left it."""
+        if row is not None:
+            return self.is_authentic(place_hold(row[0]))
+        return self.seals is None or _HOLD not in self._read(INSTALLATION).macs
+
+    def is_held(self) -> bool:
+        """Return whether expiry is held by what the MACs say, which do not tell why."""
+        mac = self._read(INSTALLATION).macs.get(_HOLD)
+        nothing = place_hold("")
+        return bool(self.seals and mac and not self.seals.is_authentic(nothing.place, nothing.content, mac))
+
+    def is_whole(self) -> bool:
+        """Return whether the MAC is right that covers the rows of the installation."""
+        return self.seals is None or self._authentic(self._connection, INSTALLATION)[1]
+
     def drop(self, connection: sqlite3.Connection, mount: str, *places: str) -> None:
         """Delete the MACs of rows that Lessor deletes."""
         self.put_all(connection, mount, {}, places)
 
     def drop_mount(self, connection: sqlite3.Connection, mount: str) -> None:
-        """Delete the MACs of a removed mount."""
+        """Delete the MACs of a removed mount, and the one that covers them."""
         self._known.pop(mount, None)
         connection.execute(sql.DROP_ROW_MACS, (mount,))
+        self.drop(connection, INSTALLATION, _cover_place(mount))
 
     def reseal(self, sealed: bytes, context: str, version: str) -> bytes:
         """Return a value as it is sealed under the data key in use; an empty one stays empty."""
@@ -188,19 +236,25 @@ class RowMacs:
         return known
 
     def _authentic(self, connection: sqlite3.Connection, mount: str) -> tuple[dict[str, bytes], bool]:
-        """Return the stored MACs of a mount's rows, and whether the one that covers them is right."""
+        """Return the stored MACs of a mount's rows, and whether the one that covers them is right.
+
+        It is right only if that of the installation is, too.
+        """
         assert self.seals is not None
         stored = connection.execute(sql.ROW_MACS, (mount,)).fetchall()
         macs = {place: mac for place, mac in stored if isinstance(place, str) and isinstance(mac, bytes)}
-        all_of_them = macs.pop(_ALL, None)
-        if not stored:
-            return {}, True
-        right = len(stored) == len(macs) + 1 and self.seals.is_authentic(
-            f"row_macs/{mount}", _cover(macs), all_of_them
-        )
-        return macs, right
+        right = len(stored) == len(macs)
+        if mount == INSTALLATION:
+            cover = macs.pop(_ALL, None)
+        else:
+            above, is_above_right = self._authentic(connection, INSTALLATION)
+            cover = above.get(_cover_place(mount))
+            if cover is None and not stored:
+                return {}, is_above_right
+            right = right and is_above_right
+        return macs, right and self.seals.is_authentic(_cover_place(mount), _covered(macs), cover)
 
 
-def _cover(macs: Mapping[str, bytes]) -> list[object]:
+def _covered(macs: Mapping[str, bytes]) -> list[object]:
     """Return what the MAC of a mount covers."""
     return [part for place in sorted(macs) for part in (place, macs[place].hex())]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from lessor_server.adapters.sqlite import rows
+from lessor_server.adapters.sqlite import backups, rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
 from lessor_server.adapters.sqlite.columns import Reader
@@ -20,16 +22,18 @@ from lessor_server.adapters.sqlite.connection import connect
 from lessor_server.adapters.sqlite.keyring import SqliteKeyring
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
-from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, prepare
+from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, migrate
 from lessor_server.adapters.sqlite.rotations import SqliteRotations
 from lessor_server.adapters.sqlite.row_macs import RowMacs, place_mount, place_role, place_root, role_place
+from lessor_server.adapters.sqlite.stored_keys import StoredKeys, read_stored_keys
 from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
-from lessor_server.domain.events import Event
+from lessor_server.domain.events import DatabaseCopied, Event
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot, root_context
+from lessor_server.engine.ports import RowSeals
 from lessor_server.engine.store_types import StoredContext
 
 FILE = "lessor.db"
@@ -152,29 +156,55 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations, SqliteKeyring):
         return await self._page(rows.ROLES, sql.LIST_ROLES, {"mount": mount, "after": after}, limit)
 
 
+Verify = Callable[[StoredKeys], Awaitable[RowSeals | None]]
+"""Verifies the sealing key by what the database says; what it returns authenticates rows."""
+
+
+async def _verify_nothing(_: StoredKeys) -> None:
+    """Open a database whatever its key."""
+
+
 @asynccontextmanager
 async def open_store(
-    folder: Path, clock: Clock, notify: Callable[[Event], None] = lambda _: None
+    folder: Path,
+    clock: Clock,
+    notify: Callable[[Event], None] = lambda _: None,
+    verify: Verify = _verify_nothing,
 ) -> AsyncIterator[SqliteStore]:
     """Lock ``folder``, open its database, migrate it, and serve it while the block runs.
 
-    ``notify`` is called when the store cannot write, when it can again, and for unreadable rows.
+    ``verify`` is awaited before anything is changed; its exceptions are raised. ``notify`` is called when the
+    store cannot write, when it can again, for unreadable rows, and for a copy before an upgrade.
 
     Raises:
         DirectoryLocked: Another server has the folder. DatabaseUnusable: The file cannot be used.
+        CopyBeforeUpgradeFailed: No copy of the database of an earlier version can be written.
     """
+    file = folder / FILE
     with directory_lock(folder):
-        _require_plain(folder / FILE)
-        _require_private(folder / FILE)
+        _require_plain(file)
+        _require_private(file)
+        seals = await verify(await asyncio.to_thread(read_stored_keys, file))
         reader = Reader()
-        prepare = partial(_prepare, reader, folder / FILE)
-        async with connect(folder / FILE, prepare, reader, notify) as (batches, prepared):
-            schema, instance, mark_us = prepared
-            service = ServiceClock(clock, mark_us)
+        prepare = partial(_prepare, reader, file, seals)
+        async with connect(file, prepare, reader, notify) as (batches, prepared):
+            service = ServiceClock(clock, prepared.mark_us)
             batches.raw.before_commit = service.mark
             batches.raw.after_rollback = service.unmark
             reader.macs = RowMacs(batches.raw)
-            yield SqliteStore(batches, service, folder, schema, instance)
+            if prepared.copy:
+                notify(DatabaseCopied(prepared.copy, prepared.schema))
+            yield SqliteStore(batches, service, folder, prepared.schema, prepared.instance)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A migrated database: its schema, the installation's id, the high-water mark, and the copy's name."""
+
+    schema: int
+    instance: str
+    mark_us: int
+    copy: str
 
 
 def _files(file: Path) -> tuple[Path, ...]:
@@ -199,16 +229,24 @@ def _require_private(file: Path) -> None:
             path.chmod(0o600)
 
 
-def _prepare(reader: Reader, file: Path, connection: sqlite3.Connection) -> tuple[int, str, int]:
-    """Migrate; return the schema version, the installation's id, and the high-water mark.
+def _prepare(reader: Reader, file: Path, seals: RowSeals | None, connection: sqlite3.Connection) -> _Prepared:
+    """Copy the database if an earlier version wrote it, and migrate it.
 
     Raises:
         DatabaseUnusable: The ``file``, which the error names, is not one that this version may use.
     """
+    copies: list[str] = []
+
+    def copy(first: int) -> None:
+        macs = RowMacs(connection)
+        macs.seals = seals
+        copies.append(backups.write_before_upgrade(connection, file, first, macs))
+
     try:
-        schema = prepare(connection)
+        schema = migrate(connection, copy)
         _recount(reader, connection)
-        return schema, _instance(reader, connection), stored_mark(reader, connection)
+        mark_us = stored_mark(reader, connection)
+        return _Prepared(schema, _instance(reader, connection), mark_us, "".join(copies))
     except DatabaseUnusable as error:
         raise DatabaseUnusable(f"{file}: {error.message}") from error
     except sqlite3.DatabaseError as error:

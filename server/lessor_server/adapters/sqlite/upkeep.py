@@ -13,15 +13,13 @@ from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.clock import MARK, ServiceClock, mark_of
 from lessor_server.adapters.sqlite.columns import text
 from lessor_server.adapters.sqlite.connection import Batches
+from lessor_server.adapters.sqlite.keyring import UNREADABLE_HOLD
 from lessor_server.adapters.sqlite.row_macs import HELD, place_mount
 from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
 from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
-
-UNREADABLE_HOLD = "STORED_HOLD_UNREADABLE"
-"""The reason of a hold whose stored reason cannot be read; ResumeExpiry ends it."""
 
 
 class SqliteUpkeep(SqlitePart):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 from typing import Final
 
@@ -81,17 +82,13 @@ class AuditRecord:
             if text:
                 content[name] = text if _is_plain(text) else printable_text(text)
         if self.labels:
-            labels = list(self.labels.items())[:MAX_TEXTS]
-            content["labels"] = {printable_text(key): printable_text(value) for key, value in labels}
+            content["labels"] = _cut(self.labels)
         if self.aws_request_ids:
             content["aws_request_ids"] = [printable_text(one) for one in self.aws_request_ids[:MAX_TEXTS]]
         if self.duration_ms is not None:
             content["duration_ms"] = self.duration_ms
         if self.detail:
-            content["detail"] = {
-                key: printable_text(value) if isinstance(value, str) else value
-                for key, value in self.detail.items()
-            }
+            content["detail"] = _printable(self.detail)
         if self.count:
             content["count"] = self.count
         return content
@@ -99,19 +96,15 @@ class AuditRecord:
     def link(self, before: ChainEnd) -> tuple[bytes, ChainEnd]:
         """Return the line of this record after ``before``, and the chain's new end, as ``chain.link`` does.
 
-        It takes a third less time, because the order of the fields is known.
+        It takes a third of the time, because the order of the fields is known.
         """
-        texts = [
-            f'"{name}":{_quote(text if _is_plain(text) else printable_text(text))},' if text else ""
-            for name, text in zip(_TEXTS, _texts_of(self), strict=True)
-        ]
-        ids = detail = labels = ""
-        if self.labels or self.aws_request_ids or self.detail:
-            content = self.content()
-            ids, detail, labels = (
-                f'"{name}":{canonical_json(content[name])},' if name in content else ""
-                for name in ("aws_request_ids", "detail", "labels")
-            )
+        values: Sequence[str] = _texts_of(self)
+        if not _are_plain(values):
+            values = [_encode(text)[1:-1] for text in values]
+        texts = [f'{start}{text}",' if text else "" for start, text in zip(_STARTS, values, strict=True)]
+        ids = f'"aws_request_ids":{_encode_list(self.aws_request_ids)},' if self.aws_request_ids else ""
+        labels = f'"labels":{canonical_json(_cut(self.labels))},' if self.labels else ""
+        detail = f'"detail":{canonical_json(_printable(self.detail))},' if self.detail else ""
         count = f'"count":{self.count},' if self.count else ""
         duration = "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},'
         head = "".join((*texts[:2], ids, *texts[2:4], count, texts[4], detail, duration, texts[5]))
@@ -154,8 +147,37 @@ _TEXTS: Final = (
     "status",
 )
 """In the order of a line; ``AuditRecord.link`` counts on it."""
+_STARTS: Final = tuple(f'"{name}":"' for name in _TEXTS)
+_UNESCAPED: Final = bytes(code for code in range(0x20, 0x7F) if chr(code) not in '"\\')
 _quote: Final = json.encoder.encode_basestring
 _texts_of: Final = attrgetter(*_TEXTS)
+
+
+def _are_plain(texts: Sequence[str]) -> bool:
+    """Return whether texts stand in JSON as they are, as nearly all do; they are looked at as one."""
+    if max(map(len, texts)) > MAX_TEXT:
+        return False
+    return not "".join(texts).encode("utf-8", "surrogatepass").translate(None, _UNESCAPED)
+
+
+def _encode(text: str) -> str:
+    """Return a text as JSON, cut and escaped."""
+    return _quote(text if _is_plain(text) else printable_text(text))
+
+
+def _encode_list(texts: Sequence[str]) -> str:
+    """Return the first texts of a list as JSON."""
+    return f"[{','.join([_encode(one) for one in texts[:MAX_TEXTS]])}]"
+
+
+def _cut(labels: Mapping[str, str]) -> dict[str, str | int]:
+    """Return the first labels, printable."""
+    first = islice(labels.items(), MAX_TEXTS)
+    return {printable_text(key): printable_text(value) for key, value in first}
+
+
+def _printable(detail: Mapping[str, str | int]) -> dict[str, str | int]:
+    return {key: printable_text(one) if isinstance(one, str) else one for key, one in detail.items()}
 
 
 def _is_plain(text: str) -> bool:

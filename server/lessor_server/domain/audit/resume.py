@@ -14,23 +14,26 @@ class Resumption:
     """Where a chain goes on, and what comes first.
 
     ``torn`` are bytes after the last record that are not a record: a ``recovered`` record explains them.
-    ``problem`` is empty, or says what of the file is missing or changed.
+    ``begins``: there is no record in the file yet. ``problem`` is empty, or says what of the file is missing
+    or changed.
     """
 
     end: ChainEnd
     torn: bytes = b""
     needs_newline: bool = False
     problem: str = ""
+    begins: bool = False
 
 
-def resume(tail: bytes, known: ChainEnd) -> Resumption:
+def resume(tail: bytes, known: ChainEnd, start: ChainEnd | None = None) -> Resumption:
     """Return how to go on after ``tail``, the end of a file from the start of a line.
 
     ``known`` is the last record that is known to have been in the file, or in the one before it. If it is not
-    there, the chain goes on from it nevertheless, so that the file never verifies again.
+    there, the chain goes on from it nevertheless, so that the file never verifies again. ``start`` is the
+    last record before this file, if known.
     """
     if not tail:
-        return Resumption(known)
+        return Resumption(known, begins=True)
     lines = tail.split(b"\n")
     needs_newline = lines[-1] != b""
     last = _find_last_record(lines)
@@ -39,9 +42,11 @@ def resume(tail: bytes, known: ChainEnd) -> Resumption:
     else:
         at, record = last
         found, torn = end_of(record), b"\n".join(lines[at + 1 :]).removesuffix(b"\n")
+    if last is None and known == start:  # the first record of this file was torn
+        return Resumption(known, torn, needs_newline, begins=True)
     problem = _problem(lines, found, known)
     if not problem:
-        return Resumption(found if last is not None else known, torn, needs_newline)
+        return Resumption(found if last is not None else known, torn, needs_newline, begins=last is None)
     if needs_newline and torn and last is not None and found.seq == known.seq - 1:
         # As after a crash, but the record was whole: the new one in its place has another hash.
         return Resumption(found, torn, needs_newline, problem)

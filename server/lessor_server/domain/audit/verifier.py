@@ -65,7 +65,7 @@ class ChainFinding:
 
 
 class _BadLines:
-    """The lines since the last record that are not records, as one run of bytes."""
+    """The lines of one file since the last record that are not records, as one run of bytes."""
 
     def __init__(self) -> None:
         self.count = self.size = 0
@@ -100,19 +100,26 @@ class _BadLines:
 class Verifier:
     """Takes the bytes of files in order, oldest first, and yields what it finds."""
 
-    def __init__(self, check_signature: CheckSignature, last: ChainEnd | None = None) -> None:
-        """Check signatures by ``check_signature``; the record ``last`` must be there."""
+    def __init__(
+        self, check_signature: CheckSignature, last: ChainEnd | None = None, first: ChainEnd | None = None
+    ) -> None:
+        """Check signatures by ``check_signature``; the record ``last`` must be there.
+
+        ``first`` is the record before the first one here, if the files with all earlier ones are gone.
+        """
         self._check_signature = check_signature
+        self._first = first or ChainEnd()
         self._last = last
-        self._found_last = last is None
+        self._found_last = last is None or last == first
         self._buffer = bytearray()
         self._too_long = False
-        self._bad = _BadLines()
+        self._bad = [_BadLines()]
+        """A run for each file since the last record, the last one for the current file."""
         self._missing: list[tuple[int, int]] = []
         self._file, self._line = "", 0
         self.records = 0
         self.first_seq = 0
-        self.end = ChainEnd()
+        self.end = self._first
         self.checkpoint_seq = 0
         """The number of the last valid checkpoint; 0 before the first."""
         self._unsigned = 0
@@ -120,6 +127,8 @@ class Verifier:
     def begin_file(self, name: str) -> None:
         """Begin the next file."""
         self._file, self._line = name, 0
+        if self._bad[-1].count:
+            self._bad.append(_BadLines())
 
     def feed(self, chunk: bytes) -> Iterator[ChainFinding]:
         """Yield what is found in the next bytes of the file."""
@@ -136,9 +145,9 @@ class Verifier:
 
     def finish(self) -> Iterator[ChainFinding]:
         """Yield what is found at the end of the last file."""
-        if self._bad.count:
+        if self._bad_count:
             problem = f"record {self.end.seq + 1}, or it is torn, which no later record explains"
-            yield self._finding(ChainFindingKind.CHANGED, problem, self._bad.place)
+            yield self._finding(ChainFindingKind.CHANGED, problem, self._bad[0].place)
         if not self.records:
             yield self._finding(ChainFindingKind.REMOVED, "there is no record")
         if self._last is not None and not self._found_last:
@@ -154,7 +163,7 @@ class Verifier:
         self._buffer += piece
         if len(self._buffer) > MAX_LINE:
             self._too_long = True
-            self._bad.add(bytes(self._buffer), self._place(1))
+            self._bad[-1].add(bytes(self._buffer), self._place(1))
             self._buffer.clear()
 
     def _end_line(self, rest: bytes) -> Iterator[ChainFinding]:
@@ -164,8 +173,8 @@ class Verifier:
         record = None if self._too_long or len(line) > MAX_LINE else read_line(line)
         self._too_long = False
         if record is None:
-            self._bad.add(line, self._place())
-            self._bad.end_line()
+            self._bad[-1].add(line, self._place())
+            self._bad[-1].end_line()
             return
         self.records += 1
         yield from self._follow(record)
@@ -179,7 +188,7 @@ class Verifier:
                 ChainFindingKind.CHANGED, f"the signature of checkpoint {seq} is not of this key"
             )
         if self.records == 1:
-            yield from self._begin(record, is_signed=is_signed)
+            yield from self._begin(record)
         elif seq == self.end.seq + 1 and prev == self.end.hash:
             yield from self._explain_bad_lines(record)
         elif seq > self.end.seq:
@@ -190,18 +199,25 @@ class Verifier:
         self.end = end_of(record)
         yield from self._count(record, is_signed=is_signed)
 
-    def _begin(self, record: Mapping[str, Any], *, is_signed: bool) -> Iterator[ChainFinding]:
-        """Check the first record: the first ever, or the checkpoint with which a file begins."""
-        seq = self.first_seq = record["seq"]
-        if self._bad.count:
-            if seq > 1:
-                yield from self._jump(seq)
-            else:
-                yield self._added()
-        elif seq == 1 and record["prev"] != NO_HASH:
-            yield self._finding(ChainFindingKind.CHANGED, "record 1 names a record before it")
-        elif seq > 1 and not (is_signed and record.get("opens") is True):
-            yield self._finding(ChainFindingKind.REMOVED, f"{_range(1, seq - 1)} before the first one here")
+    def _begin(self, record: Mapping[str, Any]) -> Iterator[ChainFinding]:
+        """Check the first record: the first ever, or the one after ``first``."""
+        seq, prev, expected = record["seq"], record["prev"], self._first.seq + 1
+        self.first_seq = seq
+        if self._bad_count and seq > expected:
+            yield from self._jump(seq)
+            return
+        yield from self._explain_bad_lines(record)
+        if seq > expected:
+            problem = (
+                f"the first record here is {seq}, and {_range(expected, seq - 1)} are not in these files:"
+                f" name the older ones too, or give --first {seq - 1}:{prev} if they were deleted on purpose"
+            )
+            yield self._finding(ChainFindingKind.REMOVED, problem)
+        elif seq < expected:
+            yield self._finding(ChainFindingKind.ADDED, f"record {seq} is not after that of --first")
+        elif prev != self._first.hash:
+            before = f"record {self._first.seq}" if self._first.seq else "no record"
+            yield self._finding(ChainFindingKind.CHANGED, f"record {seq} does not name {before} before it")
 
     def _explain_bad_lines(self, record: Mapping[str, Any]) -> Iterator[ChainFinding]:
         """Yield the bad lines between two records of one chain, and what ``record`` explains."""
@@ -211,14 +227,16 @@ class Verifier:
             yield self._finding(
                 ChainFindingKind.GAP, f"{count} records were dropped before record {record['seq']}"
             )
-        if not self._bad.count or kind == RecordKind.CHECKPOINT.value:
+        if not self._bad_count or kind == RecordKind.CHECKPOINT.value:
             return  # after a torn line in an earlier file, a file begins with a checkpoint
-        if kind == RecordKind.RECOVERED.value and self._bad.are_torn(record):
-            problem = f"a torn line, which record {record['seq']} explains"
-            yield self._finding(ChainFindingKind.TORN, problem, self._bad.place)
-            self._bad = _BadLines()
-        else:
+        if kind != RecordKind.RECOVERED.value:
             yield self._added()
+            return
+        torn = next((run for run in self._bad if run.count and run.are_torn(record)), None)
+        if torn is not None:  # otherwise it may be about what an earlier one has explained
+            problem = f"a torn line, which record {record['seq']} explains"
+            yield self._finding(ChainFindingKind.TORN, problem, torn.place)
+            self._bad = [*(run for run in self._bad if run.count and run is not torn), _BadLines()]
 
     def _jump(self, seq: int) -> Iterator[ChainFinding]:
         """Yield what is wrong before a record that does not follow the last one."""
@@ -226,19 +244,19 @@ class Verifier:
         if seq == expected:
             problem = f"record {self.end.seq} is not the one that record {seq} names"
             yield self._finding(ChainFindingKind.CHANGED, problem)
-            if self._bad.count:
+            if self._bad_count:
                 yield self._added()
             return
-        changed = min(self._bad.count, seq - expected)
+        changed = min(self._bad_count, seq - expected)
         if changed:
             yield self._finding(
-                ChainFindingKind.CHANGED, _range(expected, expected + changed - 1), self._bad.place
+                ChainFindingKind.CHANGED, _range(expected, expected + changed - 1), self._bad[0].place
             )
         if expected + changed < seq:
             yield self._finding(ChainFindingKind.REMOVED, _range(expected + changed, seq - 1))
             if len(self._missing) < MAX_MISSING:
                 self._missing.append((expected + changed, seq - 1))
-        self._bad = _BadLines()
+        self._bad = [_BadLines()]
 
     def _go_back(self, record: Mapping[str, Any]) -> Iterator[ChainFinding]:
         """Yield what a record is whose number is not greater than the last one's."""
@@ -248,7 +266,7 @@ class Verifier:
         else:
             problem = f"another record with the number {seq} comes after record {self.end.seq}"
             yield self._finding(ChainFindingKind.ADDED, problem)
-        if self._bad.count:
+        if self._bad_count:
             yield self._added()
         if seq == 1 and record["prev"] == NO_HASH:
             self.end = end_of(record)  # a second chain begins
@@ -274,14 +292,18 @@ class Verifier:
             return False
         return self._check_signature(signature, checkpoint_text(record["seq"], record["prev"]))
 
+    @property
+    def _bad_count(self) -> int:
+        return sum(run.count for run in self._bad)
+
     def _added(self) -> ChainFinding:
         """Return the bad lines as lines that nobody knows."""
-        count = self._bad.count
+        count = self._bad_count
         lines = "a line that is not a record" if count == 1 else f"{count} lines that are not records"
         finding = self._finding(
-            ChainFindingKind.ADDED, f"{lines}, after record {self.end.seq}", self._bad.place
+            ChainFindingKind.ADDED, f"{lines}, after record {self.end.seq}", self._bad[0].place
         )
-        self._bad = _BadLines()
+        self._bad = [_BadLines()]
         return finding
 
     def _finding(self, kind: ChainFindingKind, problem: str, place: str = "") -> ChainFinding:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -113,8 +114,8 @@ def filled_policy(document: str, identity: Named) -> str:
         TemplateValueUnsafe: A value has characters with a meaning in IAM.
         RoleNotUsable: The policy has become too long.
     """
-    if not document:
-        return ""
+    if "{{" not in document:
+        return _canonical(document)
 
     def safe(named: str) -> str:
         value = identity(named)
@@ -133,3 +134,9 @@ def filled_policy(document: str, identity: Named) -> str:
             f"the role's policy has {len(made)} characters for this caller, and AWS accepts {policy.LIMIT}"
         )
     return made
+
+
+@lru_cache(maxsize=64)
+def _canonical(document: str) -> str:
+    """Return the canonical text of a stored policy without templates; earlier versions stored other texts."""
+    return policy.canonical(json.loads(document)) if document else ""

@@ -94,9 +94,11 @@ class AwsCaller:
         """Send all ``calls`` at the same time and wait for every one of them."""
         if len(calls) <= 1 or self._one_by_one():
             return [await self.call(call, may_retry) for call in calls]
+        first, *others = calls
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.call(call, may_retry)) for call in calls]
-        return [task.result() for task in tasks]
+            tasks = [group.create_task(self.call(call, may_retry)) for call in others]
+            outcome = await self.call(first, may_retry)
+        return [outcome, *(task.result() for task in tasks)]
 
     def _one_by_one(self) -> bool:
         return self._serial or asyncio.get_running_loop().time() < self._limiter.conflicts.serial_until

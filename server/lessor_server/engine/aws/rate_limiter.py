@@ -15,8 +15,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -122,22 +120,22 @@ class RateLimiter:
 
     # --- in which order ---------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def slot(self, priority: Priority = Priority.ISSUE) -> AsyncIterator[None]:
-        """Wait for a slot, and hold it while the call runs.
+    def slot(self, priority: Priority = Priority.ISSUE) -> Slot:
+        """Return a slot, which is waited for and held by ``async with``."""
+        return Slot(self, priority)
+
+    def release(self) -> None:
+        """Give a slot back: the next call is sent."""
+        self._in_flight -= 1
+        if self._queue:
+            self._admit_waiting()
+
+    async def acquire(self, priority: Priority) -> None:
+        """Wait for a slot.
 
         Raises:
-            PacerFull: The queue is full, or this call waited too long.
+            RateLimiterFull: The queue is full, or this call waited too long.
         """
-        await self._wait(priority)
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if self._queue:
-                self._admit_waiting()
-
-    async def _wait(self, priority: Priority) -> None:
         if not self._queue and self._wait_seconds() <= 0 and self._in_flight < self._rate_limit.in_flight:
             self._admit()
             return
@@ -202,6 +200,25 @@ class RateLimiter:
         return RateLimiterFull(
             "too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one call, held while the block runs; three are taken for each credential.
+
+    A generator in its place costs twice as much.
+    """
+
+    limiter: RateLimiter
+    priority: Priority
+
+    async def __aenter__(self) -> None:
+        """Wait for the slot; raises the errors of ``RateLimiter.acquire``."""
+        await self.limiter.acquire(self.priority)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give the slot back."""
+        self.limiter.release()
 
 
 class RateLimiters:

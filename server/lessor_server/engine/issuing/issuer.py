@@ -150,7 +150,9 @@ class Issuer:
         """Work out the ttl, policies and names, store the intent, and create the user."""
         role, identity = context.role, identity_fields(asked.owner, asked.labels)
         session.require_valid_options(role, asked.options, ttl.violations(asked.ttl, role, context.mount))
-        role = replace(role, policy_document=filled_policy(role.policy_document, identity))
+        document = filled_policy(role.policy_document, identity)
+        if document != role.policy_document:
+            role = replace(role, policy_document=document)
         root = await self._roots.bind(context.root)
         self._roots.limiter(root).require_open()
         grant = ttl.grant(asked.ttl, role, context.mount, rule=asked.grant)
@@ -161,7 +163,7 @@ class Issuer:
         lease = await self._writer.begin(intent)
         with self._writer.aborting(lease, asked), self._background.unit("make a user"):
             created = await self._create_user(role, root, lease, in_flight)
-        return replace(created, warnings=grant.warnings)
+        return replace(created, warnings=grant.warnings) if grant.warnings else created
 
     def _footprint(self, role: Role, root: Root, suffix: str, identity: Named) -> Footprint:
         template = root.config.username_template

@@ -18,9 +18,11 @@ LINES = chain_of(COUNT)
 LAST = last_of(LINES)
 
 
-def verify(*files: bytes, last: ChainEnd | None = None, chunk: int = 1 << 16) -> list[ChainFinding]:
+def verify(
+    *files: bytes, last: ChainEnd | None = None, first: ChainEnd | None = None, chunk: int = 1 << 16
+) -> list[ChainFinding]:
     """Return all findings."""
-    verifier = Verifier(PublicKey(PUBLIC).check, last)
+    verifier = Verifier(PublicKey(PUBLIC).check, last, first)
     found: list[ChainFinding] = []
     for number, content in enumerate(files):
         verifier.begin_file(f"file{number}")
@@ -30,9 +32,9 @@ def verify(*files: bytes, last: ChainEnd | None = None, chunk: int = 1 << 16) ->
     return [*found, *verifier.finish()]
 
 
-def serious(*files: bytes, last: ChainEnd | None = None) -> list[ChainFinding]:
+def serious(*files: bytes, last: ChainEnd | None = None, first: ChainEnd | None = None) -> list[ChainFinding]:
     """Return the findings that no record explains."""
-    return [one for one in verify(*files, last=last) if not one.is_explained]
+    return [one for one in verify(*files, last=last, first=first) if not one.is_explained]
 
 
 def kinds(found: list[ChainFinding]) -> set[ChainFindingKind]:
@@ -149,15 +151,28 @@ def test_a_last_line_without_its_newline_alone_is_whole() -> None:
 
 
 def test_two_files_of_one_chain_are_one_file() -> None:
-    """A new file begins with a checkpoint, so it verifies alone too."""
     first = chain_of(8)
     second = chain_of(8, last_of(first))
     assert verify(b"".join(first), b"".join(second), last=last_of(second)) == []
-    assert verify(b"".join(second), last=last_of(second)) == []
     assert serious(b"".join(second), b"".join(first))
     assert serious(b"".join(first[:-1]), b"".join(second))
     assert serious(b"".join(first), b"".join(second[1:]))
     assert serious(b"".join(second[1:]))
+
+
+def test_a_file_without_the_older_ones_is_intact_only_after_the_record_named_as_first() -> None:
+    """Whether those were deleted on purpose nothing but a person knows."""
+    older = chain_of(8)
+    before, content = last_of(older), b"".join(chain_of(8, last_of(older)))
+    (found,) = verify(content)
+    assert found.kind is ChainFindingKind.REMOVED
+    assert "the first record here is 9, and records 1 to 8" in found.problem
+    assert f"--first {before}" in found.problem
+    assert verify(content, first=before, last=before) == []
+    assert kinds(serious(content, first=last_of(older[:-1]))) == {ChainFindingKind.REMOVED}
+    assert kinds(serious(content, first=ChainEnd(8, "ab" * 32))) == {ChainFindingKind.CHANGED}
+    assert kinds(serious(content, first=ChainEnd(9, "ab" * 32))) == {ChainFindingKind.ADDED}
+    assert serious(b"x\n" + content, first=before)
 
 
 def test_the_record_of_last_must_have_its_hash() -> None:
@@ -194,6 +209,17 @@ def test_a_torn_line_at_the_end_of_a_file_is_explained_in_the_next() -> None:
     assert serious(b"".join(LINES[:5]) + piece, opening + recovered(piece, end)) == []
     assert serious(b"".join(LINES[:5]) + piece, opening)
     assert serious(b"".join(LINES[:5]) + piece + b"x", opening + recovered(piece, end))
+
+
+def test_torn_lines_at_the_ends_of_two_files_are_each_explained() -> None:
+    """The disk was full before the rotation and after it."""
+    old, new = LINES[5][:40], b'{"hash":"'
+    opening, end = signed(last_of(LINES[:5]), opens=True)
+    first = recovered(old, end)
+    records = opening + first + recovered(new, last_of([first]))
+    assert serious(b"".join(LINES[:5]) + old, new + b"\n" + records) == []
+    assert serious(b"".join(LINES[:5]) + old, new + b"\n" + opening + first)
+    assert serious(b"".join(LINES[:5]) + old, b"x\n" + records)
 
 
 @pytest.mark.parametrize("added", [b"x", b'{"a":1}\n', LINES[2]])

@@ -20,10 +20,10 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation of a service, with the functions for its parameters and its answer."""
+    """An operation of a service by AWS's name, with the functions for its parameters and its answer."""
 
     service: str
-    method: str
+    action: str
     params: Callable[[Any], Params]
     read: Callable[[Answer], object]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import unquote
 
 from lessor_server.adapters.aws.operations.base import (
     ACCESS_KEY_ID,
@@ -23,6 +23,10 @@ from lessor_server.domain.secret import Secret
 
 TAG: Final = re.compile(r"(?s).{0,256}")
 """A key or a value of a tag, in any script (IAM API Reference, Tag)."""
+
+
+DOCUMENT: Final = re.compile(r"(?s).{1,400000}")
+"""A policy of up to 131,072 characters, each escaped (IAM API Reference, GetGroupPolicy)."""
 
 
 def _user(call: Any) -> Params:
@@ -78,9 +82,8 @@ def _update_key(call: iam_calls.UpdateAccessKey) -> Params:
 
 
 def _document(answer: Answer) -> str:
-    """Return a policy as JSON text; botocore has parsed it."""
-    document = answer["PolicyDocument"]
-    return document if isinstance(document, str) else json.dumps(document)
+    """Return a policy as text; IAM escapes it as in a URL."""
+    return unquote(read_text(answer, "PolicyDocument", DOCUMENT))
 
 
 def _simulate(call: iam_calls.SimulatePrincipalPolicy) -> Params:
@@ -107,13 +110,13 @@ def _user_room(answer: Answer) -> iam_calls.UserRoom:
     return iam_calls.UserRoom(summary.get("Users", 0), summary.get("UsersQuota", 0))
 
 
-def _iam(method: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Operation:
+def _iam(action: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Operation:
     """Return an operation of IAM; ``fields`` maps botocore's parameter names to the call's fields."""
 
     def params(call: Any) -> Params:
         return _user(call) | {name: getattr(call, field) for name, field in fields.items()}
 
-    return Operation("iam", method, params, read)
+    return Operation("iam", action, params, read)
 
 
 def _names(answer: Answer, member: str, field: str) -> tuple[str, ...]:
@@ -123,73 +126,71 @@ def _names(answer: Answer, member: str, field: str) -> tuple[str, ...]:
     )
 
 
-def _group_page(method: str, member: str, field: str) -> Operation:
+def _group_page(action: str, member: str, field: str) -> Operation:
     """Return an operation that lists one page of a group's policies."""
 
     def read(answer: Answer) -> iam_calls.Names:
         return iam_calls.Names(_names(answer, member, field), _next(answer))
 
-    return Operation("iam", method, lambda call: {"GroupName": call.group} | _page(call), read)
+    return Operation("iam", action, lambda call: {"GroupName": call.group} | _page(call), read)
 
 
-def _listing(method: str, member: str, field: str) -> Operation:
+def _listing(action: str, member: str, field: str) -> Operation:
     """Return an operation that lists items of a user; one page is enough, see ``gateway``."""
-    return Operation("iam", method, _user, lambda answer: _names(answer, member, field))
+    return Operation("iam", action, _user, lambda answer: _names(answer, member, field))
 
 
 OPERATIONS: dict[type[Call[Any]], Operation] = {
     iam_calls.CreateUser: Operation(
-        "iam", "create_user", _create_user, lambda answer: CreatedUser(read_text(answer["User"], "Arn", ARN))
+        "iam", "CreateUser", _create_user, lambda answer: CreatedUser(read_text(answer["User"], "Arn", ARN))
     ),
-    iam_calls.PutUserPolicy: _iam("put_user_policy", PolicyName="policy_name", PolicyDocument="document"),
-    iam_calls.AttachUserPolicy: _iam("attach_user_policy", PolicyArn="policy_arn"),
-    iam_calls.AddUserToGroup: _iam("add_user_to_group", GroupName="group"),
-    iam_calls.CreateAccessKey: _iam("create_access_key", _access_key),
-    iam_calls.DeleteAccessKey: _iam("delete_access_key", AccessKeyId="access_key_id"),
-    iam_calls.UpdateAccessKey: Operation("iam", "update_access_key", _update_key, nothing),
-    iam_calls.DeleteUserPolicy: _iam("delete_user_policy", PolicyName="policy_name"),
-    iam_calls.DetachUserPolicy: _iam("detach_user_policy", PolicyArn="policy_arn"),
-    iam_calls.RemoveUserFromGroup: _iam("remove_user_from_group", GroupName="group"),
-    iam_calls.DeleteUser: _iam("delete_user"),
-    iam_calls.DeleteLoginProfile: _iam("delete_login_profile"),
-    iam_calls.DeactivateMFADevice: _iam("deactivate_mfa_device", SerialNumber="serial"),
-    iam_calls.DeleteSSHPublicKey: _iam("delete_ssh_public_key", SSHPublicKeyId="key_id"),
-    iam_calls.DeleteSigningCertificate: _iam("delete_signing_certificate", CertificateId="certificate_id"),
+    iam_calls.PutUserPolicy: _iam("PutUserPolicy", PolicyName="policy_name", PolicyDocument="document"),
+    iam_calls.AttachUserPolicy: _iam("AttachUserPolicy", PolicyArn="policy_arn"),
+    iam_calls.AddUserToGroup: _iam("AddUserToGroup", GroupName="group"),
+    iam_calls.CreateAccessKey: _iam("CreateAccessKey", _access_key),
+    iam_calls.DeleteAccessKey: _iam("DeleteAccessKey", AccessKeyId="access_key_id"),
+    iam_calls.UpdateAccessKey: Operation("iam", "UpdateAccessKey", _update_key, nothing),
+    iam_calls.DeleteUserPolicy: _iam("DeleteUserPolicy", PolicyName="policy_name"),
+    iam_calls.DetachUserPolicy: _iam("DetachUserPolicy", PolicyArn="policy_arn"),
+    iam_calls.RemoveUserFromGroup: _iam("RemoveUserFromGroup", GroupName="group"),
+    iam_calls.DeleteUser: _iam("DeleteUser"),
+    iam_calls.DeleteLoginProfile: _iam("DeleteLoginProfile"),
+    iam_calls.DeactivateMFADevice: _iam("DeactivateMFADevice", SerialNumber="serial"),
+    iam_calls.DeleteSSHPublicKey: _iam("DeleteSSHPublicKey", SSHPublicKeyId="key_id"),
+    iam_calls.DeleteSigningCertificate: _iam("DeleteSigningCertificate", CertificateId="certificate_id"),
     iam_calls.DeleteServiceSpecificCredential: _iam(
-        "delete_service_specific_credential", ServiceSpecificCredentialId="credential_id"
+        "DeleteServiceSpecificCredential", ServiceSpecificCredentialId="credential_id"
     ),
-    iam_calls.ListAccessKeys: _iam("list_access_keys", _key_ids),
-    iam_calls.ListUserPolicies: _listing("list_user_policies", "PolicyNames", ""),
-    iam_calls.ListAttachedUserPolicies: _listing(
-        "list_attached_user_policies", "AttachedPolicies", "PolicyArn"
-    ),
-    iam_calls.ListGroupsForUser: _listing("list_groups_for_user", "Groups", "GroupName"),
-    iam_calls.ListMFADevices: _listing("list_mfa_devices", "MFADevices", "SerialNumber"),
-    iam_calls.ListSSHPublicKeys: _listing("list_ssh_public_keys", "SSHPublicKeys", "SSHPublicKeyId"),
-    iam_calls.ListSigningCertificates: _listing("list_signing_certificates", "Certificates", "CertificateId"),
+    iam_calls.ListAccessKeys: _iam("ListAccessKeys", _key_ids),
+    iam_calls.ListUserPolicies: _listing("ListUserPolicies", "PolicyNames", ""),
+    iam_calls.ListAttachedUserPolicies: _listing("ListAttachedUserPolicies", "AttachedPolicies", "PolicyArn"),
+    iam_calls.ListGroupsForUser: _listing("ListGroupsForUser", "Groups", "GroupName"),
+    iam_calls.ListMFADevices: _listing("ListMFADevices", "MFADevices", "SerialNumber"),
+    iam_calls.ListSSHPublicKeys: _listing("ListSSHPublicKeys", "SSHPublicKeys", "SSHPublicKeyId"),
+    iam_calls.ListSigningCertificates: _listing("ListSigningCertificates", "Certificates", "CertificateId"),
     iam_calls.ListServiceSpecificCredentials: _listing(
-        "list_service_specific_credentials", "ServiceSpecificCredentials", "ServiceSpecificCredentialId"
+        "ListServiceSpecificCredentials", "ServiceSpecificCredentials", "ServiceSpecificCredentialId"
     ),
-    iam_calls.GetUser: _iam("get_user", lambda answer: _iam_user(answer["User"])),
+    iam_calls.GetUser: _iam("GetUser", lambda answer: _iam_user(answer["User"])),
     iam_calls.ListUsers: Operation(
-        "iam", "list_users", lambda call: {"PathPrefix": call.path_prefix} | _page(call), _user_page
+        "iam", "ListUsers", lambda call: {"PathPrefix": call.path_prefix} | _page(call), _user_page
     ),
-    iam_calls.ListGroupPolicies: _group_page("list_group_policies", "PolicyNames", ""),
+    iam_calls.ListGroupPolicies: _group_page("ListGroupPolicies", "PolicyNames", ""),
     iam_calls.ListAttachedGroupPolicies: _group_page(
-        "list_attached_group_policies", "AttachedPolicies", "PolicyArn"
+        "ListAttachedGroupPolicies", "AttachedPolicies", "PolicyArn"
     ),
     iam_calls.GetGroupPolicy: Operation(
         "iam",
-        "get_group_policy",
+        "GetGroupPolicy",
         lambda call: {"GroupName": call.group, "PolicyName": call.policy_name},
         _document,
     ),
     iam_calls.GetGroup: Operation(
-        "iam", "get_group", lambda call: {"GroupName": call.group, "MaxItems": 1}, nothing
+        "iam", "GetGroup", lambda call: {"GroupName": call.group, "MaxItems": 1}, nothing
     ),
-    iam_calls.GetPolicy: Operation("iam", "get_policy", lambda call: {"PolicyArn": call.policy_arn}, nothing),
-    iam_calls.VerifyKeyOnIam: _iam("get_user"),
-    iam_calls.SimulatePrincipalPolicy: Operation("iam", "simulate_principal_policy", _simulate, _simulated),
-    iam_calls.GetAccountSummary: Operation("iam", "get_account_summary", lambda _: {}, _user_room),
+    iam_calls.GetPolicy: Operation("iam", "GetPolicy", lambda call: {"PolicyArn": call.policy_arn}, nothing),
+    iam_calls.VerifyKeyOnIam: _iam("GetUser"),
+    iam_calls.SimulatePrincipalPolicy: Operation("iam", "SimulatePrincipalPolicy", _simulate, _simulated),
+    iam_calls.GetAccountSummary: Operation("iam", "GetAccountSummary", lambda _: {}, _user_room),
 }
 """Every call to IAM that Lessor sends."""

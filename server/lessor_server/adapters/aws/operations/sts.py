@@ -95,14 +95,14 @@ def session(answer: Answer) -> sts_calls.Session:
 
 
 OPERATIONS: dict[type[Call[Any]], Operation] = {
-    sts_calls.GetCallerIdentity: Operation("sts", "get_caller_identity", _no_params, _identity),
-    sts_calls.GetServerTime: Operation("sts", "get_caller_identity", _no_params, _date),
-    sts_calls.VerifyKey: Operation("sts", "get_caller_identity", _no_params, nothing),
-    sts_calls.AssumeRole: Operation("sts", "assume_role", _assume_role, session),
+    sts_calls.GetCallerIdentity: Operation("sts", "GetCallerIdentity", _no_params, _identity),
+    sts_calls.GetServerTime: Operation("sts", "GetCallerIdentity", _no_params, _date),
+    sts_calls.VerifyKey: Operation("sts", "GetCallerIdentity", _no_params, nothing),
+    sts_calls.AssumeRole: Operation("sts", "AssumeRole", _assume_role, session),
     sts_calls.AssumeRoleWithWebIdentity: Operation(
-        "sts", "assume_role_with_web_identity", _web_identity, session
+        "sts", "AssumeRoleWithWebIdentity", _web_identity, session
     ),
-    sts_calls.GetFederationToken: Operation("sts", "get_federation_token", _federation, session),
-    sts_calls.GetSessionToken: Operation("sts", "get_session_token", _session_token, session),
+    sts_calls.GetFederationToken: Operation("sts", "GetFederationToken", _federation, session),
+    sts_calls.GetSessionToken: Operation("sts", "GetSessionToken", _session_token, session),
 }
 """Every call to STS that Lessor sends."""

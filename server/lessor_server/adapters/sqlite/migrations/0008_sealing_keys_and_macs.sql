@@ -9,7 +9,8 @@ CREATE TABLE sealing_keys (
 ) WITHOUT ROWID;
 
 -- The MACs of a mount's rows, by place: mounts/<mount>, roots/<mount>, roles/<mount>/<name>, rotations/<subject>.
--- The one of the empty place covers all others of the mount. The empty mount has those of the installation.
+-- The empty mount has those of the installation: meta/held, and row_macs/<mount>, which covers all of a mount.
+-- The one of its empty place covers all others of the empty mount.
 CREATE TABLE row_macs (
     mount TEXT NOT NULL,
     place TEXT NOT NULL,

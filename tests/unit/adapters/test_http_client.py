@@ -9,7 +9,8 @@ from tests.support.gateways import NOBODY_THERE, chained, gateway, root, token_f
 from tests.support.standin_control import StandIn
 from tests.support.stranger import RESET, certified, page, stranger
 
-from lessor_server.adapters.aws.transport import MAX_ANSWER_BYTES, is_near
+from lessor_server.adapters.aws.http_client import is_near
+from lessor_server.adapters.aws.http_connection import MAX_ANSWER_BYTES
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown
 from lessor_server.domain.aws.iam_calls import Call, CreateUser
 from lessor_server.domain.aws.sts_calls import GetCallerIdentity

@@ -1,0 +1,113 @@
+"""The credentials that sign the calls of a root, kept while its version is in use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from botocore.exceptions import NoCredentialsError
+
+from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched, SdkSession
+from lessor_server.adapters.aws.signing_key import SigningKey
+from lessor_server.domain.root import Hop, Root, RootConfig
+from lessor_server.domain.secret import Secret
+
+V = TypeVar("V")
+
+RETIRED_SECONDS: Final = 60.0
+"""How long the credentials of an older root are kept, for its calls that are not sent yet."""
+MAX_OF_MOUNT: Final = 16
+"""A mount's root has one source, each hop of its chain one, and each root that is checked."""
+
+
+class Source(NamedTuple):
+    """The credentials of a root: its keys or token, and its chain. Two mounts never share one."""
+
+    mount: str
+    version: int
+    access_key: str
+    secret_key: Secret
+    identity_token_file: str
+    chain: tuple[Hop, ...]
+
+    @staticmethod
+    def of(root: Root) -> Source:
+        """Return the source of a root."""
+        config = root.config
+        return Source(
+            root.mount,
+            root.version,
+            config.access_key,
+            config.secret_key,
+            config.identity_token_file,
+            config.assume_chain,
+        )
+
+
+class KeptBySource(Generic[V]):
+    """Values by source; those of an older version of a mount's root are dropped a minute after the newer."""
+
+    def __init__(self, make: Callable[[], V]) -> None:
+        """Make values with ``make``."""
+        self._make = make
+        self._kept: dict[str, dict[Source, V]] = {}
+
+    def get(self, source: Source) -> V:
+        """Return the value of a source, which is made if there is none."""
+        of_mount = self._kept.setdefault(source.mount, {})
+        found = of_mount.get(source)
+        if found is None:
+            while len(of_mount) >= MAX_OF_MOUNT:
+                del of_mount[next(iter(of_mount))]
+            found = of_mount[source] = self._make()
+            if len({one.version for one in of_mount}) > 1:
+                asyncio.get_running_loop().call_later(RETIRED_SECONDS, self._drop_older, source.mount)
+        return found
+
+    def forget(self, mount: str) -> None:
+        """Drop the values of a mount; calls in flight keep theirs."""
+        self._kept.pop(mount, None)
+
+    def _drop_older(self, mount: str) -> None:
+        of_mount = self._kept.get(mount, {})
+        newest = max((source.version for source in of_mount), default=0)
+        for source in [one for one in of_mount if one.version < newest]:
+            del of_mount[source]
+
+
+class RootKey:
+    """The key of a root without a chain: its own, or what the SDK's chain of providers finds."""
+
+    def __init__(self) -> None:
+        """Begin without a key."""
+        self._lock = asyncio.Lock()
+        self._provider: Any = None
+        self._key: SigningKey | None = None
+
+    def of_root(self, config: RootConfig) -> SigningKey:
+        """Return the key in a root."""
+        return self._signer(config.access_key, config.secret_key.reveal(), "")
+
+    async def fetch(self) -> SigningKey:
+        """Return the server's own key, which is fetched unless it is fresh.
+
+        Raises:
+            CredentialsNotFetched: There is none, or it is due for renewal and can't be renewed.
+        """
+        async with self._lock:
+            if self._provider is None:
+                # Another session, since one that found no credentials does not look where they may be now.
+                self._provider = await SdkSession().get_credentials()
+        if self._provider is None:
+            raise CredentialsNotFetched(NoCredentialsError())
+        try:
+            frozen = await self._provider.get_frozen_credentials()
+        except Exception as error:
+            raise CredentialsNotFetched(error) from error
+        return self._signer(frozen.access_key, frozen.secret_key, frozen.token or "")
+
+    def _signer(self, access_key_id: str, secret: str, token: str) -> SigningKey:
+        if self._key is None or not self._key.is_made_of(access_key_id, secret, token):
+            self._key = SigningKey(access_key_id, secret, token)
+        return self._key

@@ -1,0 +1,197 @@
+"""One HTTP/1.1 connection: sends a request and reads its bounded answer, once at a time.
+
+Sources: RFC 9112; llhttp, by httptools, parses. A body without a length, which ends where the connection
+ends, counts as cut: AWS always gives a length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from typing import Final, cast
+
+import botocore.exceptions as sdk
+from httptools import HttpParserError, HttpResponseParser
+
+MAX_ANSWER_BYTES: Final = 2 << 20
+"""More than a page of 1,000 users with the longest names, paths and ARNs."""
+_MAX_OVERHEAD_BYTES: Final = 1 << 20
+"""Headers and the frames of chunks."""
+
+
+class NotAnAnswer(sdk.HTTPClientError):  # type: ignore[misc]  # botocore ships no types
+    """The response is not an answer of AWS; ``sent`` says whether the request had been sent."""
+
+    fmt = "HTTP {status}: {problem}"
+
+    def __init__(self, status: int, problem: str, *, sent: bool = True, origin: str = "") -> None:
+        """Keep the HTTP status, the problem, and optionally the ``origin`` that answered."""
+        super().__init__(status=status, problem=problem)
+        self.sent = sent
+        self.origin = origin
+
+
+class NotSent(sdk.BotoCoreError):  # type: ignore[misc]  # as above
+    """The request can't be written in HTTP."""
+
+    fmt = "the request was not sent: {problem}"
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class HttpAnswer:
+    """An answer, read whole; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connection(asyncio.Protocol):
+    """One connection to ``origin``, which is all that errors name."""
+
+    def __init__(self, origin: str) -> None:
+        """Begin without a transport; the loop sets it."""
+        self._origin = origin
+        self._transport: asyncio.Transport | None = None
+        self._parser: HttpResponseParser | None = None
+        self._answer: asyncio.Future[HttpAnswer] | None = None
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._received = 0
+        self._is_tunnel = False
+        self.is_reusable = False
+        """Whether the last answer was whole, and nothing followed it."""
+        self.idle_since = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it can still send."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def exchange(self, request: bytes, until: float, *, tunnel: bool = False) -> HttpAnswer:
+        """Send a request and return its answer; with ``tunnel``, only the answer's head is read.
+
+        Raises:
+            NotAnAnswer: The body is cut or too long.
+            EndpointConnectionError: It was closed before the request was written.
+            ConnectionClosedError: It was closed after it, or the answer is not HTTP.
+            ReadTimeoutError: The answer was not whole at the loop's instant ``until``.
+        """
+        loop = asyncio.get_running_loop()
+        self._answer = loop.create_future()
+        self._is_tunnel, self.is_reusable, self._received = tunnel, False, 0
+        self._parser = HttpResponseParser(self)
+        self._begin()
+        timer = loop.call_at(until, self._time_out)
+        try:
+            if self._transport is None or self._transport.is_closing():
+                raise sdk.EndpointConnectionError(endpoint_url=self._origin)
+            self._transport.write(request)
+            return await self._answer
+        finally:
+            timer.cancel()
+            self._parser = self._answer = None  # the parser refers to this connection
+            self._begin()  # the answer may have a secret
+
+    async def encrypt(self, tls: ssl.SSLContext, host: str) -> None:
+        """Go on over TLS with ``host``, after a tunnel was opened; raise ``OSError`` if that fails."""
+        loop = asyncio.get_running_loop()
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError
+        self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
+        if not self.is_open:  # the loop does not report that it was closed meanwhile
+            raise ConnectionResetError
+
+    def close(self) -> None:
+        """Close it immediately; what it is still sent is not read."""
+        self.is_reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- callbacks of the loop ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport; uvloop's does not derive from asyncio's class."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes of the answer; without a request they must not become the answer to the next."""
+        if self._parser is None or self._answer is None or self._answer.done():
+            self.close()
+            return
+        self._received += len(data)
+        if self._received > MAX_ANSWER_BYTES + _MAX_OVERHEAD_BYTES:
+            self._fail(self._too_long())
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:  # its text may have the answer
+            self._fail(self._broken())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the answer that was not whole."""
+        del exc
+        self._fail(self._broken())
+        self._transport = None
+
+    # --- callbacks of the parser --------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Note that something follows the answer."""
+        self.is_reusable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Keep the status; of a tunnel it is the whole answer."""
+        if self._parser is not None:
+            self._status = self._parser.get_status_code()
+        if self._is_tunnel:
+            self._succeed()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body; after the answer to a tunnel nothing may follow."""
+        if self._is_tunnel:
+            self.close()
+        elif len(self._body) + len(body) > MAX_ANSWER_BYTES:
+            self._fail(self._too_long())
+        else:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        """Return the answer, unless it is an interim one (RFC 9110, 15.2)."""
+        if self._status < 200:
+            self._begin()
+        elif self._parser is not None and self._answer is not None and not self._answer.done():
+            self.is_reusable = self._parser.should_keep_alive()
+            self._succeed()
+
+    # --- the answer ---------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._status, self._headers, self._body = 0, {}, bytearray()
+
+    def _succeed(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(HttpAnswer(self._status, self._headers, bytes(self._body)))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.close()
+
+    def _time_out(self) -> None:
+        self._fail(sdk.ReadTimeoutError(endpoint_url=self._origin))
+
+    def _broken(self) -> Exception:
+        if self._status:
+            return NotAnAnswer(self._status, "the body is cut", origin=self._origin)
+        return cast("Exception", sdk.ConnectionClosedError(endpoint_url=self._origin))
+
+    def _too_long(self) -> NotAnAnswer:
+        problem = f"the body is longer than {MAX_ANSWER_BYTES} bytes"
+        return NotAnAnswer(self._status, problem, origin=self._origin)

@@ -1,0 +1,54 @@
+"""Checks to whom GetInfo shows the audit sinks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lessor.v1 import system_pb2
+from lessor_server.domain.access.caller import ROOT, Principal
+from lessor_server.domain.audit.record import SinkStatus
+from lessor_server.engine.store_types import StoreStatus
+from lessor_server.services.call import Caller
+from lessor_server.services.system import About, SystemService
+from tests.support.access import principal
+from tests.support.virtual_loop import virtual
+
+
+async def status() -> StoreStatus:
+    return StoreStatus("i", 1, first_start=False)
+
+
+async def no_mounts() -> tuple[str, ...]:
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("caller", "shown"),
+    [
+        (ROOT, True),
+        (principal("ops", "update,sudo sys/access/reload"), True),
+        (principal("half", "update sys/access/reload"), False),
+        (principal("ci", "read aws/creds/app"), False),
+    ],
+)
+@virtual
+async def test_the_audit_sinks_are_shown_to_those_who_may_reload_the_access_file(
+    caller: Principal, shown: bool
+) -> None:
+    """The number of the last record tells every other identity how busy all are."""
+    sink = SinkStatus("file", works=True, last_seq=7, last_hash="ab")
+    about = About(
+        "1",
+        "memory",
+        dev_mode=False,
+        linter="",
+        warnings=(),
+        audit_sinks=lambda: [sink],
+    )
+    stub: Any = SimpleNamespace(held=False)
+    service = SystemService(about, stub, stub, no_mounts, status)
+    answer = await service.GetInfo(system_pb2.GetInfoRequest(), Caller(caller))
+    assert [(one.name, one.last_seq) for one in answer.audit_sinks] == ([("file", 7)] if shown else [])
