@@ -30,10 +30,10 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos bench lock sbom clean
+.PHONY: help .venv demo test quick prove soak lint protos bench bench-million bench-check lock sbom clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv: .venv/.test ## make the virtual environment, with all that tests and linters need
 
@@ -66,8 +66,14 @@ lint: .venv/.test ## check style, types, layers, protos and sizes
 protos: .venv/.test ## make the Python stubs from protos/
 	$(BIN)/python protos/build.py
 
-bench: .venv/.test ## measure issue and revocation
+bench: .venv/.test ## measure Lessor beside OpenBao (bench/README.md)
 	$(BIN)/python -m bench
+
+bench-million: .venv/.test ## measure a million leases and draw the plots: takes long
+	$(BIN)/python -m bench million
+
+bench-check: .venv/.test ## compare the last run's ratios with those of the last release
+	$(BIN)/python -m bench.check
 
 lock: build/.tools ## write requirements/ from pyproject.toml; versions stay where they can
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra test --output-file requirements/test.txt

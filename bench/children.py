@@ -1,4 +1,4 @@
-"""Child processes of a measurement: how they start and end, how they are asked, and the CPU they take."""
+"""Processes of a measurement: how they start and end, how they are asked, what CPU and memory they take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,16 +14,20 @@ from typing import cast
 
 _TREE = Path(__file__).resolve().parents[1]
 _TICKS = os.sysconf("SC_CLK_TCK")
-_START_SECONDS = 30.0
 
 Json = dict[str, object]
 
 
+class BenchError(RuntimeError):
+    """A row can't be measured, or what was measured is not what was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A running process that may be asked in lines of JSON on its standard streams."""
+    """A running process; it may be asked in lines of JSON on its standard streams."""
 
     process: subprocess.Popen[str]
+    log: Path
 
     def cpu_seconds(self) -> float:
         """Return the user and system time of all its threads so far (proc(5), ``/proc/PID/stat``)."""
@@ -32,25 +35,40 @@ class Child:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
+    def resident_bytes(self) -> int:
+        """Return its resident memory without pages of files, which the system may drop (``RssAnon``)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) * 1024
+
     def ask(self, order: Json) -> Json:
-        """Send one order and return the answer; RuntimeError where the process has gone away."""
+        """Send one order and return the answer; raises ``BenchError`` where the process has gone away."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{' '.join(cast('list[str]', self.process.args))} has ended")
-        return cast("Json", json.loads(answer))
+        return self.answer()
+
+    def answer(self) -> Json:
+        """Read one line; raises ``BenchError`` where the process has gone away."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise self.ended()
+        return cast("Json", json.loads(line))
+
+    def ended(self) -> BenchError:
+        """Return the error of a process that has ended before its time, with the end of what it wrote."""
+        words = " ".join(map(str, cast("list[str]", self.process.args)))
+        return BenchError(f"{words} has ended: {self.log.read_text(encoding='utf-8')[-2000:]}")
 
 
 @contextmanager
-def child(module: str, *words: str, env: Mapping[str, str], log: Path) -> Iterator[Child]:
-    """Run ``python -m module words`` for the length of the block, its standard error in ``log``."""
+def program(*words: str, env: Mapping[str, str], log: Path) -> Iterator[Child]:
+    """Run a program for the length of the block, its standard error in ``log``."""
     with (
-        log.open("w", encoding="utf-8") as errors,
+        log.open("a", encoding="utf-8") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", module, *words],
+            words,
             cwd=_TREE,
             env=dict(env),
             stdin=subprocess.PIPE,
@@ -60,28 +78,13 @@ def child(module: str, *words: str, env: Mapping[str, str], log: Path) -> Iterat
         ) as process,
     ):
         try:
-            yield Child(process)
+            yield Child(process, log)
         finally:
             process.kill()
 
 
 @contextmanager
-def lessor_server(variant: str, folder: Path, env: Mapping[str, str]) -> Iterator[tuple[Child, str]]:
-    """Run a server of ``bench.server`` on a free port and yield it with its address."""
-    log = folder / f"{variant}.log"
-    data = folder / variant
-    own = {**env, "LESSOR_LISTEN": "127.0.0.1:0", "LESSOR_DATA_DIR": str(data), "LESSOR_LOG_FORMAT": "json"}
-    parts = variant.partition("-")[0]
-    with child("bench.server", parts, env=own, log=log) as server:
-        yield server, _address(server, log)
-
-
-def _address(server: Child, log: Path) -> str:
-    """Wait until the log says where the server listens."""
-    until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until and server.process.poll() is None:
-        for line in log.read_text(encoding="utf-8").splitlines():
-            if '"event": "serving"' in line:
-                return str(json.loads(line)["address"])
-        time.sleep(0.05)
-    raise RuntimeError(f"the server did not start: {log.read_text(encoding='utf-8')}")
+def child(module: str, *words: str, env: Mapping[str, str], log: Path) -> Iterator[Child]:
+    """Run ``python -m module words`` for the length of the block."""
+    with program(sys.executable, "-m", module, *words, env=env, log=log) as one:
+        yield one

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from lessor_server.adapters.sqlite.clock import Clock
-from lessor_server.adapters.sqlite.store import SqliteStore, open_store
+from lessor_server.adapters.sqlite.store import SqliteStore, Verify, open_store
 from lessor_server.domain import lease as steps
 from lessor_server.domain.aws import iam_calls, sts_calls
 from lessor_server.domain.aws.iam_calls import AccessKey, Call, CreatedUser
@@ -97,8 +97,8 @@ class InstantStore:
 
 @asynccontextmanager
 async def open_instant_store(
-    folder: Path, clock: Clock, notify: Callable[[Event], None]
+    folder: Path, clock: Clock, notify: Callable[[Event], None], verify: Verify
 ) -> AsyncIterator[InstantStore]:
     """Open a store whose issues cost nothing; arguments as those of ``open_store``."""
-    async with open_store(folder, clock, notify) as store:
+    async with open_store(folder, clock, notify, verify) as store:
         yield InstantStore(store)

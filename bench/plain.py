@@ -13,7 +13,8 @@ from typing import Any
 
 import aioboto3
 
-POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}'
+from bench.lessor import POLICY
+
 _NUMBERS = numbers(1)
 
 
