@@ -36,6 +36,7 @@ READS = frozenset(
         "list_data_keys",
         "get_root",
         "get_rotation",
+        "is_current",
         "leases_by_user_name",
         "list_mounts",
         "list_owners",

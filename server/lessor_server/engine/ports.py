@@ -106,6 +106,10 @@ class LeaseStore(Protocol):
         """Return one lease."""
         ...
 
+    async def is_current(self, lease: Lease) -> bool:
+        """Return whether nothing has changed the row since ``lease`` was read: it has its generation."""
+        ...
+
     async def get_owner(self, lease_id: str) -> str | None:
         """Return the owner of a lease, also of one that cannot be read; None if it has none or is unknown."""
         ...
