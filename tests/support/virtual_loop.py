@@ -23,7 +23,7 @@ class DeadlockError(AssertionError):
 
 
 class Handle(float):
-    """A callback to be called; as a number it is the time of its timer, so that a heap compares it quickly."""
+    """A callback; as a number it is the time of its timer, so that a heap compares it quickly."""
 
     __slots__ = ("args", "callback", "context")
     callback: Callable[..., object] | None
