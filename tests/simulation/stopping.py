@@ -44,14 +44,14 @@ class StoppingLoop(VirtualLoop):
             else:
                 self._ready.append(handle)
 
-    def _run_once(self) -> None:
+    def _run_turn(self) -> None:
         if self._aside:
             self._ready = list(self._of_those_who_run(self._ready))
         if self._aside and self._timers_run:  # a stopped process sets no further timer
             self._scheduled = list(self._of_those_who_run(self._scheduled))
             heapq.heapify(self._scheduled)
             self._timers_run = False
-        super()._run_once()
+        super()._run_turn()
 
     def _of_those_who_run(self, handles: Iterable[H]) -> Iterator[H]:
         """Yield the handles of running processes, and keep the others for later."""

@@ -51,18 +51,18 @@ class Clocks:
 
     def __init__(self, loop: StoppingLoop) -> None:
         """Follow a loop's time; the wall clock is right."""
-        self._time = loop.time
+        self._loop = loop
         self.asleep = 0.0
         """Seconds that the machine slept: the loop's clock stood still."""
         self.wall_ahead = 0.0
 
     def now(self) -> float:
         """Return the true time in seconds since the run began."""
-        return self._time() + self.asleep
+        return self._loop.now + self.asleep
 
     def boot_us(self) -> int:
         """Return the time since the machine started."""
-        return int((self._time() + self.asleep) * 1e6)
+        return int((self._loop.now + self.asleep) * 1e6)
 
     def wall_us(self) -> int:
         """Return the wall clock's time."""

@@ -65,7 +65,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, seed: int = 0) -> None:
         """Choose the order of ready callbacks by ``seed``."""
-        self._now = 0.0
+        self.now = 0.0
+        """The virtual time in seconds."""
         self._rng = random.Random(seed)
         super().__init__()
         self._ready: list[Handle] = []
@@ -77,7 +78,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
-        return self._now
+        return self.now
 
     def create_future(self) -> asyncio.Future[Any]:
         """Return a future of this loop."""
@@ -111,9 +112,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> TimerHandle:
         """Call ``callback`` after so many seconds."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
+        """Run turn after turn until the loop is to stop, which saves a call a turn."""
+        while True:
+            self._run_turn()
+            if self._stopping:
+                return
+
+    def _run_turn(self) -> None:
         """Run what is ready."""
         if len(self._ready) > 1:
             self._rng.shuffle(self._ready)
@@ -123,7 +131,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if not self._ready and not self._stopping:
             self._jump()
         ready, self._ready = self._ready, []
-        until = self._now + 1e-9
+        until = self.now + 1e-9
         while timers and timers[0] < until:
             timer = heapq.heappop(timers)
             timer.scheduled = False
@@ -156,7 +164,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if not self._scheduled:
             waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
             raise DeadlockError(f"nothing is ready and no timer is set; these wait: {', '.join(waiting)}")
-        self._now += max(self._scheduled[0] - self._now, 0.0)
+        self.now += max(self._scheduled[0] - self.now, 0.0)
 
     def _process_events(self, event_list: object) -> None:
         """Do nothing: there are no files."""
