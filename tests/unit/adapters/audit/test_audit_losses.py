@@ -156,8 +156,8 @@ class MortalState(AuditState):
         self._file, self._rng = file, rng
 
     def put(self, sink: str, position: Position) -> None:
-        is_same_file = position.mark == self.get(sink).mark
-        if not self._file.is_dead and not (is_same_file and self._rng.random() < 0.5):
+        is_after_write = position.reach is None  # what is stored before a write is never late
+        if not self._file.is_dead and not (is_after_write and self._rng.random() < 0.5):
             super().put(sink, position)
 
 
