@@ -195,6 +195,24 @@ async def test_a_sync_revocation_returns_when_the_user_is_deleted() -> None:
 
 
 @virtual
+async def test_a_sync_revocation_of_a_row_with_a_bad_column_returns_its_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        made = await w.issue()
+        get = w.store.get
+
+        async def get_malformed(lease_id: str, *, salvage: bool = False) -> Lease | None:
+            if not salvage:
+                raise RowUnreadable("leases", lease_id, "max_ttl_us is a text")
+            return await get(lease_id)
+
+        monkeypatch.setattr(w.store, "get", get_malformed)
+        assert (await w.revoke(made.lease.id)).outcome is Outcome.GONE
+        assert w.users() == []
+
+
+@virtual
 async def test_an_async_revocation_returns_when_it_is_durable() -> None:
     async with world() as w:
         made = await w.issue()

@@ -477,7 +477,7 @@ class SinkWriter:
 
 
 def _added_text(count: int) -> str:
-    return f"someone has added {count} bytes to it while it was written to" if count else ""
+    return f"added by someone else while it was written to: {count} bytes" if count else ""
 
 
 def _text(error: Exception | None) -> str:

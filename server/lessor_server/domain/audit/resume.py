@@ -77,7 +77,7 @@ def resume(tail: bytes, known: Known | None, start: ChainEnd | None = None) -> R
     end, problem = _find_end(lines, found, known)
     if end == found and not (rest and (known.is_exact or end == known.reach != known.end)):
         return Resumption(end, torn, needs_newline, problem)
-    problem = problem or f"after record {end.seq} it has {len(rest)} bytes that the server has not written"
+    problem = problem or f"added at its end by someone else: {len(rest)} bytes after record {end.seq}"
     return Resumption(end, b"", needs_newline, problem)
 
 
@@ -94,7 +94,7 @@ def _find_missing(lines: Sequence[bytes], found: ChainEnd, known: ChainEnd) -> s
     if found == known:
         return ""
     if found.seq < known.seq:
-        return f"{number_range(found.seq + 1, known.seq)} are missing at its end"
+        return f"missing at its end: {number_range(found.seq + 1, known.seq)}"
     if found.seq > known.seq and _have(lines, known):
         return ""
     return f"it does not have record {known.seq} with the hash {known.hash}"
@@ -108,34 +108,25 @@ def _find_end(lines: Sequence[bytes], found: ChainEnd, known: Known) -> tuple[Ch
         own = known.reach
     elif known.end.seq < found.seq < known.reach.seq:
         cut = number_range(known.end.seq + 1, found.seq)
-        return (
-            found,
-            f"{cut} at its end are of a write that was cut short: nobody knows whether they are whole",
-        )
+        return found, f"left by a write that was cut short, and so not certain: {cut}"
     else:
         own = known.end
     if found == own:
         return own, ""
-    return (
-        own,
-        f"{number_range(own.seq + 1, found.seq)} at its end are not of the server: someone has added them",
-    )
+    return own, f"added at its end by someone else: {number_range(own.seq + 1, found.seq)}"
 
 
 def _find_uncertain(lines: Sequence[bytes], found: ChainEnd, known: Known, lost: ChainEnd) -> str:
     """Return which records a crash of the machine has lost, or leaves uncertain."""
     if found.seq < lost.seq:
-        return f"{number_range(found.seq + 1, lost.seq)} were lost when the machine stopped"
+        return f"lost when the machine stopped: {number_range(found.seq + 1, lost.seq)}"
     certain = max(
         (one for one in (known.end, lost, known.reach) if _have(lines, one)), key=lambda one: one.seq
     )
     if found == certain:
         return ""
     uncertain = number_range(certain.seq + 1, found.seq)
-    return (
-        f"{uncertain} at its end are not known to audit-state after the crash of"
-        " the machine: someone may have added them"
-    )
+    return f"not certain since the machine stopped, perhaps added by someone else: {uncertain}"
 
 
 def _have(lines: Sequence[bytes], end: ChainEnd) -> bool:
