@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors.base import Invalid, LessorError, NotFound
+from lessor_server.domain.errors.base import Invalid, LessorError, NotFound, RowUnreadable
 from lessor_server.domain.errors.preconditions import (
     LeaseAbandoned,
     LeaseExpired,
@@ -16,7 +16,7 @@ from lessor_server.domain.errors.preconditions import (
     NotRenewable,
 )
 from lessor_server.domain.events import IssueFailed, Renewed, RevocationAsked
-from lessor_server.domain.lease import State
+from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import EVERYTHING, LeaseId
 from lessor_server.engine.leases import Outcome, Renewal
 from tests.support import builders
