@@ -58,7 +58,10 @@ def _make(path: Path, content: bytes) -> None:
     A link is atomic and fails if there is a file, which a rename would replace.
     """
     half = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:  # an error names the file that somebody asked for
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -22,7 +22,6 @@ from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.reload import need_restart
 from lessor_server.settings.model import Settings, forget_tokens, load
-from lessor_server.settings.sources import SettingsError
 
 _START_ERRORS: Final = (
     LessorError,
@@ -41,7 +40,7 @@ _START_ERRORS: Final = (
 @click.option("--check", is_flag=True, help="Check the settings, print their problems, and exit.")
 def command(file: Path | None, *, check: bool) -> None:
     """Run the service. Settings come from a TOML file and LESSOR_* variables; variables override the file."""
-    settings = settings_or_exit(file, with_access_file=check)
+    settings = load_server_settings(file, with_access_file=check)
     ca_bundle_or_exit()
     if check:
         click.echo("the settings are valid")
@@ -49,20 +48,16 @@ def command(file: Path | None, *, check: bool) -> None:
     run_server(settings, file)
 
 
-def settings_or_exit(file: Path | None, *, with_access_file: bool = False) -> Settings:
+def load_server_settings(file: Path | None, *, with_access_file: bool) -> Settings:
     """Return the settings, or print every problem and exit with 2.
 
     ``with_access_file`` includes the problems of the access file, which a start reads later.
     """
-    try:
+    with report_errors("server", ()):
         settings = load(file, os.environ)
         if with_access_file:
             load_rules(settings.access.file)
-        return settings
-    except SettingsError as error:
-        for problem in error.problems:
-            click.echo(f"lessor server: {problem}", err=True)
-        sys.exit(WRONG_SETTINGS)
+    return settings
 
 
 def ca_bundle_or_exit() -> None:

@@ -55,9 +55,9 @@ def read_variable(name: str, environ: Mapping[str, str]) -> LocalKey:
 
 
 def read_key(written: str, title: str = "the given key") -> LocalKey | None:
-    """Return a key that is written in base64; None if it is not one."""
+    """Return a key that is written in base64, also with blanks or line ends; None if it is not one."""
     try:
-        key = base64.b64decode(written, validate=True)
+        key = base64.b64decode("".join(written.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
     return LocalKey(key, title) if len(key) == KEY_SIZE else None
