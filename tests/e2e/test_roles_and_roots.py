@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2 as details
 
-from lessor.v1 import config_pb2, creds_pb2, role_pb2
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2
 from tests.support.clients import (
     MANAGED,
     NOBODY_THERE,
@@ -122,7 +122,6 @@ async def test_a_role_s_etag_must_match_when_it_is_sent(lessor: Lessor, mount: s
 async def test_a_check_says_what_a_write_would_and_writes_nothing(lessor: Lessor, mount: str) -> None:
     admin = {**POLICY, "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]}
     wide = role_pb2.Role(name="app", credential_type=role_pb2.Role.IAM_USER, policy_document=struct(admin))
-    checked = await lessor.roles.CheckRole(role_pb2.CheckRoleRequest(mount=mount, role=wide))
     assert any("iam:CreateUser" in warning for warning in checked.warnings)
     wide.policy_document["Version"] = "2023-11-12"
     calls: tuple[Any, ...] = (
@@ -161,6 +160,19 @@ async def test_no_answer_ever_holds_the_root_s_secret(lessor: Lessor, mount: str
         assert config.HasField("max_retries")
         assert config.max_retries == 0
         assert config.etag
+    await lessor.put_role(mount)
+    answers: list[object] = [
+        await lessor.config.CheckRoot(config_pb2.CheckRootRequest(mount=mount)),
+        await lessor.config.ListMounts(config_pb2.ListMountsRequest()),
+        await lessor.config.TuneMount(config_pb2.TuneMountRequest(mount=mount)),
+        await lessor.generate(mount),
+        await lessor.info(),
+        await refused(set_root(lessor, mount, root_at(aws.url, region="not a region"))),
+        await refused(set_root(lessor, mount, root_at(aws.url, etag="wrong"))),
+        [one async for one in lessor.leases.Reconcile(lease_pb2.ReconcileRequest(mount=mount))],
+        await lessor.config.DisableMount(config_pb2.DisableMountRequest(mount=mount)),
+    ]
+    assert [one for one in answers if ROOT_SECRET in str(one)] == []
 
 
 async def test_a_mask_on_a_root_keeps_its_secret(lessor: Lessor, mount: str, aws: StandIn) -> None:

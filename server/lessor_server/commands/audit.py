@@ -104,8 +104,8 @@ def verify(key: PublicKey, last: ChainEnd | None, first: ChainEnd | None, files:
     """Verify FILES, the oldest first: exit with 1 if a record was changed, removed, added, moved or cut off.
 
     Records before the first one in FILES count as removed, unless --first names the last of them. A file that
-    is named *.gz is decompressed by gzip; - is standard input, not compressed. Gaps and torn lines that the server has explained are listed,
-    and don't change the exit code.
+    is named *.gz is decompressed by gzip; - is standard input, not compressed. Gaps and torn lines that the
+    server has explained are listed, and don't change the exit code.
     """
     verifier = Verifier(key.check, last, first)
     shown = serious = 0

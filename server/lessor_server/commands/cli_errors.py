@@ -14,7 +14,9 @@ from lessor_server.settings.sources import SettingsError
 
 FAILED: Final = 1
 WRONG_SETTINGS: Final = 2
-_FILE_FIX: Final = "let the server's user read and write it, or set another data directory with LESSOR_DATA_DIR"
+_FILE_FIX: Final = (
+    "let the server's user read and write it, or set another data directory with LESSOR_DATA_DIR"
+)
 
 
 @contextmanager
