@@ -83,7 +83,7 @@ class Auditing:
         if self._log is not None:
             record = event_record(event, self._wall_us(), self._log.hash_value)
             if record is not None:
-                self._log.note(record)
+                self._log.note(record, has_effect=True)
 
     def withdraw_by(self, engine: Engine) -> None:
         """Revoke by ``engine`` the leases whose credentials are not handed out."""

@@ -122,6 +122,7 @@ async def test_a_role_s_etag_must_match_when_it_is_sent(lessor: Lessor, mount: s
 async def test_a_check_says_what_a_write_would_and_writes_nothing(lessor: Lessor, mount: str) -> None:
     admin = {**POLICY, "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]}
     wide = role_pb2.Role(name="app", credential_type=role_pb2.Role.IAM_USER, policy_document=struct(admin))
+    checked = await lessor.roles.CheckRole(role_pb2.CheckRoleRequest(mount=mount, role=wide))
     assert any("iam:CreateUser" in warning for warning in checked.warnings)
     wide.policy_document["Version"] = "2023-11-12"
     calls: tuple[Any, ...] = (

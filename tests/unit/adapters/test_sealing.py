@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.adapters.sealing.aesgcm import BEFORE_DATA_KEYS, AesGcm, SealBroken
+from lessor_server.adapters.sealing.aesgcm import BEFORE_DATA_KEYS, AesGcm
 from lessor_server.adapters.sealing.key_file import KeyFile, KeyFileBroken
 from lessor_server.adapters.sealing.keyring import DataKey, Keyring
 from lessor_server.adapters.sealing.local_key import LocalKey, read_variable
+from lessor_server.domain.errors.preconditions import SealBroken
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)

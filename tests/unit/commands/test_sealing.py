@@ -138,7 +138,7 @@ async def test_a_kms_that_does_not_wrap_changes_no_byte(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     await aws.kms(fault="AccessDeniedException")
     before = content_of(folder)
-    with pytest.raises(SealingKeyUnavailable):
+    with pytest.raises(SealingKeyUnavailable, match="does not encrypt now"):
         await rewrap_data_keys(
             settings(folder, allowed=aws.url), parse_sealing_key(f"awskms:{ARN}?endpoint={aws.url}")
         )

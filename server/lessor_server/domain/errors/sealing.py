@@ -40,7 +40,7 @@ class SealingKeyUnusable(LessorError):
 
 
 class SealingKeyUnavailable(Unavailable):
-    """AWS KMS does not decrypt the data keys now: it does not answer, throttles, or the key is disabled."""
+    """AWS KMS does not decrypt or encrypt data keys now: no answer, throttling, or the key is disabled."""
 
     reason = "SEALING_KEY_UNAVAILABLE"
-    fix = "call again later; the operator's log says why KMS does not decrypt the sealing keys"
+    fix = "call again later; the operator's log says why KMS does not decrypt or encrypt the data keys"

@@ -62,7 +62,7 @@ async def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
 async def test_the_last_record_of_a_clean_stop_is_a_checkpoint(tmp_path: Path) -> None:
     file = MemoryFile()
     async with audit_log(tmp_path, file) as (log, _):
-        log.note(record(1))
+        log.note(record(1), has_effect=True)
     assert json.loads(file.content.splitlines()[-1])["kind"] == "checkpoint"
 
 
@@ -70,7 +70,7 @@ async def test_a_checkpoint_comes_after_at_most_1000_records(tmp_path: Path) -> 
     file = MemoryFile()
     async with audit_log(tmp_path, file) as (log, _):
         for number in range(2_500):
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
         await log.write(record(2_500))
     lines = [json.loads(line) for line in file.content.splitlines()]
     at = [one["seq"] for one in lines if one["kind"] == "checkpoint"]
@@ -136,7 +136,7 @@ async def test_no_record_is_lost_or_twice_whatever_byte_fails(tmp_path: Path, se
         for number in range(30):
             if rng.random() < 0.3:
                 file.room = rng.randrange(0, 900)
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
             if rng.random() < 0.5:
                 await asyncio.sleep(0)
             if not log.works:
@@ -275,10 +275,10 @@ async def test_what_waits_is_bounded_and_a_gap_says_how_much_is_missing(
     async with audit_log(tmp_path, file) as (log, notes):
         file.room = 0
         for number in range(12):
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
         await notes.until(AuditSinkFailed)
         for number in range(12, 20):
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
         file.room = 1 << 60
         await notes.until(AuditSinkBack)
         await log.write(record(20))
@@ -410,7 +410,7 @@ async def test_a_socket_that_is_not_read_fails_and_never_blocks_the_loop(tmp_pat
             await until(lambda: all(one.works and one.last_seq for one in log.statuses()))
             socket_sink = log._sinks["socket"]
             for number in range(1_000):
-                log.note(record(number))
+                log.note(record(number), has_effect=True)
             await log.write(record(1_000))
             assert socket_sink.waiting
             assert requests(file.content)[-1] == "r1000"
