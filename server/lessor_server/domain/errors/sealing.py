@@ -33,7 +33,7 @@ class SealingKeyMismatch(LessorError):
 
 
 class SealingKeyUnusable(LessorError):
-    """The setting sealing.key names a key that can't be used."""
+    """The sealing key can't be used: the file, variable or KMS key that sealing.key names, or the default."""
 
     reason = "SEALING_KEY_UNUSABLE"
     fix = "correct the setting sealing.key (LESSOR_SEALING_KEY), or what it names"
