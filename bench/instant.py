@@ -90,6 +90,10 @@ class InstantStore:
         """Return a lease that was begun, and otherwise the SQLite store's."""
         return self._begun.get(lease_id) or await self._store.get(lease_id)
 
+    async def is_current(self, lease: Lease) -> bool:
+        """Return True for what was begun here."""
+        return lease.id in self._begun or await self._store.is_current(lease)
+
     async def write(self, before: Lease, after: Lease) -> bool:
         """Accept each step of a lease that was begun here; the rest is the SQLite store's."""
         return self._begun.pop(before.id, None) is not None or await self._store.write(before, after)

@@ -295,6 +295,8 @@ class BothStores(RuleBasedStateMachine):
         self.both(lambda store: store.count(ALL, state, owner))
         self.both(lambda store: store.list_owners("", limit))
         self.both(lambda store: store.get_owner(builders.intent(limit).id))
+        if (lease := self.held(seconds)) is not None:
+            self.both(lambda store: store.is_current(lease))
         assert self.memory.drift_us() == self.sqlite.drift_us()
         self.both(lambda store: store.get_bound_account("aws"))
 

@@ -103,6 +103,7 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
         "list_due_within": b.list_due_within(moment, 10),
         "get": b.get(lease.id),
         "get_owner": b.get_owner(lease.id),
+        "is_current": b.is_current(lease),
         "get_bound_account": b.get_bound_account(lease.mount),
         "page": b.page(EVERYTHING, None, "", 10),
         "page, of an owner": b.page(EVERYTHING, None, "", 10, lease.owner),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -113,6 +114,16 @@ async def test_the_owner_of_a_lease_is_found_by_its_id(b: Bench) -> None:
     await end(b, lease)
     assert await b.store.get_owner(lease.id) == "ci"
     assert await b.store.get_owner(builders.intent(9).id) is None
+
+
+async def test_a_lease_is_current_until_its_row_changes(b: Bench) -> None:
+    begun = await b.begun(0)
+    assert await b.store.is_current(begun)
+    active = await lease_steps.activate(b.store, begun, "AKIA0")
+    assert active is not None
+    assert await b.store.is_current(active)
+    assert not await b.store.is_current(begun)
+    assert not await b.store.is_current(replace(active, id=builders.intent(9).id))
 
 
 async def test_owners_of_live_leases_are_listed_in_order(b: Bench) -> None:

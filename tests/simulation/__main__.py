@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.options import draw
-from tests.simulation.prove import Kill, Tally, prove_deaths, prove_mutants, prove_pairs, prove_seeds, silence
+from tests.simulation.progress import ROOT, Lines, Progress, tree_version
+from tests.simulation.prove import Kill, prepare, prove_deaths, prove_mutants, prove_pairs, prove_seeds
 from tests.simulation.run import run
 from tests.simulation.shrink import report, shrunk
+from tests.simulation.tally import Tally
+from tests.simulation.workers import Workers
 
-PROCESSES = 2
 FRESH_SEEDS = 1_000
+STOPPED = 130
+"""The exit code after Ctrl-C, as a shell gives it."""
 
 
 def main() -> int:
@@ -24,7 +29,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="where these seeds begin")
     parser.add_argument("--fresh", type=int, default=FRESH_SEEDS, help="how many seeds to run beside them")
     parser.add_argument("--seeds-only", action="store_true", help="run the seeds and nothing else")
-    parser.add_argument("--processes", type=int, default=PROCESSES, help="how many processes to use")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="how many processes to use")
     parser.add_argument("--seed", type=int, help="run this seed alone and tell its story")
     options = parser.parse_args()
     return _one(options.seed) if options.seed is not None else _all(options)
@@ -42,27 +47,38 @@ def _one(seed: int) -> int:
     return 1
 
 
-def _ranges(options: argparse.Namespace) -> list[tuple[int, int]]:
-    """Return the fixed range of seeds and one that begins elsewhere at each run, by the clock; print both."""
-    fixed, fresh = (options.first, options.seeds), (int(time.time()) * FRESH_SEEDS, options.fresh)
-    for name, (first, count) in (("seeds", fixed), ("fresh seeds", fresh)):
+def _progress(options: argparse.Namespace) -> Progress:
+    """Return the progress of a range of seeds and of one that begins elsewhere each time, by the clock."""
+    ranges = (options.first, options.seeds), (int(time.time()) * FRESH_SEEDS, options.fresh)
+    name = f"seeds-{options.first}-{options.seeds}-{options.fresh}.jsonl"
+    progress = Progress(ROOT / "build" / "simulation" / name, tree_version(), ranges)
+    for what, (first, count) in zip(("seeds", "fresh seeds"), progress.ranges, strict=True):
         if count:
             again = f"--first {first} --seeds {count} --fresh 0 --seeds-only"
-            print(f"{name:<22}{first} to {first + count - 1}; only these: {again}", flush=True)
-    return [fixed, fresh]
+            print(f"{what:<22}{first} to {first + count - 1}; only these: {again}", flush=True)
+    if progress.resumed:
+        print(f"{'done before':<22}{progress.resumed:>10}", flush=True)
+        _print_found(progress.tally.faults)
+    return progress
 
 
 def _all(options: argparse.Namespace) -> int:
-    began = time.monotonic()
+    lines = Lines(time.monotonic, functools.partial(print, flush=True))
     singles, pairs, kills = Tally(), Tally(), list[Kill]()
-    with ProcessPoolExecutor(options.processes, initializer=silence) as pool:
-        by_seeds = prove_seeds(pool, _ranges(options))
-        _print_found(by_seeds.faults)
-        if not options.seeds_only:
-            singles, pairs = prove_deaths(pool), prove_pairs(pool)
-            kills = prove_mutants(pool)
+    progress = _progress(options)
+    try:
+        with Workers(options.processes, prepare) as workers:
+            by_seeds = prove_seeds(workers, progress, lines)
+            if not options.seeds_only:
+                singles, pairs = prove_deaths(workers, lines), prove_pairs(workers, lines)
+                kills = prove_mutants(workers, lines)
+    except KeyboardInterrupt:
+        done = f"{progress.tally.runs:,} of {progress.total:,} seeds are done"
+        print(f"\nstopped: {done}; the same command goes on from there, unless the code changes")
+        return STOPPED
+    progress.finish()
     _print(by_seeds, singles, pairs, kills)
-    print(f"{'minutes':<22}{(time.monotonic() - began) / 60:>10.1f}")
+    print(f"{'minutes':<22}{lines.seconds / 60:>10.1f}")
     _print_found(singles.faults + pairs.faults)
     survivors = [kill.name for kill in kills if not kill.by]
     for name in survivors:

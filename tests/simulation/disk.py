@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import types
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lessor_server.domain.errors.base import StoreUnavailable
@@ -36,6 +37,7 @@ READS = frozenset(
         "list_data_keys",
         "get_root",
         "get_rotation",
+        "is_current",
         "leases_by_user_name",
         "list_mounts",
         "list_owners",
@@ -140,6 +142,12 @@ def _now(coroutine: Any) -> Any:
     raise AssertionError("the store in memory waits for nothing")
 
 
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let other tasks run, as ``asyncio.sleep(0)`` does."""
+    yield
+
+
 class Disk:
     """The store as one process has it; ``engine.ports.Store``, method by method."""
 
@@ -157,26 +165,32 @@ class Disk:
 
     async def status(self) -> StoreStatus:
         """Return the state of the store; only the first process of all has a first start."""
-        found: StoreStatus = await self._read("status", lambda: _now(self._store.status()))
-        return replace(found, first_start=self._process.number == 1)
+        await _turn()
+        self._process.require_alive()
+        first_start = self._process.number == 1
+        return StoreStatus(self._world.instance, 1, first_start, self._store.kept_hold)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
-        if name not in METHODS:
-            return method
-        passes = self._read if name in READS else self._write
+        if name in METHODS:
+            method = self._reading(method) if name in READS else self._writing(name, method)
+        setattr(self, name, method)
+        return method
 
+    def _reading(self, method: Callable[..., Any]) -> Callable[..., Any]:
         async def through(*args: Any, **kwargs: Any) -> Any:
-            step = step_name(*args) if name == "write" else name
-            return await passes(step, lambda: _now(method(*args, **kwargs)))
+            await _turn()
+            self._process.require_alive()
+            return _now(method(*args, **kwargs))
 
-        setattr(self, name, through)
         return through
 
-    async def _read(self, name: str, job: Callable[[], Any]) -> Any:
-        await asyncio.sleep(0)
-        self._process.require_alive()
-        return job()
+    def _writing(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def through(*args: Any, **kwargs: Any) -> Any:
+            step = step_name(*args) if name == "write" else name
+            return await self._write(step, lambda: _now(method(*args, **kwargs)))
+
+        return through
 
     async def _write(self, name: str, job: Callable[[], Any]) -> Any:
         self._process.require_alive()

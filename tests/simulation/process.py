@@ -139,6 +139,8 @@ class Process:
         self._disk = Disk(self)
         self._wire = Wire(self)
         self._handlers: dict[str, Any] = {}
+        self._services: dict[str, Any] = {}
+        """By the names of their methods."""
         self._context = contextvars.copy_context()
         self._context.run(LIFE.set, self)
 
@@ -197,7 +199,7 @@ class Process:
             lambda: 0.0,
             audit=self._audit(engine),
         )
-        grpc_handlers = GrpcHandlers(guard)
+        self._grpc_handlers = GrpcHandlers(guard)
         for service in (
             ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
             RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
@@ -214,10 +216,17 @@ class Process:
                 sealing_keys=engine.sealing_keys,
             ),
         ):
-            generic = grpc_handlers.service(service.DESCRIPTOR, service)
-            for method in service.DESCRIPTOR.methods:
-                name = f"/{service.DESCRIPTOR.full_name}/{method.name}"
-                self._handlers[method.name] = generic.service(_Details(name))
+            self._services |= dict.fromkeys(service.DESCRIPTOR.methods_by_name, service)
+
+    def _handler(self, method: str) -> Any:
+        """Return the handler of a method; those of a service are made when it is first called."""
+        if method not in self._handlers:
+            service = self._services[method]
+            generic = self._grpc_handlers.service(service.DESCRIPTOR, service)
+            for name in service.DESCRIPTOR.methods_by_name:
+                details = _Details(f"/{service.DESCRIPTOR.full_name}/{name}")
+                self._handlers[name] = generic.service(details)
+        return self._handlers[method]
 
     def _audit(self, engine: Engine) -> CallAudit:
         """Return the audit of this process, as ``audit_start`` makes it."""
@@ -273,7 +282,7 @@ class Process:
         """Call a method as a client does, with its deadline."""
         loop = asyncio.get_running_loop()
         context = _Context(who, loop.time() + seconds, request.SerializeToString())
-        handler = self._handlers[method]
+        handler = self._handler(method)
         serve = handler.stream_stream if handler.response_streaming else handler.stream_unary
         task = loop.create_task(serve(None, context), context=self._context.copy())
         try:

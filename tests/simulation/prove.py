@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -21,13 +22,18 @@ from tests.simulation import (
 from tests.simulation.crash_points import PAIRED, Played, by_name, pairs, play, singles
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
+from tests.simulation.progress import Lines, Progress, follow
 from tests.simulation.run import run
 from tests.simulation.scenarios import SCENARIOS, Scenario
+from tests.simulation.tally import Tally
+from tests.simulation.workers import Died, Done, Task, TaskError, Workers
 
-CHUNK, REPLAYED_EACH = 50, 100
-"""Seeds a task; one in so many seeds is run twice, and its two traces must be the same."""
+REPLAYED_EACH = 100
+"""One in so many seeds is run twice, and its two traces must be the same."""
 
 MUTANT_SEEDS = 1000
+GARBAGE = 200_000
+"""How many objects a run makes before Python searches them for cycles: a run leaves few, and ends soon."""
 T = TypeVar("T")
 PLANTED_BESIDE = (
     store_mutants,
@@ -37,30 +43,6 @@ PLANTED_BESIDE = (
     sealing_mutants,
     audit_mutants,
 )  # imported so that their bugs are on the list
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """The result of some runs; ``faults`` are journals, ready to print."""
-
-    runs: int = 0
-    two: int = 0
-    three: int = 0
-    """How many of the runs had two replicas, and how many three."""
-    effects: int = 0
-    seconds: float = 0.0
-    faults: tuple[str, ...] = ()
-
-    def __add__(self, other: Tally) -> Tally:
-        """Return both together."""
-        return Tally(
-            self.runs + other.runs,
-            self.two + other.two,
-            self.three + other.three,
-            self.effects + other.effects,
-            self.seconds + other.seconds,
-            self.faults + other.faults,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +57,28 @@ def seeds(first: int, count: int) -> Tally:
     """Run ``count`` seeds; some of them twice."""
     tally = Tally()
     for seed in range(first, first + count):
-        result = run(draw(seed))
-        faults = [f"seed {seed}: {result.breaches[0]}\n{result.story}"] if result.breaches else []
-        if seed % REPLAYED_EACH == 0 and run(draw(seed)).digest != result.digest:
-            faults.append(f"seed {seed}: a second run left another trace")
-        replicas = result.options.replicas
-        tally += Tally(1, replicas == 2, replicas == 3, result.effects, result.seconds, tuple(faults))
+        try:
+            tally += _one(seed)
+        except Exception:  # noqa: BLE001 - an error of the simulator is a fault of its seed
+            tally += Tally(
+                1, faults=(f"seed {seed}: the run raised\n{traceback.format_exc()}{_again(seed)}",)
+            )
     return tally
+
+
+def _one(seed: int) -> Tally:
+    result = run(draw(seed))
+    faults = []
+    if result.breaches:
+        faults.append(f"seed {seed}: {result.breaches[0]}\n{result.story}\n{_again(seed)}")
+    if seed % REPLAYED_EACH == 0 and run(draw(seed)).digest != result.digest:
+        faults.append(f"seed {seed}: a second run left another trace\n{_again(seed)}")
+    replicas = result.options.replicas
+    return Tally(1, replicas == 2, replicas == 3, result.effects, result.seconds, tuple(faults))
+
+
+def _again(seed: int) -> str:
+    return f"to repeat it: python -m tests.simulation --seed {seed}"
 
 
 def deaths(name: str, step: int = 1) -> Tally:
@@ -118,30 +115,42 @@ def effects_of(name: str) -> int:
     return len(play(by_name(name), {}).names)
 
 
-def prove_seeds(pool: ProcessPoolExecutor, ranges: Iterable[tuple[int, int]]) -> Tally:
-    """Run ranges of seeds, each given by its first seed and its length."""
-    return _sum(pool, [chunk for first, count in ranges for chunk in _chunks(first, count)])
+def prove_seeds(workers: Workers, progress: Progress, lines: Lines) -> Tally:
+    """Run the seeds that remain; return the result of all."""
+    return follow(workers.run([partial(seeds, *chunk) for chunk in progress.remaining()]), progress, lines)
 
 
-def _chunks(first: int, count: int) -> Iterator[Callable[[], Tally]]:
-    for start in range(first, first + count, CHUNK):
-        yield partial(seeds, start, min(CHUNK, first + count - start))
-
-
-def prove_deaths(pool: ProcessPoolExecutor) -> Tally:
+def prove_deaths(workers: Workers, lines: Lines) -> Tally:
     """Run every scenario with every single death."""
-    return _sum(pool, [partial(deaths, scenario.name) for scenario in SCENARIOS])
+    tasks = [partial(deaths, scenario.name) for scenario in SCENARIOS]
+    return sum(_results(workers, lines, "scenarios with every death", tasks), Tally())
 
 
-def prove_pairs(pool: ProcessPoolExecutor) -> Tally:
+def prove_pairs(workers: Workers, lines: Lines) -> Tally:
     """Run issue and revoke with every pair of deaths."""
     firsts = [(name, first) for name in PAIRED for first in range(effects_of(name))]
-    return _sum(pool, [partial(twice, name, first) for name, first in firsts])
+    tasks = [partial(twice, name, first) for name, first in firsts]
+    return sum(_results(workers, lines, "deaths with every second one", tasks), Tally())
 
 
-def prove_mutants(pool: ProcessPoolExecutor) -> list[Kill]:
+def prove_mutants(workers: Workers, lines: Lines) -> list[Kill]:
     """Search for every planted bug."""
-    return list(pool.map(hunt, range(len(MUTANTS))))
+    return _results(workers, lines, "planted bugs", [partial(hunt, index) for index in range(len(MUTANTS))])
+
+
+def _results(workers: Workers, lines: Lines, what: str, tasks: list[Task[T]]) -> list[T]:
+    """Return the results of ``tasks``, in their order."""
+    results: dict[int, T] = {}
+    for event in workers.run(tasks):
+        match event:
+            case Done(index, result):
+                results[index] = result
+            case Died(index):
+                lines.say(f"{what}: the process of {tasks[index]} died with {event.exit_code}")
+                if event.given_up:
+                    raise TaskError(f"{tasks[index]} ended {event.times} processes")
+        lines.offer(lambda: f"{len(results)} of {len(tasks)} {what}")
+    return [results[index] for index in range(len(tasks))]
 
 
 def _tally(plays: Iterable[Played]) -> Tally:
@@ -153,16 +162,10 @@ def _tally(plays: Iterable[Played]) -> Tally:
     return tally
 
 
-def _sum(pool: ProcessPoolExecutor, tasks: list[Callable[[], Tally]]) -> Tally:
-    return sum(_done(pool, tasks), Tally())
-
-
-def _done(pool: ProcessPoolExecutor, tasks: list[Callable[[], T]]) -> Iterator[T]:
-    for future in [pool.submit(task) for task in tasks]:
-        yield future.result()
-
-
-def silence() -> None:
-    """Suppress the standard error of intended deaths, in a process that does nothing else."""
+def prepare() -> None:
+    """Hide the errors of intended deaths, and collect garbage seldom, in a process that only does runs."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)

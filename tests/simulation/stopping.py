@@ -6,19 +6,17 @@ immediately, together with the answers that arrived.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
-from tests.support.virtual_loop import VirtualLoop
+from tests.support.virtual_loop import Handle, TimerHandle, VirtualLoop
 
 LIFE: ContextVar[object | None] = ContextVar("LIFE", default=None)
 """The process to which a task, a timer or a callback belongs; None where it is the world's."""
 
-H = TypeVar("H", bound=asyncio.Handle)
+H = TypeVar("H", bound=Handle)
 
 
 class StoppingLoop(VirtualLoop):
@@ -27,7 +25,7 @@ class StoppingLoop(VirtualLoop):
     def __init__(self, seed: int = 0) -> None:
         """Draw the order of ready callbacks from ``seed``; no process is stopped."""
         super().__init__(seed)
-        self._aside: dict[object, list[asyncio.Handle]] = {}
+        self._aside: dict[object, list[Handle]] = {}
         self._timers_run = True
 
     def halt(self, life: object) -> None:
@@ -40,28 +38,28 @@ class StoppingLoop(VirtualLoop):
         for handle in self._aside.pop(life, ()):
             if handle.cancelled():
                 continue
-            if isinstance(handle, asyncio.TimerHandle):
-                handle._scheduled = True  # type: ignore[attr-defined]
+            if isinstance(handle, TimerHandle):
+                handle.scheduled = True
                 heapq.heappush(self._scheduled, handle)
             else:
                 self._ready.append(handle)
 
-    def _run_once(self) -> None:
+    def _run_turn(self) -> None:
         if self._aside:
-            self._ready = deque(self._of_those_who_run(self._ready))
+            self._ready = list(self._of_those_who_run(self._ready))
         if self._aside and self._timers_run:  # a stopped process sets no further timer
             self._scheduled = list(self._of_those_who_run(self._scheduled))
             heapq.heapify(self._scheduled)
             self._timers_run = False
-        super()._run_once()
+        super()._run_turn()
 
     def _of_those_who_run(self, handles: Iterable[H]) -> Iterator[H]:
         """Yield the handles of running processes, and keep the others for later."""
         for handle in handles:
-            aside = self._aside.get(handle._context.get(LIFE))  # type: ignore[attr-defined]
+            aside = self._aside.get(handle.context.get(LIFE))
             if aside is None or handle.cancelled():
                 yield handle
                 continue
-            if isinstance(handle, asyncio.TimerHandle):
-                handle._scheduled = False  # type: ignore[attr-defined]
+            if isinstance(handle, TimerHandle):
+                handle.scheduled = False
             aside.append(handle)

@@ -63,11 +63,11 @@ class Clocks:
 
     def now(self) -> float:
         """Return the true time in seconds since the run began."""
-        return self._loop.time() + self.asleep
+        return self._loop.now + self.asleep
 
     def boot_us(self) -> int:
         """Return the time since the machine started."""
-        return int(self.now() * 1e6)
+        return int((self._loop.now + self.asleep) * 1e6)
 
     def wall_us(self) -> int:
         """Return the wall clock's time."""
@@ -86,6 +86,8 @@ class World:
         self._loop = loop
         self._context = contextvars.copy_context()
         self.clocks = Clocks(loop)
+        self.now = self.clocks.now
+        """The true time in seconds since the run began."""
         self.write_began_us = 0
         self.write_name = ""
         self.rules = Rules(options)
@@ -143,10 +145,6 @@ class World:
         return self.accounts.get(key_id) or next(made)
 
     # --- time and chance -----------------------------------------------------------------------------------
-
-    def now(self) -> float:
-        """Return the true time in seconds since the run began."""
-        return self.clocks.now()
 
     @property
     def clock_error(self) -> float:

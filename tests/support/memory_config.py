@@ -12,7 +12,7 @@ from lessor_server.domain.lease import Lease
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot
-from lessor_server.engine.ports import RowSeals
+from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import StoredContext
 
 At = Callable[[str], Awaitable[None]]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from lessor_server.domain.errors.sealing import RowTampered
 from lessor_server.domain.root import StoredRoot, root_context
 from lessor_server.domain.rotation import Rotation, key_context
-from lessor_server.engine.ports import RowSeals
+from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import WrappedKey
 from tests.support.memory_config import At, MemoryConfig
 

@@ -173,6 +173,12 @@ class MemoryStore(MemoryUpkeep):
         row = self.rows.get(lease_id)
         return self._shown(row.lease) if row else None
 
+    async def is_current(self, lease: Lease) -> bool:
+        """Return whether the row of a lease is unchanged."""
+        await self._before("is_current", reads=True)
+        row = self.rows.get(lease.id)
+        return row is not None and row.lease.generation == lease.generation
+
     async def get_owner(self, lease_id: str) -> str | None:
         """Return the owner of a lease."""
         await self._before("get_owner", reads=True)

@@ -37,6 +37,8 @@ class State(Enum):
     GONE = "GONE"
     ABANDONED = "ABANDONED"
 
+    __hash__ = object.__hash__  # Enum's is written in Python, and each look at a row of a store needs it
+
 
 LIVE = frozenset({State.INTENT, State.ACTIVE, State.REVOKING})
 """States that count against ``max_leases`` and, where there is a user, against ``max_users``."""

@@ -19,7 +19,7 @@ from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
-from lessor_server.engine.ports import Aws, KeyedSealer, Linter, Observer, Report, Store
+from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
@@ -29,6 +29,7 @@ from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.rotation.user_keys import UserKeys
+from lessor_server.engine.sealing_ports import KeyedSealer
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.engine.streams.lease_events import LeaseEventBroker

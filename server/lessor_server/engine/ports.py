@@ -19,6 +19,7 @@ from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, StoredRoot
 from lessor_server.domain.rotation import Rotation
+from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import (
     BulkRevocation,
     ClaimTerms,
@@ -104,6 +105,10 @@ class LeaseStore(Protocol):
 
     async def get(self, lease_id: str) -> Lease | None:
         """Return one lease."""
+        ...
+
+    async def is_current(self, lease: Lease) -> bool:
+        """Return whether nothing has changed the row since ``lease`` was read: it has its generation."""
         ...
 
     async def get_owner(self, lease_id: str) -> str | None:
@@ -417,63 +422,6 @@ class Aws(Protocol):
     def forget(self, mount: str) -> None:
         """Delete all cached data of a mount; calls in flight continue."""
         ...
-
-
-class Sealer(Protocol):
-    """Encrypts bytes so that they can be decrypted only with the same context and version of the row."""
-
-    def seal(self, plain: bytes, context: str, version: str) -> bytes:
-        """Return ``plain`` encrypted, with ``context`` and ``version`` as associated data."""
-        ...
-
-    def open(self, sealed: bytes, context: str, version: str) -> bytes:
-        """Return the bytes that were sealed for this version of ``context``, or raise ``SealBroken``."""
-        ...
-
-
-class RowSeals(Protocol):
-    """Authenticates rows, and seals their values again under the data key in use."""
-
-    def mac(self, place: str, content: Sequence[object]) -> bytes:
-        """Return the MAC of a row: texts, numbers, bytes and None at a place."""
-        ...
-
-    def is_authentic(self, place: str, content: Sequence[object], mac: object) -> bool:
-        """Return whether ``mac`` is that of the row, under any data key of the keyring."""
-        ...
-
-    def is_newest(self, mac: object) -> bool:
-        """Return whether a MAC is of the data key in use."""
-        ...
-
-    def reseal(self, sealed: bytes, context: str, version: str) -> bytes:
-        """Return a value sealed under the data key in use; unchanged if it is, or if it can't be opened."""
-        ...
-
-
-class DataKeys(Protocol):
-    """The keyring in memory."""
-
-    @property
-    def active_id(self) -> str:
-        """Return the id of the data key in use."""
-        ...
-
-    async def make(self) -> WrappedKey:
-        """Return a new data key, or raise ``SealingKeyUnavailable``; ``use`` puts it to use."""
-        ...
-
-    def use(self, key_id: str) -> None:
-        """Seal and authenticate with this data key from now on."""
-        ...
-
-    def forget_all_but(self, key_id: str) -> None:
-        """Forget all other data keys."""
-        ...
-
-
-class KeyedSealer(Sealer, DataKeys, Protocol):
-    """The keyring, as one object."""
 
 
 class Linter(Protocol):

@@ -27,7 +27,7 @@ ISSUE = (
     "begin",
     "CreateUser sent",
     "CreateUser done",
-    "get",
+    "is_current",
     "CreateAccessKey sent",
     "activate",
 )
@@ -153,7 +153,7 @@ async def test_an_unexpected_failure_of_an_issue_is_internal_and_undone() -> Non
         assert w.reports.take() != []
 
 
-@pytest.mark.parametrize("point", ["get", "activate", "activate done"])
+@pytest.mark.parametrize("point", ["is_current", "activate", "activate done"])
 @virtual
 async def test_an_intent_whose_issue_fails_unexpectedly_is_revoked_within_seconds(point: str) -> None:
     async with world() as w:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
@@ -223,12 +224,16 @@ class Table(Generic[T]):
         *,
         is_authentic: Callable[[RowMacs, Row], bool] = lambda _, __: True,
         mark: Callable[[T], T] | None = None,
+        kept: int = 0,
     ) -> None:
         """Read rows of ``columns``, the first ``keys`` of which name the row, by ``build``.
 
         What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged. A row that
-        is not authentic can't be read to grant anything; with ``mark`` it can, and is marked.
+        is not authentic can't be read to grant anything; with ``mark`` it can, and is marked. The values of
+        the last ``kept`` rows are not worked out again: each issue reads the same rows of configuration.
         """
+        if kept:
+            self.read = lru_cache(kept)(self.read)  # type: ignore[method-assign]
         self.is_authentic = is_authentic
         self.mark = mark
         self.name = name

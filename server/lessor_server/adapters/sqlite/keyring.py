@@ -27,7 +27,7 @@ from lessor_server.adapters.sqlite.stored_keys import LOST_DATA_KEYS, SEALING_KE
 from lessor_server.domain.errors.sealing import SealingKeyMismatch
 from lessor_server.domain.root import root_context
 from lessor_server.domain.rotation import key_context
-from lessor_server.engine.ports import RowSeals
+from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import WrappedKey
 
 LEASES_PER_PAGE: Final = 1000

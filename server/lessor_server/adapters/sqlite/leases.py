@@ -159,6 +159,12 @@ class SqliteLeases(SqlitePart):
     async def get(self, lease_id: str) -> Lease | None:
         return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
 
+    async def is_current(self, lease: Lease) -> bool:
+        params: rows.Params = {"id": lease.id, "generation": lease.generation}
+        return await self._batches.read(
+            lambda connection: connection.execute(sql.IS_CURRENT, params).fetchone() is not None
+        )
+
     async def get_owner(self, lease_id: str) -> str | None:
         def job(connection: sqlite3.Connection) -> str | None:
             row = connection.execute(sql.GET_OWNER, {"id": lease_id}).fetchone()

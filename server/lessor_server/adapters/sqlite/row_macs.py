@@ -20,7 +20,7 @@ from lessor_server.adapters.sqlite.columns import Row
 from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS, PUT_META
 from lessor_server.domain.root import root_context
 from lessor_server.domain.rotation import key_context
-from lessor_server.engine.ports import RowSeals
+from lessor_server.engine.sealing_ports import RowSeals
 
 INSTALLATION: Final = ""
 """Stands for a mount's name: the rows of the installation as a whole."""

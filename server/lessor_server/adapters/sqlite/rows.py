@@ -344,6 +344,7 @@ MOUNTS: Final = Table(
     ),
     _mount,
     is_authentic=lambda macs, row: macs.is_authentic(place_mount(row)),
+    kept=256,
 )
 ROOTS: Final = Table(
     "roots",
@@ -357,6 +358,7 @@ ROOTS: Final = Table(
     ),
     _root,
     is_authentic=lambda macs, row: macs.is_authentic(place_root(row)),
+    kept=256,
 )
 ROLES: Final = Table(
     "roles",
@@ -364,6 +366,7 @@ ROLES: Final = Table(
     (Column("mount", _name), Column("name", _name), Column("etag", text), Column("body", text)),
     _role,
     is_authentic=lambda macs, row: macs.is_authentic(place_role(row)),
+    kept=256,
 )
 PREFIXES: Final = Table(
     "prefixes",

@@ -147,6 +147,7 @@ ORDER BY due_us, id LIMIT :limit
 """
 
 GET_LEASE = f"SELECT {LEASE_COLUMNS} FROM leases WHERE id = :id"
+IS_CURRENT = "SELECT 1 FROM leases WHERE id = :id AND generation = :generation"
 GET_OWNER = "SELECT owner FROM leases WHERE id = :id"
 
 LIST_LEASES = f"""

@@ -34,7 +34,7 @@ from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import StoredRoot, root_context
-from lessor_server.engine.ports import RowSeals
+from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import StoredContext
 
 FILE = "lessor.db"

@@ -26,7 +26,8 @@ from lessor_server.domain.root import Root, RootConfig, StoredRoot, root_context
 from lessor_server.domain.root_kind import RootKind, kind_of
 from lessor_server.engine.aws.caller import AwsCaller
 from lessor_server.engine.aws.rate_limiter import Priority, RateLimiter, RateLimiters
-from lessor_server.engine.ports import Aws, Sealer, Store
+from lessor_server.engine.ports import Aws, Store
+from lessor_server.engine.sealing_ports import Sealer
 from lessor_server.engine.store_types import draw_etag
 from lessor_server.engine.supervisor import Supervisor
 

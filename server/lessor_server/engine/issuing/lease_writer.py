@@ -113,10 +113,9 @@ class LeaseWriter:
             raise Aborted(f"lease {lease.id} is being handed out by another process", retry_in=0.5)
         return reserved
 
-    async def has_changed(self, lease: Lease) -> bool:
-        """Return whether another process or task has changed the row."""
-        current = await self._store.get(lease.id)
-        return current is None or current.generation != lease.generation
+    async def is_current(self, lease: Lease) -> bool:
+        """Return whether no other process or task has changed the row."""
+        return await self._store.is_current(lease)
 
     async def withdraw(self, lease: Lease, asked: IssueRequest) -> None:
         """Withdraw a credential whose caller left: immediately, or after a minute if a repeat may come."""

@@ -25,7 +25,8 @@ from lessor_server.domain.rotation import Rotation, key_context, root_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_mount_names
-from lessor_server.engine.ports import Sealer, Store
+from lessor_server.engine.ports import Store
+from lessor_server.engine.sealing_ports import Sealer
 
 
 async def require_enabled(store: Store, mount: str) -> None:

@@ -25,10 +25,11 @@ from lessor_server.domain.rotation import Phase, Rotation, key_context, static_s
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
 from lessor_server.engine.aws.roots import Roots
-from lessor_server.engine.ports import Observer, Sealer, Store
+from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.rotation.key_owner import refresh_owner, require_enabled
 from lessor_server.engine.rotation.rotation_run import Goal, RotationOrder
 from lessor_server.engine.rotation.rotator import Rotator
+from lessor_server.engine.sealing_ports import Sealer
 
 END_SECONDS: Final = 10.0
 """How long a caller waits for AWS to delete the keys of a deleted role; the work continues afterwards."""

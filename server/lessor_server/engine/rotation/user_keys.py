@@ -14,13 +14,14 @@ from lessor_server.domain.rotation import Rotation, key_context
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.aws.caller import Outcome, is_inconclusive
 from lessor_server.engine.aws.roots import Roots
-from lessor_server.engine.ports import Sealer, Store
+from lessor_server.engine.ports import Store
 from lessor_server.engine.rotation.key_owner import (
     find_other_use,
     get_signing_root,
     list_signing_roots,
     open_fresh,
 )
+from lessor_server.engine.sealing_ports import Sealer
 
 T = TypeVar("T")
 

@@ -9,7 +9,8 @@ from typing import Final
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import SealingKeyRotated
 from lessor_server.engine.background import BackgroundTasks
-from lessor_server.engine.ports import DataKeys, Observer, Store
+from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.sealing_ports import DataKeys
 
 LEASES_PER_STEP: Final = 500
 RETRY_SECONDS: Final = 1.0
