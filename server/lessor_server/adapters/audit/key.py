@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from lessor_server.adapters import private_file
 from lessor_server.domain.audit.chain import checkpoint_text
+from lessor_server.domain.errors.base import LessorError
 
 KEY_FILE: Final = "audit-key"
 KEY_SIZE: Final = 32
@@ -21,8 +22,11 @@ _HASH_KEY_OF: Final = b"lessor audit hash"
 """From this and the private key the key of the hashes is derived."""
 
 
-class AuditKeyBroken(Exception):
+class AuditKeyBroken(LessorError):
     """The file of the audit key exists but can't be used."""
+
+    reason = "AUDIT_KEY_UNUSABLE"
+    fix = "restore the previous file; checkpoints of another key don't verify with the old public one"
 
 
 class NotAPublicKey(ValueError):
@@ -61,10 +65,9 @@ class AuditKey:
             else:
                 seed = private_file.read_private(path)
         except private_file.NotPrivate as error:
-            raise AuditKeyBroken(str(error)) from error
+            raise AuditKeyBroken(error.problem, fix=error.fix) from error
         if len(seed) != KEY_SIZE:
-            fix = "restore the previous file; checkpoints of another key don't verify with the old public one"
-            raise AuditKeyBroken(f"{path} has {len(seed)} bytes, not {KEY_SIZE}; {fix}")
+            raise AuditKeyBroken(f"{path} has {len(seed)} bytes, not {KEY_SIZE}")
         hash_key = hmac.digest(seed, _HASH_KEY_OF, hashlib.sha256)
         return cls(Ed25519PrivateKey.from_private_bytes(seed), hmac.new(hash_key, digestmod=hashlib.sha256))
 

@@ -455,9 +455,7 @@ class SinkWriter:
         return _Item(line, after, None, kind)
 
 
-def _text(error: Exception | None) -> str:
-    """Return the text of an error, empty for none."""
-    if error is None:
-        return ""
+def _text(error: Exception) -> str:
+    """Return the text of an error, which is never empty."""
     strerror = error.strerror if isinstance(error, OSError) else None
     return strerror or str(error) or type(error).__name__

@@ -223,10 +223,7 @@ class Verifier:
         """Yield the bad lines between two records of one chain, and what ``record`` explains."""
         kind = record["kind"]
         if kind == RecordKind.GAP.value:
-            count = record.get("count")
-            yield self._finding(
-                ChainFindingKind.GAP, f"{count} records were dropped before record {record['seq']}"
-            )
+            yield self._gap(record)
         if not self._bad_count or kind == RecordKind.CHECKPOINT.value:
             return  # after a torn line in an earlier file, a file begins with a checkpoint
         if kind != RecordKind.RECOVERED.value:
@@ -237,6 +234,13 @@ class Verifier:
             problem = f"a torn line, which record {record['seq']} explains"
             yield self._finding(ChainFindingKind.TORN, problem, torn.place)
             self._bad = [*(run for run in self._bad if run.count and run is not torn), _BadLines()]
+
+    def _gap(self, record: Mapping[str, Any]) -> ChainFinding:
+        """Return how many records a gap stands for; the server writes no gap without a number."""
+        count, seq = record.get("count"), record["seq"]
+        if type(count) is not int or count < 1:
+            return self._finding(ChainFindingKind.ADDED, f"record {seq}, a gap without a number of records")
+        return self._finding(ChainFindingKind.GAP, f"{count} records were dropped before record {seq}")
 
     def _jump(self, seq: int) -> Iterator[ChainFinding]:
         """Yield what is wrong before a record that does not follow the last one."""
