@@ -6,9 +6,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from botocore import xform_name
-from botocore.loaders import Loader
-
 from lessor_server.adapters.aws.gateway import OPERATIONS
 from lessor_server.domain.aws import least_policy
 from lessor_server.domain.aws.iam_calls import Call
