@@ -105,7 +105,7 @@ async def serve(
 
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
-        AuditKeyBroken, CertificateUnusable, KeyFileBroken, RootTokenBroken, OSError: Files cannot be used.
+        LessorError, CertificateUnusable, OSError: Files cannot be used.
     """
     tune_garbage_collection()
     _prepare(settings, logger)

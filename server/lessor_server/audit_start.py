@@ -32,7 +32,7 @@ class AuditStateBroken(LessorError):
     """The file with the positions of the audit sinks can't be used."""
 
     reason = "AUDIT_STATE_UNUSABLE"
-    fix = "make it private to the server's user again, after you have checked the audit files"
+    fix = "check the audit files, then make it private to the server's user again: chmod 600, and chown"
 
 
 class Auditing:
@@ -64,7 +64,7 @@ class Auditing:
         try:
             state = AuditState(settings.data_dir)
         except NotPrivate as error:
-            raise AuditStateBroken(str(error)) from error
+            raise AuditStateBroken(error.problem) from error
         targets, sync = _targets(settings.audit), settings.audit.sync
         self._log = log = AuditLog(targets, state, key, SystemClock(), self._notify, sync=sync)
         self.calls.use(log)
@@ -83,7 +83,7 @@ class Auditing:
         if self._log is not None:
             record = event_record(event, self._wall_us(), self._log.hash_value)
             if record is not None:
-                self._log.note(record)
+                self._log.note(record, has_effect=True)
 
     def withdraw_by(self, engine: Engine) -> None:
         """Revoke by ``engine`` the leases whose credentials are not handed out."""

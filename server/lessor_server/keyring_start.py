@@ -48,7 +48,7 @@ def load_wrapping_key(settings: Settings, place: SealingKeyPlace, *, make: bool)
 
     Raises:
         SealingKeyMismatch: The file is missing. SealingKeyUnusable: The variable or endpoint can't be used.
-        KeyFileBroken, OSError: The file can't be used.
+        OSError: The file can't be read or created.
     """
     match place.kind:
         case SealingKeyKind.FILE:
@@ -97,7 +97,7 @@ class KeyringStart:
         Returns the keyring, or None if the database has no data keys yet.
 
         Raises:
-            SealingKeyMismatch: It does not fit. SealingKeyUnusable, KeyFileBroken, OSError: It is broken.
+            SealingKeyMismatch: It does not fit. SealingKeyUnusable, OSError: It is broken.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -156,7 +156,7 @@ class KeyringStart:
         """Check the rows of ``store`` with the verified keyring; seal all of them if it has no data key yet.
 
         Raises:
-            KeyFileBroken, OSError: The key file can't be created.
+            SealingKeyUnusable, OSError: The key file can't be created.
         """
         assert self._stored is not None, "the key was not verified"
         ready = self._ready or await self._begin(replace(self._stored, is_new=False), None)

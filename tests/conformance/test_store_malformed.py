@@ -311,30 +311,15 @@ async def test_malformed_leases_delay_no_others(tmp_path: Path) -> None:
     assert not good & keys
 
 
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("max_ttl_us", "'abc'"),
-        ("policy_arns", "'zz'"),
-        ("request_digest", "x'00'"),
-        ("inline_policy", "x'ff'"),
-        ("owner", "x'00'"),
-    ],
-)
-async def test_a_lease_is_revoked_and_read_again_whatever_column_is_malformed(
-    tmp_path: Path, column: str, value: str
-) -> None:
-    """Except those that the revocation needs."""
+@pytest.mark.parametrize("column", ["max_ttl_us", "policy_arns", "request_digest", "inline_policy", "owner"])
+async def test_a_lease_with_a_malformed_column_is_revoked_and_read_again(tmp_path: Path, column: str) -> None:
     lease = await fill(tmp_path)
-    assert damage(tmp_path, Case("leases", column, value, "malformed"), f"id = '{lease.id}'")
+    assert damage(tmp_path, Case("leases", column, "x'ff'", "bytes"), f"id = '{lease.id}'")
     async with opened(tmp_path) as store:
         assert isinstance(await tried(store.get(lease.id)), RowUnreadable)
-        revoked = await store.revoke(lease.id)
-        assert revoked is not None
-        assert revoked.state is State.REVOKING
-        after = await store.get(lease.id, salvage=True)
-        assert after is not None
-        assert (after.state, after.footprint.user_name) == (State.REVOKING, lease.footprint.user_name)
+        for found in (await store.revoke(lease.id), await store.get(lease.id, salvage=True)):
+            assert found is not None
+            assert (found.state, found.footprint.user_name) == (State.REVOKING, lease.footprint.user_name)
 
 
 async def test_an_unreadable_row_is_retried_when_its_claim_ends(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest_asyncio
 from cryptography.x509 import UniformResourceIdentifier
 from google.protobuf.duration_pb2 import Duration
 
-from lessor.v1 import lease_pb2, role_pb2
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from lessor.v1.creds_pb2 import GenerateCredentialsRequest, GenerateCredentialsResponse
 from tests.support.access_server import (
     KEY,
@@ -30,7 +30,7 @@ from tests.support.access_server import (
     write,
 )
 from tests.support.certificates import Authority
-from tests.support.clients import Lessor, Refusal, nothing_left, refused, struct
+from tests.support.clients import ROOT_SECRET, Lessor, Refusal, nothing_left, refused, struct
 from tests.support.json_web_tokens import IssuerServer
 from tests.support.server_process import TOKEN, ServerProcess
 from tests.support.standin_control import StandIn
@@ -57,7 +57,11 @@ OPERATOR = policy(
     "operator",
     rule("read,list,update", "sys/leases/*"),
     rule("update,sudo", "sys/leases/revoke-prefix/*"),
+    rule("update,sudo", "sys/backup"),
+    rule("read", "+/config/root"),
+    rule("read", "+/static-roles/*"),
     rule("deny", "+/creds/*"),
+    rule("deny", "+/static-creds/*"),
 )
 
 
@@ -337,6 +341,39 @@ async def test_the_operator_sees_and_ends_leases_of_all_but_gets_no_credentials(
     assert (await refused(anext(aiter(callers["ci"].leases.RevokePrefix(whole))))).code is DENIED
     assert [one async for one in operator.leases.RevokePrefix(whole)]
     await nothing_left(aws, mount)
+
+
+async def test_the_operator_gets_no_credentials_by_another_way_than_creds(
+    callers: dict[str, Lessor], place: Place, mount: str, aws: StandIn
+) -> None:
+    """By static credentials, a stream, a root, a lease or a backup."""
+    root, operator = callers["root"], callers["operator"]
+    await root.put_role(mount)
+    await aws.call("CreateUser", UserName="operated")
+    role = role_pb2.StaticRole(name="fixed", username="operated", rotation_period=Duration(seconds=86400))
+    await root.roles.PutStaticRole(role_pb2.PutStaticRoleRequest(mount=mount, static_role=role))
+    of_fixed = creds_pb2.GetStaticCredentialsRequest(mount=mount, role="fixed")
+    fixed = await root.creds.GetStaticCredentials(of_fixed)
+    stream = creds_pb2.WatchCredentialsRequest(mount=mount, role="app")
+    issued = await generated(callers["ci"], mount)
+    for taken in (
+        operator.creds.GetStaticCredentials(of_fixed),
+        anext(aiter(operator.creds.WatchCredentials(stream))),
+    ):
+        assert (await refused(taken)).reason == "PERMISSION_DENIED"
+    assert issued.secret_key
+    secrets = (issued.secret_key, fixed.secret_key, ROOT_SECRET)
+    shown = [
+        await operator.config.GetRoot(config_pb2.GetRootRequest(mount=mount)),
+        await operator.roles.GetStaticRole(role_pb2.GetStaticRoleRequest(mount=mount, name="fixed")),
+        await operator.lookup(issued.lease_id),
+        await operator.leases.ListLeases(lease_pb2.ListLeasesRequest(prefix=f"{mount}/")),
+    ]
+    assert [one for one in shown if any(secret in str(one) for secret in secrets)] == []
+    copy = await operator.system.Backup(system_pb2.BackupRequest(path=f"{mount}.db"))
+    content = (place.process.data_dir / copy.path).read_bytes()
+    assert [secret for secret in secrets if secret.encode() in content] == []
+    await root.revoke(issued.lease_id)
 
 
 async def test_a_refusal_says_what_is_missing_and_not_what_exists(

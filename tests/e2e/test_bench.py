@@ -6,29 +6,21 @@ from pathlib import Path
 
 import aioboto3
 import pytest
-from bench.children import lessor_server
+from bench.lessor import PLAIN, environment, lessor, prepare
 from bench.plain import turn
 from bench.server import NO_SDK, NO_STORE
 
-from lessor.v1 import config_pb2, role_pb2
-from tests.support.clients import connect
-from tests.support.server_process import bare_environment
 from tests.support.standin_control import StandIn
 
 TOKEN = "the-root-token-of-a-test"
 
 
 @pytest.mark.parametrize("variant", [NO_SDK, NO_STORE])
-async def test_a_server_with_replaced_parts_issues(variant: str, tmp_path: Path) -> None:
-    env = {**bare_environment(), "LESSOR_ROOT_TOKEN": TOKEN}
-    with lessor_server(variant, tmp_path, env) as (_, address):
-        async with connect(address, TOKEN) as lessor:
-            await lessor.config.EnableMount(config_pb2.EnableMountRequest())
-            root = config_pb2.RootConfig(access_key="AKIAIOSFODNN7EXAMPLE", secret_key="not-a-secret")
-            await lessor.config.SetRoot(config_pb2.SetRootRequest(config=root))
-            await lessor.put_role("", "reader", credential_type=role_pb2.Role.IAM_USER)
-            made = await lessor.generate("", "reader")
-            assert made.lease_id.startswith("aws/creds/reader/")
+def test_a_server_with_replaced_parts_issues(variant: str, tmp_path: Path) -> None:
+    env = environment(tmp_path / "data", "http://127.0.0.1:9")
+    with lessor(env, tmp_path / "log", variant) as server:
+        prepare(server, "http://127.0.0.1:9")
+        assert server.issue_one(PLAIN).startswith(f"aws/creds/{PLAIN}/")
 
 
 async def test_the_peer_creates_what_a_server_creates() -> None:

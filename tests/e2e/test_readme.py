@@ -35,10 +35,15 @@ TYPED = [
     for step in steps(text)
     if not step.typed.startswith(("make ", "lessor dev "))
 ]
-PROSE = {
-    page: re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for page in (*TEXTS, ACCESS)
-}
+
+
+def prose(page: Path) -> str:
+    """Return a page without its fenced blocks."""
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+PROSE = {page: prose(page) for page in (*TEXTS, ACCESS)}
 NAMED = sorted({line for text in PROSE.values() for line in re.findall(r"`lessor ([a-z][^`]*)`", text)})
 SERVICES = (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 
@@ -201,4 +206,4 @@ def test_each_link_has_a_target(page: Path) -> None:
         name, _, place = link.partition("#")
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
-        assert not place or place in places(PROSE[target]), link
+        assert not place or place in places(prose(target)), link

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2 as details
 
-from lessor.v1 import config_pb2, creds_pb2, role_pb2
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2
 from tests.support.clients import (
     MANAGED,
     NOBODY_THERE,
@@ -161,6 +161,19 @@ async def test_no_answer_ever_holds_the_root_s_secret(lessor: Lessor, mount: str
         assert config.HasField("max_retries")
         assert config.max_retries == 0
         assert config.etag
+    await lessor.put_role(mount)
+    answers: list[object] = [
+        await lessor.config.CheckRoot(config_pb2.CheckRootRequest(mount=mount)),
+        await lessor.config.ListMounts(config_pb2.ListMountsRequest()),
+        await lessor.config.TuneMount(config_pb2.TuneMountRequest(mount=mount)),
+        await lessor.generate(mount),
+        await lessor.info(),
+        await refused(set_root(lessor, mount, root_at(aws.url, region="not a region"))),
+        await refused(set_root(lessor, mount, root_at(aws.url, etag="wrong"))),
+        [one async for one in lessor.leases.Reconcile(lease_pb2.ReconcileRequest(mount=mount))],
+        await lessor.config.DisableMount(config_pb2.DisableMountRequest(mount=mount)),
+    ]
+    assert [one for one in answers if ROOT_SECRET in str(one)] == []
 
 
 async def test_a_mask_on_a_root_keeps_its_secret(lessor: Lessor, mount: str, aws: StandIn) -> None:

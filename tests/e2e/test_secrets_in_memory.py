@@ -15,6 +15,7 @@ import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
 from lessor.v1 import creds_pb2, role_pb2
+from tests.support.access_server import policy, program, rule, token_of, who, write
 from tests.support.clients import Lessor, connect, until
 from tests.support.inspected_server import masked
 from tests.support.server_process import TOKEN, bare_environment
@@ -29,6 +30,7 @@ class Inspected:
 
     process: Process
     lessor: Lessor
+    address: str
 
     async def holders(self, *texts: str) -> list[list[str]]:
         """Return for each text what holds it in the server."""
@@ -48,6 +50,7 @@ class Inspected:
 async def inspected(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> AsyncIterator[Inspected]:
     """Run such a server, with an engine and two roles."""
     folder = tmp_path_factory.mktemp("inspected")
+    write(folder / "access.toml", policy("nothing", rule("deny", "*")), program("program", "nothing"))
     environment = {
         **bare_environment(),
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -55,6 +58,7 @@ async def inspected(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> A
         "LESSOR_DATA_DIR": str(folder / "data"),
         "LESSOR_ROOT_TOKEN": TOKEN,
         "LESSOR_TOKEN": TOKEN,
+        "LESSOR_ACCESS_FILE": str(folder / "access.toml"),
         "LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url,
     }
     words = (sys.executable, "-m", "tests.support.inspected_server")
@@ -68,18 +72,20 @@ async def inspected(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> A
             await lessor.enable("aws", aws.url)
             await lessor.put_role("aws", "user")
             await lessor.put_role("aws", "session", credential_type=role_pb2.Role.FEDERATION_TOKEN)
-            yield Inspected(process, lessor)
+            yield Inspected(process, lessor, f"unix:{folder}/socket")
     finally:
         process.kill()
         await process.wait()
 
 
 async def test_no_token_stays(inspected: Inspected) -> None:
-    """A control value that does stay is found, so the search works."""
+    """Neither root's nor that of an identity; a control value that does stay is found."""
     await inspected.lessor.info()
-    token, service = await inspected.holders(TOKEN, "lessor.v1.CredsService")
-    assert token == []
+    async with connect(inspected.address, token_of("program")) as lessor:
+        assert (await who(lessor)).identity == "program"
+    (service,) = await inspected.holders("lessor.v1.CredsService")
     assert service
+    await inspected.until_free_of(TOKEN, token_of("program"))
 
 
 async def test_no_secret_stays_after_its_answer(inspected: Inspected) -> None:

@@ -60,9 +60,9 @@ class AuditTrail:
             self._process.require_alive()
         if fate in (Fate.LOST, Fate.UNDONE):
             self._world.unrecorded(Unrecorded(record.lease_id, self._world.now()))
-            raise AuditUnavailable("the sink does not answer", retry_in=1.0)
+            raise AuditUnavailable
 
-    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
+    def note(self, record: AuditRecord, *, has_effect: bool) -> None:
         """Write a record that nobody waits for."""
         if self._process.alive:
             self._world.records.append(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -33,6 +33,7 @@ class Exchange:
         self.credential = Credential(Peer("ipv4:10.0.0.1:5"), (f"Bearer {token}",))
         self.seconds: float | None = None
         self.written: list[Message] = []
+        self.before_write: Callable[[Message], None] = lambda _: None
         self.request_id = ""
         self._messages = [data]
 
@@ -45,6 +46,7 @@ class Exchange:
     async def begin(self) -> None: ...
 
     async def write(self, message: Message) -> None:
+        self.before_write(message)
         self.written.append(message)
 
 
@@ -113,6 +115,7 @@ class Bench:
     async def call(self, method: str, request: Message, token: str = "root") -> Outcome:
         """Serve a call; return what came of it."""
         exchange = Exchange(token, request.SerializeToString())
+        exchange.before_write = lambda _: self.audit.journal.append("sent")
         answer = await self.guard.serve(self.methods[method], exchange)
         return Outcome(answer, exchange)
 

@@ -33,11 +33,11 @@ class FakeAudit:
         self.before_write(record)
         await self.may_write.wait()
         if not self.works:
-            raise AuditUnavailable("no sink")
+            raise AuditUnavailable
         self.written.append(record)
         self.journal.append(record.kind.value)
 
-    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
+    def note(self, record: AuditRecord, *, has_effect: bool) -> None:
         """Keep a record that nobody waits for."""
         self.noted.append(record)
         self.noted_effects += [record] if has_effect else []

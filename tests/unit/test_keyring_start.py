@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sealing.local_key import LocalKey
-from lessor_server.adapters.sqlite.backups import CopyBeforeUpgradeFailed
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.adapters.sqlite.stored_keys import StoredKeys
+from lessor_server.adapters.sqlite.upgrade_copy import CopyBeforeUpgradeFailed
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
 from lessor_server.domain.events import DatabaseCopied, Event, SealingKeyAway
 from lessor_server.domain.root import root_context
@@ -146,9 +145,9 @@ KEY = "sealing-key"
 DAMAGES: dict[str, tuple[Damage, dict[str, str], type[Exception]]] = {
     "another key": (lambda data: (data / KEY).write_bytes(bytes(32)), {}, SealingKeyMismatch),
     "no key": (lambda data: (data / KEY).unlink(), {}, SealingKeyMismatch),
-    "a key that others can read": (lambda data: (data / KEY).chmod(0o644), {}, KeyFileBroken),
-    "a short key": (lambda data: (data / KEY).write_bytes(bytes(31)), {}, KeyFileBroken),
-    "an empty key": (lambda data: (data / KEY).write_bytes(b""), {}, KeyFileBroken),
+    "a key that others can read": (lambda data: (data / KEY).chmod(0o644), {}, SealingKeyUnusable),
+    "a short key": (lambda data: (data / KEY).write_bytes(bytes(31)), {}, SealingKeyUnusable),
+    "an empty key": (lambda data: (data / KEY).write_bytes(b""), {}, SealingKeyUnusable),
     "a variable with another key": (
         lambda data: (data / KEY).unlink(),
         {"LESSOR_SEALING_KEY": "env:THE_KEY", "THE_KEY": ANOTHER},

@@ -10,15 +10,16 @@ from packaging.utils import canonicalize_name
 from tests.support.lock_files import FOLDER, ROOT, locked, needed
 
 NAMES = ("build", "dev", "server", "test", "tools")
-INSTALLERS = ("Makefile", "Dockerfile")
+INSTALLERS = ("Makefile", "Dockerfile", "docs/hardening.md")
 
 
 def commands(path: str) -> list[str]:
-    """Return the commands of a Makefile or Dockerfile, each on one line, with variables of make filled in."""
+    """Return the commands of a file, each on one line, with variables of make filled in."""
     text = (ROOT / path).read_text(encoding="utf-8").replace("\\\n", " ")
     values = dict(re.findall(r"^(\w+) :?= (.*)$", text, re.MULTILINE))
     filled = re.sub(r"\$\((\w+)\)", lambda found: values.get(found.group(1), found.group()), text)
-    return [line for line in filled.splitlines() if re.match(r"\t|RUN ", line)]
+    begin = r"\t|RUN " if not path.endswith(".md") else r"\S+/pip "
+    return [line for line in filled.splitlines() if re.match(begin, line)]
 
 
 def test_every_lock_file_is_checked() -> None:

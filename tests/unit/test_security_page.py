@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lessor_server.settings.access_file import load_access_rules
 from lessor_server.settings.model import load
+from tests.support.audit_lines import PUBLIC, chain_of, last_of
 from tests.support.certificates import Authority
 from tests.support.readme import blocks
 
@@ -117,3 +120,50 @@ def test_the_settings_of_the_hardening_page_are_valid(tmp_path: Path) -> None:
 def test_the_access_file_of_the_hardening_page_is_valid() -> None:
     rules = load_access_rules(toml_files()["/etc/lessor/access.toml"], "access.toml")
     assert rules.identities
+
+
+def scripts() -> list[str]:
+    """Return what the hardening page tells to type or to save as a script."""
+    return [block.text for block in blocks(HARDENING.read_text(encoding="utf-8")) if block.kind == "sh"]
+
+
+def test_an_upgrade_keeps_nothing_of_the_version_before() -> None:
+    """Versions of two commits may be equal, so pip would call a wheel installed already."""
+    (install,) = [one for one in scripts() if "pip wheel" in one]
+    before, _, after = install.partition("python3 -m venv")
+    assert re.search(r"^rm -rf build dist .*\$new$", before, re.MULTILINE)
+    assert "python3 -m venv $new" in after
+    assert [line for line in after.splitlines() if ".whl" in line and "--force-reinstall" in line]
+
+
+def test_the_daily_script_of_the_hardening_page_verifies_each_day_from_the_note_of_the_day_before(
+    tmp_path: Path,
+) -> None:
+    """Only its paths are replaced."""
+    (script,) = [one for one in scripts() if one.startswith("#!")]
+    for path, mine in (
+        ("/root/lessor-audit", tmp_path),
+        ("/var/log/lessor", tmp_path),
+        ("/opt/lessor/bin", Path(sys.executable).parent),
+    ):
+        assert path in script
+        script = script.replace(path, str(mine))
+    (tmp_path / "audit-key.pub").write_text(f"{PUBLIC}\n")
+    lines, log, old = chain_of(12), tmp_path / "audit.log", tmp_path / "audit.log.1"
+
+    def run() -> tuple[int, str]:
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    log.write_bytes(b"".join(lines[:4]))
+    assert run() == (0, "")
+    log.rename(old)
+    log.write_bytes(b"".join(lines[4:]))
+    assert run() == (0, "")
+    log.write_bytes(b"".join(lines[4:-1]))
+    code, printed = run()
+    assert (code, "cut off: record 12" in printed) == (1, True)
+    log.write_bytes(b"".join(lines[4:]))
+    old.unlink()
+    (tmp_path / "first").write_text(f"{last_of(lines[:4])}\n")
+    assert run() == (0, "")

@@ -68,6 +68,7 @@ def test_a_socket_needs_an_absolute_path_that_a_socket_can_have(path: str) -> No
         "rows-sealed",
         "audit-key",
         "audit-state",
+        "Rows-Sealed",
     ],
 )
 def test_a_file_of_the_data_directory_is_no_audit_file(tmp_path: Path, name: str) -> None:

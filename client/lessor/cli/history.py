@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -55,8 +56,12 @@ def _records(lease_id: str, files: Iterable[Path]) -> Iterator[dict[str, Any]]:
                 for line in file:
                     if needle in line and (record := _parse(line)).get("lease_id") == lease_id:
                         yield record
-        except (OSError, EOFError) as error:
-            raise click.ClickException(f"{path} can't be read: {error}") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            fix = "bring another copy, or name a file with what `gzip -dc` still reads of it"
+            raise click.ClickException(f"{path} is not an intact file of gzip: {error}; {fix}") from None
+        except OSError as error:
+            fix = "name an audit file that you may read"
+            raise click.ClickException(f"{path} can't be read: {error.strerror}; {fix}") from None
 
 
 def _open(path: Path) -> BinaryIO:

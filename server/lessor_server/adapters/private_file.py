@@ -16,6 +16,12 @@ _FIX: Final = "restore the previous file, or set another data directory with LES
 class NotPrivate(Exception):
     """The file is not private: another user may have read or written its content."""
 
+    def __init__(self, problem: str, fix: str) -> None:
+        """Keep both, for the error of the caller."""
+        super().__init__(f"{problem}; {fix}")
+        self.problem = problem
+        self.fix = fix
+
 
 def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
     """Return the content of ``path``; if it does not exist, create it durably with ``draw``'s bytes.
@@ -38,17 +44,17 @@ def read_private(path: Path) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise NotPrivate(f"{path} is not a regular file; {_FIX}")
+            raise NotPrivate(f"{path} is not a regular file", _FIX)
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
-            raise NotPrivate(f"{path} is open to others (mode {mode:04o}); run chmod 600 on it")
+            raise NotPrivate(f"{path} is open to others (mode {mode:04o})", "run chmod 600 on it")
         if status.st_uid not in {os.geteuid(), 0}:
-            raise NotPrivate(f"{path} belongs to another user; run chown {os.geteuid()} on it")
+            raise NotPrivate(f"{path} belongs to another user", f"run chown {os.geteuid()} on it")
         content = os.read(descriptor, MAX_BYTES + 1)
     finally:
         os.close(descriptor)
     if len(content) > MAX_BYTES:
-        raise NotPrivate(f"{path} has more than {MAX_BYTES} bytes; {_FIX}")
+        raise NotPrivate(f"{path} has more than {MAX_BYTES} bytes", _FIX)
     return content
 
 
@@ -58,7 +64,10 @@ def _make(path: Path, content: bytes) -> None:
     A link is atomic and fails if there is a file, which a rename would replace.
     """
     half = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:  # an error names the file that somebody asked for
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -6,6 +6,7 @@ import gzip
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,29 @@ from typing import BinaryIO, Final, cast
 
 import click
 
-from lessor_server.adapters.audit.key import AuditKey, AuditKeyBroken, NotAPublicKey, PublicKey
+from lessor_server.adapters.audit.key import AuditKey, NotAPublicKey, PublicKey
+from lessor_server.adapters.observing.printable import escape
 from lessor_server.commands.cli_errors import FAILED, report_errors
 from lessor_server.domain.audit.chain import ChainEnd
 from lessor_server.domain.audit.verifier import ChainFinding, Verifier
+from lessor_server.domain.errors.base import LessorError
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_SHOWN: Final = 100
 """How many findings are printed one by one."""
 POLL_SECONDS: Final = 0.5
-TAIL_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 16
+"""The end of a file is read in blocks of this size, the last one first."""
+COMPRESSED: Final = {
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x8b": "gzip",
+}
+"""What a compressed file begins with. Source: file(1), magic/Magdir/compress."""
+_FILE_FIX: Final = "name an audit file that you may read"
+_DATA_DIR_FIX: Final = "give the server's data directory with --data-dir, and run it as the server's user"
 
 data_dir_option = click.option(
     "--data-dir",
@@ -34,6 +48,10 @@ data_dir_option = click.option(
 )
 
 
+class FileUnreadable(Exception):
+    """The content of a file can't be read; the text has its name and the fix."""
+
+
 class _KeyType(click.ParamType[PublicKey]):
     """A public key in base64, or ``@FILE`` with one."""
 
@@ -41,13 +59,17 @@ class _KeyType(click.ParamType[PublicKey]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> PublicKey:
         """Return the key."""
-        text = str(value)
+        text, fix = str(value), "give what `lessor audit key` prints, or @FILE with it"
         try:
             if text.startswith("@"):
                 text = Path(text[1:]).read_text(encoding="ascii")
             return PublicKey(text)
-        except (OSError, UnicodeDecodeError, NotAPublicKey) as error:
-            self.fail(str(error), param, ctx)
+        except UnicodeDecodeError:
+            self.fail(f"{value} holds more than ASCII text; {fix}", param, ctx)
+        except OSError as error:
+            self.fail(f"{value} cannot be read: {error.strerror}; {fix}", param, ctx)
+        except NotAPublicKey as error:
+            self.fail(f"{error}; {fix}", param, ctx)
 
 
 class _EndType(click.ParamType[ChainEnd]):
@@ -60,7 +82,7 @@ class _EndType(click.ParamType[ChainEnd]):
         try:
             return ChainEnd.parse(str(value))
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}, as `lessor audit verify` and `lessor info` show them", param, ctx)
 
 
 @click.group("audit")
@@ -82,18 +104,18 @@ def command() -> None:
 def verify(key: PublicKey, last: ChainEnd | None, first: ChainEnd | None, files: tuple[Path, ...]) -> None:
     """Verify FILES, the oldest first: exit with 1 if a record was changed, removed, added, moved or cut off.
 
-    Records before the first one in FILES count as removed, unless --first names the last of them. A file may
-    be compressed by gzip; - is standard input. Gaps and torn lines that the server has explained are listed,
-    and don't change the exit code.
+    Records before the first one in FILES count as removed, unless --first names the last of them. A file that
+    is named *.gz is decompressed by gzip; - is standard input, not compressed. Gaps and torn lines that the
+    server has explained are listed, and don't change the exit code.
     """
     verifier = Verifier(key.check, last, first)
     shown = serious = 0
-    with report_errors("audit verify", (OSError, EOFError)):
+    with report_errors("audit verify", (OSError, FileUnreadable), _FILE_FIX):
         for finding in _find(verifier, files):
             serious += not finding.is_explained
             shown += 1
             if shown <= MAX_SHOWN:
-                click.echo(str(finding))
+                click.echo(escape(str(finding)))
     if shown > MAX_SHOWN:
         click.echo(f"and {shown - MAX_SHOWN} more findings")
     for line in _summary(verifier):
@@ -121,20 +143,24 @@ def hash_value(data_dir: Path, value: str) -> None:
 @command.command("tail")
 @click.option("-n", "count", type=click.IntRange(0), default=10, show_default=True, help="How many records.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with new records, also after a rotation.")
-@click.argument("file", envvar="LESSOR_AUDIT_FILE", type=click.Path(path_type=Path))
-def tail(file: Path, count: int, *, follow: bool) -> None:
-    """Print the last records of FILE, by default the file of LESSOR_AUDIT_FILE."""
-    with report_errors("audit tail", (OSError,)):
+@click.argument("file", envvar="LESSOR_AUDIT_FILE", required=False, type=click.Path(path_type=Path))
+def tail(file: Path | None, count: int, *, follow: bool) -> None:
+    """Print the last records of FILE, by default the file of LESSOR_AUDIT_FILE.
+
+    What is not printable, and so not of the server, is escaped.
+    """
+    if file is None:
+        raise click.UsageError("Name the audit file, or set LESSOR_AUDIT_FILE.")
+    with report_errors("audit tail", (OSError,), _FILE_FIX):
         for line in _read_end(file, count, follow=follow):
-            click.echo(line.decode("utf-8", "backslashreplace"))
+            click.echo(escape(line.decode("utf-8", "backslashreplace")))
 
 
 def _find(verifier: Verifier, files: tuple[Path, ...]) -> Iterator[ChainFinding]:
     for path in files:
         verifier.begin_file(str(path))
-        with _open(path) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield from verifier.feed(chunk)
+        for chunk in _read(path):
+            yield from verifier.feed(chunk)
         yield from verifier.end_file()
     yield from verifier.finish()
 
@@ -158,8 +184,35 @@ def _summary(verifier: Verifier) -> Iterator[str]:
 
 
 def _load_key(name: str, data_dir: Path) -> AuditKey:
-    with report_errors(name, (OSError, AuditKeyBroken)):
+    with report_errors(name, (OSError, LessorError), _DATA_DIR_FIX):
         return AuditKey.load(data_dir)
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file in chunks.
+
+    Raises:
+        FileUnreadable: It is not an intact file of gzip, or is compressed in another way. OSError: As ever.
+    """
+    is_first = True
+    try:
+        with _open(path) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                if is_first:
+                    _require_plain(path, chunk)
+                is_first = False
+                yield chunk
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        fix = "bring another copy, or verify what `gzip -dc` still reads of it"
+        raise FileUnreadable(f"{path} is not an intact file of gzip: {error}; {fix}") from None
+
+
+def _require_plain(path: Path, content: bytes) -> None:
+    """Raise ``FileUnreadable`` if a file begins as a compressed one does."""
+    for magic, kind in COMPRESSED.items():
+        if content.startswith(magic):
+            fix = "decompress it first: only gzip in a file named *.gz is read"
+            raise FileUnreadable(f"{path} is compressed by {kind}; {fix}")
 
 
 @contextmanager
@@ -179,9 +232,9 @@ def _read_end(path: Path, count: int, *, follow: bool) -> Iterator[bytes]:
     pause = threading.Event()
     file = path.open("rb")
     try:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - TAIL_BYTES))
-        *lines, rest = file.read().split(b"\n")
+        *lines, rest = _read_last(file, count)
+        if rest and not follow:  # a torn line, or one that is being written
+            lines.append(rest)
         yield from lines[-count:] if count else ()
         while follow:
             moved = _is_another(path, file)
@@ -194,6 +247,20 @@ def _read_end(path: Path, count: int, *, follow: bool) -> Iterator[bytes]:
                 pause.wait(POLL_SECONDS)
     finally:
         file.close()
+
+
+def _read_last(file: BinaryIO, count: int) -> list[bytes]:
+    """Return at most the last ``count`` lines of a file, and then what follows its last newline."""
+    end = at = file.seek(0, os.SEEK_END)
+    blocks: list[bytes] = []
+    newlines = 0
+    while at and newlines <= count:
+        size = min(BLOCK_BYTES, at)
+        at = file.seek(at - size)
+        blocks.append(file.read(size))
+        newlines += blocks[-1].count(b"\n")
+    file.seek(end)
+    return b"".join(reversed(blocks)).split(b"\n")[-count - 1 :]
 
 
 def _is_another(path: Path, file: BinaryIO) -> bool:

@@ -12,24 +12,17 @@ import uvloop
 
 from lessor_server import app
 from lessor_server.access_reload import load_rules
-from lessor_server.adapters.audit.key import AuditKeyBroken
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
-from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
-from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.reload import need_restart
 from lessor_server.settings.model import Settings, forget_tokens, load
-from lessor_server.settings.sources import SettingsError
 
 _START_ERRORS: Final = (
     LessorError,
-    AuditKeyBroken,
     CertificateUnusable,
-    KeyFileBroken,
-    RootTokenBroken,
     OSError,
 )
 
@@ -41,7 +34,7 @@ _START_ERRORS: Final = (
 @click.option("--check", is_flag=True, help="Check the settings, print their problems, and exit.")
 def command(file: Path | None, *, check: bool) -> None:
     """Run the service. Settings come from a TOML file and LESSOR_* variables; variables override the file."""
-    settings = settings_or_exit(file, with_access_file=check)
+    settings = load_server_settings(file, with_access_file=check)
     ca_bundle_or_exit()
     if check:
         click.echo("the settings are valid")
@@ -49,20 +42,16 @@ def command(file: Path | None, *, check: bool) -> None:
     run_server(settings, file)
 
 
-def settings_or_exit(file: Path | None, *, with_access_file: bool = False) -> Settings:
+def load_server_settings(file: Path | None, *, with_access_file: bool) -> Settings:
     """Return the settings, or print every problem and exit with 2.
 
     ``with_access_file`` includes the problems of the access file, which a start reads later.
     """
-    try:
+    with report_errors("server", ()):
         settings = load(file, os.environ)
         if with_access_file:
             load_rules(settings.access.file)
-        return settings
-    except SettingsError as error:
-        for problem in error.problems:
-            click.echo(f"lessor server: {problem}", err=True)
-        sys.exit(WRONG_SETTINGS)
+    return settings
 
 
 def ca_bundle_or_exit() -> None:

@@ -14,6 +14,7 @@ from typing import Final
 from lessor_server.domain.errors.base import Invalid, Violation, shown
 
 BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIRS: Final = tuple(high + low for high in BASE62 for low in BASE62)
 TIME_DIGITS: Final = 7
 RANDOM_DIGITS: Final = 17
 SUFFIX_DIGITS: Final = TIME_DIGITS + RANDOM_DIGITS
@@ -155,8 +156,8 @@ def _base62(number: int, digits: int) -> str:
     if not 0 <= number < 62**digits:
         message = f"{number} does not fit {digits} base62 digits"
         raise ValueError(message)
-    letters = []
-    for _ in range(digits):
-        number, digit = divmod(number, 62)
-        letters.append(BASE62[digit])
-    return "".join(reversed(letters))
+    pairs = []
+    for _ in range((digits + 1) // 2):
+        number, pair = divmod(number, 62 * 62)
+        pairs.append(_PAIRS[pair])
+    return "".join(reversed(pairs))[-digits:]

@@ -12,7 +12,8 @@ from lessor_server.domain.aws import partition
 from lessor_server.domain.aws.arn import parse_arn
 from lessor_server.domain.errors.base import shown
 
-FORMS: Final = "write file:PATH, env:NAME or awskms:KEY_ARN"
+FORMS: Final = "file:PATH, env:NAME or awskms:KEY_ARN"
+SEALING_KEY_FIX: Final = f"write {FORMS}"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KMS_RESOURCE: Final = re.compile(r"(?:key|alias)/[A-Za-z0-9/_-]{1,256}")
 _REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}")
@@ -44,17 +45,20 @@ class SealingKeyPlace:
 
 
 def parse_sealing_key(written: str) -> SealingKeyPlace:
-    """Return the place that a text names, or raise ``ValueError`` with what is wrong."""
-    scheme, colon, rest = written.partition(":")
+    """Return the place that a text names, or raise ``ValueError`` with what is wrong.
+
+    A text that does not begin as a place does is not shown: it may be the key itself.
+    """
+    scheme, colon, rest = written.strip().partition(":")
     if not colon or not rest or scheme not in {kind.value for kind in SealingKeyKind}:
-        raise ValueError(f"{shown(written)} does not say where the sealing key is")
+        raise ValueError("the text does not say where the sealing key is")
     kind = SealingKeyKind(scheme)
     if kind is SealingKeyKind.KMS:
         return _kms_place(rest)
     if "\0" in rest:
         raise ValueError(f"{shown(rest)} is not a path")
     if kind is SealingKeyKind.ENVIRONMENT and not _VARIABLE.fullmatch(rest):
-        raise ValueError("what follows env: is not the name of a variable")  # it may be the key itself
+        raise ValueError("what follows env: is not the name of a variable")
     return SealingKeyPlace(kind, rest)
 
 
@@ -63,7 +67,8 @@ def _kms_place(rest: str) -> SealingKeyPlace:
     parts = parse_arn(arn)
     known = parts is not None and parts.partition in partition.NAMES and parts.service == "kms"
     if parts is None or not known or not parts.account or not _KMS_RESOURCE.fullmatch(parts.resource):
-        raise ValueError(f"{shown(arn)} is not the ARN of a key of AWS KMS")
+        named = shown(arn) if arn.startswith("arn:") else "what follows awskms:"
+        raise ValueError(f"{named} is not the ARN of a key of AWS KMS")
     options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     given = dict(options)
     if len(given) != len(options) or not given.keys() <= {"endpoint", "region"}:

@@ -46,7 +46,7 @@ class Audit(Protocol):
         """
         ...
 
-    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
+    def note(self, record: AuditRecord, *, has_effect: bool) -> None:
         """Write a record soon; never wait and never raise.
 
         While no sink works, records without an effect, of reads and refusals, never displace the others.
@@ -93,7 +93,7 @@ class CallAudit:
     def require(self) -> None:
         """Raise ``AuditUnavailable`` if records have to be written, and no sink works."""
         if self._audit is not None and not self._audit.works:
-            raise AuditUnavailable("no audit sink can be written to", retry_in=1.0)
+            raise AuditUnavailable
 
     @property
     def is_on(self) -> bool:
@@ -118,10 +118,10 @@ class CallAudit:
                 async with asyncio.timeout(KEEP_SECONDS):
                     await self._audit.write(record)
         else:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=True)
 
-    def note(self, record: AuditRecord, *, has_effect: bool = False) -> None:
-        """Write a record soon, by default of a read or a refusal."""
+    def note(self, record: AuditRecord, *, has_effect: bool) -> None:
+        """Write a record soon."""
         if self._audit is not None:
             self._audit.note(record, has_effect=has_effect)
 
@@ -146,7 +146,8 @@ class CallAudit:
                     decision="unauthenticated",
                     status=code_of(ErrorKind.UNAUTHENTICATED).name,
                     count=count,
-                )
+                ),
+                has_effect=False,
             )
 
 
@@ -198,7 +199,7 @@ class CallRecords:
         elif self._effect is Effect.REVOKE:
             await self._audit.write_or_keep(self._record(RecordKind.REQUEST))
         elif self._method.lasting:
-            self._audit.note(self._record(RecordKind.REQUEST))
+            self._audit.note(self._record(RecordKind.REQUEST), has_effect=False)
 
     async def answer(self, message: Message) -> None:
         """Write the record of an answer before it leaves; if that fails, revoke the lease of its credential.
@@ -255,7 +256,7 @@ class CallRecords:
     async def _write_answer(self, message: Message) -> None:
         record = self._record(RecordKind.RESPONSE, OK, answer=message)
         if self._effect is Effect.READ:
-            self._audit.note(record)
+            self._audit.note(record, has_effect=False)
             return
         if self._effect is Effect.REVOKE:
             await self._audit.write_or_keep(record)

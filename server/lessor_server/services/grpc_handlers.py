@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn, cast
 from urllib.parse import unquote
 
@@ -137,6 +137,7 @@ class GrpcExchange:
         raise AssertionError("abort raises")
 
 
+@lru_cache(maxsize=1024)
 def peer_of(text: str) -> Peer:
     """Return the peer that gRPC names ``ipv4:ADDRESS:PORT``, ``ipv6:[ADDRESS]:PORT`` or ``unix:…``.
 

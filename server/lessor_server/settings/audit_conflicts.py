@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
-OWN_FILES: Final = ("lessor.", "root-token", "sealing-key", "rows-sealed", "audit-key", "audit-state")
-"""What the names of the server's own files in the data directory begin with."""
+from lessor_server.domain.own_files import is_own_file
 
 
 def find_collision(path: Path, named: Iterable[tuple[str, Path | None]], data_dir: Path) -> str:
@@ -19,10 +17,10 @@ def find_collision(path: Path, named: Iterable[tuple[str, Path | None]], data_di
         if other is not None and _are_same(path, other):
             return setting
     own = _resolved(path)
-    if own.parent == _resolved(data_dir) and own.name.startswith(OWN_FILES):
+    if own.parent == _resolved(data_dir) and is_own_file(own.name):
         return f"the server itself, in data_dir ({own.name})"
     try:
-        files = [one for one in data_dir.iterdir() if one.name.startswith(OWN_FILES)]
+        files = [one for one in data_dir.iterdir() if is_own_file(one.name)]
     except OSError:
         return ""
     return next((f"the server itself, in data_dir ({one.name})" for one in files if _are_same(path, one)), "")

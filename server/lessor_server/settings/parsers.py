@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease_id import is_name
-from lessor_server.domain.sealing_key import FORMS, SealingKeyPlace, parse_sealing_key
+from lessor_server.domain.sealing_key import SEALING_KEY_FIX, SealingKeyPlace, parse_sealing_key
 from lessor_server.domain.secret import TokenHash
 from lessor_server.settings import file_checks
 
@@ -355,7 +355,7 @@ def sealing_key(value: object) -> SealingKeyPlace | None:
     try:
         return parse_sealing_key(text(value))
     except ValueError as error:
-        raise InvalidValue(str(error), FORMS) from None
+        raise InvalidValue(str(error), SEALING_KEY_FIX) from None
 
 
 # --- shared ---------------------------------------------------------------------------------------

@@ -58,8 +58,9 @@ def test_two_servers_create_different_tokens(tmp_path: Path) -> None:
 def test_a_created_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     load_root_token(tmp_path, None, None)
     (tmp_path / "root-token").chmod(0o644)
-    with pytest.raises(RootTokenBroken, match="chmod 600"):
+    with pytest.raises(RootTokenBroken, match="open to others") as raised:
         load_root_token(tmp_path, None, None)
+    assert "chmod 600" in raised.value.fix
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"fifteen-letters\n", b"\xff" * 20])

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessor_server.adapters.sealing.aesgcm import BEFORE_DATA_KEYS, AesGcm, SealBroken
-from lessor_server.adapters.sealing.key_file import KeyFile, KeyFileBroken
+from lessor_server.adapters.sealing.aesgcm import BEFORE_DATA_KEYS, AesGcm
+from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import DataKey, Keyring
 from lessor_server.adapters.sealing.local_key import LocalKey, read_variable
+from lessor_server.domain.errors.preconditions import SealBroken
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -234,8 +235,9 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> Non
     path = tmp_path / "key"
     KeyFile.load_or_make(path)
     path.chmod(mode)
-    with pytest.raises(KeyFileBroken, match="chmod 600"):
+    with pytest.raises(SealingKeyUnusable, match="open to others") as raised:
         KeyFile.load_or_make(path)
+    assert "chmod 600" in raised.value.fix
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33, 5000])
@@ -243,7 +245,7 @@ def test_a_key_file_of_another_size_is_refused_and_kept(tmp_path: Path, size: in
     path = tmp_path / "key"
     path.write_bytes(bytes(size))
     path.chmod(0o600)
-    with pytest.raises(KeyFileBroken):
+    with pytest.raises(SealingKeyUnusable):
         KeyFile.load_or_make(path)
     assert path.stat().st_size == size
 
@@ -251,7 +253,7 @@ def test_a_key_file_of_another_size_is_refused_and_kept(tmp_path: Path, size: in
 def test_a_pipe_or_folder_is_refused_as_key_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # and a start does not wait for a writer
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(KeyFileBroken, match="regular file"):
+        with pytest.raises(SealingKeyUnusable, match="regular file"):
             KeyFile.load_or_make(path)
 
 

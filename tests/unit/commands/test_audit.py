@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import resource
 import subprocess
@@ -84,6 +86,56 @@ def test_rotated_compressed_and_piped_files_are_one_chain(tmp_path: Path) -> Non
     assert run(*words, stdin=b"".join(second[1:])).exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.xz", lzma.compress(b"".join(chain_of(3))), "compressed by xz"),
+        ("a.bz2", bz2.compress(b"".join(chain_of(3))), "compressed by bzip2"),
+        ("a.log", gzip.compress(b"".join(chain_of(3))), "compressed by gzip"),
+        ("a.gz", gzip.compress(b"".join(chain_of(3)))[:-20], "gzip -dc"),
+        ("b.gz", b"".join(chain_of(3)), "gzip -dc"),
+        ("c.gz", gzip.compress(b"")[:10] + b"\xff" * 20, "gzip -dc"),
+    ],
+)
+def test_a_file_that_gzip_does_not_read_is_one_line_with_its_name_and_a_fix(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    result = run("audit", "verify", "--key", PUBLIC, str(path))
+    assert (result.exit_code, len(result.output.splitlines())) == (1, 1)
+    assert str(path) in result.output
+    assert says in result.output
+    if path.suffix == ".gz":
+        history = run("lease", "history", LEASE, str(path))
+        assert history.exit_code == 1
+        assert str(path) in history.output
+        assert says in history.output
+
+
+@pytest.mark.parametrize("count", ["\x1b[2J\x1b[H\nintact\n", None, True, 0, -1, 1.5, [1]])
+def test_a_forged_gap_is_found_and_none_of_its_text_printed(file: Path, count: object) -> None:
+    """After the last checkpoint a forger can write what the chain allows."""
+    line, _ = link({"kind": "gap", "count": count}, last_of(chain_of(12)))
+    with file.open("ab") as forged:
+        forged.write(line)
+    result = run("audit", "verify", "--key", PUBLIC, str(file))
+    assert (result.exit_code, result.output.splitlines()[-1]) == (1, "not intact")
+    assert "intact" not in result.output.splitlines()
+    assert "record 13" in result.output
+    assert "\x1b" not in result.output
+
+
+def test_neither_verify_nor_tail_prints_control_characters(tmp_path: Path) -> None:
+    """Of the names of files, or of a file that was edited."""
+    path = tmp_path / "\x07\u202eintact"  # click leaves these alone
+    path.write_bytes(b"\x1b[2J\xff \xe2\x80\xae\n")
+    for words in (("verify", "--key", PUBLIC), ("tail",)):
+        output = run("audit", *words, str(path)).output
+        assert output
+        assert output.replace("\n", "").isprintable()
+
+
 def test_a_key_may_be_in_a_file(file: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{PUBLIC}\n")
     assert run("audit", "verify", "--key", f"@{tmp_path}/key", str(file)).exit_code == 0
@@ -100,10 +152,26 @@ def test_a_text_that_is_not_a_record_is_a_usage_error(file: Path, last: str) -> 
     assert run("audit", "verify", "--key", PUBLIC, "--last", last, str(file)).exit_code == 2
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    result = run("audit", "verify", "--key", PUBLIC, str(tmp_path / "none"))
-    assert result.exit_code == 1
-    assert "none" in result.output
+@pytest.mark.parametrize(
+    ("words", "says", "not_said"),
+    [
+        (("audit", "verify", "--key", PUBLIC, "none"), "none cannot be used", "DATA_DIR"),
+        (("audit", "tail", "none"), "none cannot be used", "DATA_DIR"),
+        (("audit", "verify", "--key", "@none", "x"), "lessor audit key", "Errno"),
+        (("audit", "tail"), "LESSOR_AUDIT_FILE", "Missing"),
+        (("audit", "key"), "--data-dir", "Errno"),
+        (("audit", "hash", "AKIA1"), "--data-dir", "Errno"),
+        (("lease", "history", LEASE, "none"), "name an audit file", "Errno"),
+    ],
+)
+def test_a_missing_file_is_one_line_with_the_fix_of_the_command(
+    words: tuple[str, ...], says: str, not_said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code in {1, 2}
+    assert says in result.output
+    assert not_said not in result.output
 
 
 def test_many_findings_are_counted(tmp_path: Path) -> None:
@@ -142,6 +210,37 @@ def test_tail_shows_the_last_records(file: Path) -> None:
     result = run("audit", "tail", "-n", "3", LESSOR_AUDIT_FILE=str(file))
     assert result.output.encode() == b"".join(chain_of(12)[-3:])
     assert run("audit", "tail", "-n", "0", str(file)).output == ""
+
+
+@pytest.mark.parametrize("count", [1, 299, 300, 301, 10_000])
+def test_tail_shows_as_many_records_as_are_wanted(
+    file: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is larger than a block."""
+    monkeypatch.setattr(audit, "BLOCK_BYTES", 1_000)
+    file.write_bytes(b"".join(chain_of(300)))
+    result = run("audit", "tail", "-n", str(count), str(file))
+    assert result.output.encode() == b"".join(chain_of(300)[-count:])
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (2, 2), (99, 13)])
+def test_tail_shows_a_last_line_without_a_newline(file: Path, count: int, shown: int) -> None:
+    with file.open("ab") as more:
+        more.write(b"torn")
+    lines = run("audit", "tail", "-n", str(count), str(file)).output.splitlines()
+    assert len(lines) == shown
+    assert lines[-1:] == (["torn"] if count else [])
+
+
+def test_a_reader_that_has_read_enough_is_no_error(file: Path) -> None:
+    file.write_bytes(b"".join(chain_of(600)))
+    words = (sys.executable, "-m", "lessor.cli.main", "audit", "tail", "-n", "600", str(file))
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == chain_of(600)[0]
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_tail_follows_the_file_over_a_rotation(file: Path) -> None:

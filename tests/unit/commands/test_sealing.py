@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,11 +12,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 
-from lessor_server.adapters.sealing.key_file import KeyFile, KeyFileBroken
+from lessor.cli.main import root as cli
+from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import Keyring
+from lessor_server.adapters.sealing.local_key import LocalKey
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
-from lessor_server.commands.sealing import rewrap_data_keys
+from lessor_server.commands.sealing import read_given_key, rewrap_data_keys
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
 from lessor_server.domain.root import root_context
@@ -111,7 +116,7 @@ async def test_after_the_commit_the_new_key_alone_opens_everything(folder: Path)
     [
         ("env:NO_SUCH_VARIABLE", SealingKeyUnusable),
         (f"awskms:{ARN}?endpoint=http://127.0.0.1:1", SealingKeyUnusable),
-        ("file:{folder}/short", KeyFileBroken),
+        ("file:{folder}/short", SealingKeyUnusable),
         ("file:{folder}/nowhere/key", OSError),
     ],
 )
@@ -133,7 +138,7 @@ async def test_a_kms_that_does_not_wrap_changes_no_byte(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     await aws.kms(fault="AccessDeniedException")
     before = content_of(folder)
-    with pytest.raises(SealingKeyUnavailable):
+    with pytest.raises(SealingKeyUnavailable, match="does not encrypt now"):
         await rewrap_data_keys(
             settings(folder, allowed=aws.url), parse_sealing_key(f"awskms:{ARN}?endpoint={aws.url}")
         )
@@ -143,7 +148,85 @@ async def test_a_kms_that_does_not_wrap_changes_no_byte(
 async def test_a_wrong_old_key_makes_no_new_one(folder: Path) -> None:
     (folder / "data" / "sealing-key").write_bytes(bytes(32))
     before = content_of(folder)
-    with pytest.raises(LessorError):
+    with pytest.raises(LessorError) as raised:
         await rewrap_data_keys(settings(folder), new_key(folder))
+    assert "--config" in raised.value.fix
+    assert content_of(folder) == before
+    assert not (folder / "new-key").exists()
+
+
+KEY = bytes(range(32))
+SECRETS = {
+    "hex": KEY.hex(),
+    "hex with colons": KEY.hex(":"),
+    "31 bytes": base64.b64encode(KEY[:31]).decode(),
+    "33 bytes": base64.b64encode(KEY + b"x").decode(),
+    "after env:": f"env:{base64.b64encode(KEY).decode()}",
+    "after awskms:": f"awskms:{base64.b64encode(KEY).decode()}",
+    "another scheme": f"base64:{base64.b64encode(KEY).decode()}",
+}
+
+
+@pytest.mark.parametrize("written", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("command", ["variable", "option", "file"])
+def test_a_text_that_may_be_a_key_is_never_shown(
+    command: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESSOR_DATA_DIR", str(tmp_path))
+    rewrap, words = ["sealing", "rewrap", "--to"], ["server", "--check", "--config", str(tmp_path / "toml")]
+    (tmp_path / "toml").write_text(f'[sealing]\nkey = "{written}"\n' if command == "file" else "")
+    if command == "variable":
+        monkeypatch.setenv("LESSOR_SEALING_KEY", written)
+    if command != "file":
+        words = [*rewrap, written if command == "option" else f"file:{tmp_path}/new"]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code in {1, 2}
+    assert "file:PATH" in result.output
+    secret = written.rpartition(":")[2] if ":" in written[:8] else written
+    assert not [at for at in range(len(secret) - 7) if secret[at : at + 8] in result.output]
+    assert command != "variable" or "lessor server:" not in result.output
+
+
+@pytest.mark.parametrize("wrap", [" {}{}", "{}{}\n", "{}\n{}\n"])
+def test_a_key_in_base64_is_read_with_blanks_and_line_ends(wrap: str) -> None:
+    """As ``base64`` without ``-w0`` writes it."""
+    key = base64.b64encode(KEY).decode()
+    given = read_given_key({"LESSOR_SEALING_KEY": wrap.format(key[:20], key[20:])})
+    assert given is not None
+    assert given.id == LocalKey(KEY, "").id
+
+
+@pytest.mark.parametrize(
+    ("to", "environment", "says"),
+    [
+        ("env:NO_SUCH", {}, "--to"),
+        ("file:{folder}/nowhere/key", {}, "{folder}/nowhere/key cannot be used"),
+        ("file:{folder}/nowhere/key", {}, "--to"),
+        ("file:{folder}/new", {"LESSOR_DATA_DIR": "{folder}/none"}, "LESSOR_DATA_DIR"),
+        ("file:{folder}/new", {"LESSOR_SEALING_KEY": "file:{folder}/none"}, "LESSOR_SEALING_KEY"),
+        ("file:{folder}/new", {"LESSOR_SEALING_KEY": base64.b64encode(KEY).decode()}, "LESSOR_SEALING_KEY"),
+    ],
+)
+def test_a_failed_rewrap_says_what_to_give_and_never_to_give_up_the_roots(
+    to: str, environment: dict[str, str], says: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESSOR_DATA_DIR", str(folder / "data"))
+    given = {name: value.format(folder=folder) for name, value in environment.items()}
+    result = CliRunner().invoke(cli, ["sealing", "rewrap", "--to", to.format(folder=folder)], env=given)
+    assert result.exit_code == 1
+    assert len(result.output.splitlines()) == 1
+    assert says.format(folder=folder) in result.output
+    assert "ACCEPT_MISMATCH" not in result.output
+
+
+async def test_another_user_than_the_servers_does_not_rewrap(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root does, whose key the server could not read."""
+    before, user = content_of(folder), os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    with pytest.raises(SealingKeyMismatch, match="another user") as raised:
+        await rewrap_data_keys(settings(folder), new_key(folder))
+    assert "runuser" in raised.value.fix
     assert content_of(folder) == before
     assert not (folder / "new-key").exists()

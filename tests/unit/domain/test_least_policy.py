@@ -6,9 +6,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from botocore import xform_name
-from botocore.loaders import Loader
-
 from lessor_server.adapters.aws.gateway import OPERATIONS
 from lessor_server.domain.aws import least_policy
 from lessor_server.domain.aws.iam_calls import Call
@@ -53,16 +50,10 @@ def needed(holder: Holder) -> dict[str, tuple[set[str], str | list[str]]]:
 
 def sent() -> set[str]:
     """Return the action of every call that the domain knows and the root signs."""
-    loader = Loader()
-    names = {
-        (service, xform_name(operation)): f"{service}:{operation}"
-        for service in ("iam", "sts")
-        for operation in loader.load_service_model(service, "service-2")["operations"]
-    }
     # A token or the key that is proven speaks for itself: the root doesn't sign these.
     by_name = {kind.__name__: request for kind, request in OPERATIONS.items()}
     calls = _calls(Call) - {"AssumeRoleWithWebIdentity", "VerifyKeyOnIam", "VerifyKey"}
-    return {names[by_name[call].service, by_name[call].method] for call in calls}
+    return {f"{by_name[call].service}:{by_name[call].action}" for call in calls}
 
 
 def _calls(kind: type[Call[Any]]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Checks to whom GetInfo shows the audit sinks."""
+"""Checks to whom GetInfo shows the audit sinks, and the warnings that name something."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def no_mounts() -> tuple[str, ...]:
     return ()
 
 
-@pytest.mark.parametrize(
+CALLERS = pytest.mark.parametrize(
     ("caller", "shown"),
     [
         (ROOT, True),
@@ -34,6 +34,32 @@ async def no_mounts() -> tuple[str, ...]:
         (principal("ci", "read aws/creds/app"), False),
     ],
 )
+
+
+@CALLERS
+@virtual
+async def test_what_names_files_issuers_mounts_or_rows_is_shown_to_the_same(
+    caller: Principal, shown: bool
+) -> None:
+    """What names nothing is shown to all."""
+    names = ("file-1", "issuer-1", "reason-1", "mount-1", "row-1", "row-2")
+
+    async def named() -> StoreStatus:
+        return StoreStatus("i", 1, first_start=False, unreadable_rows=(names[4],), tampered_rows=(names[5],))
+
+    async def mounts() -> tuple[str, ...]:
+        return (names[3],)
+
+    about = About("1", "memory", dev_mode=False, linter="", warnings=("no audit",))
+    expiry: Any = SimpleNamespace(held=True, why=names[2])
+    nothing: Any = None
+    service = SystemService(about, expiry, nothing, mounts, named, lambda: names[:2])
+    answer = await service.GetInfo(system_pb2.GetInfoRequest(), Caller(caller))
+    assert answer.warnings[0] == "no audit"
+    assert [name for name in names if name in str(answer)] == (list(names) if shown else [])
+
+
+@CALLERS
 @virtual
 async def test_the_audit_sinks_are_shown_to_those_who_may_reload_the_access_file(
     caller: Principal, shown: bool

@@ -218,6 +218,7 @@ async def test_a_stream_records_each_credential_before_it_leaves() -> None:
     ]
     outcome = await bench.call("CredsService.WatchCredentials", creds_pb2.WatchCredentialsRequest(role="app"))
     assert len(outcome.exchange.written) == 3
+    assert bench.audit.journal == ["request", "effect", *("response", "sent") * 3, "response"]
     responses = [one for one in bench.audit.written if one.kind is RecordKind.RESPONSE]
     assert [one.lease_id for one in responses] == [LEASE[:-1] + str(n) for n in range(3)] + [""]
     assert len({one.request for one in bench.audit.written}) == 1

@@ -31,7 +31,7 @@ class Entry:
     """
 
     record: AuditRecord
-    has_effect: bool = True
+    has_effect: bool
     future: asyncio.Future[None] | None = None
     waiting: set[str] = field(default_factory=set)
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from lessor_server.adapters import private_file
 from lessor_server.adapters.audit.state import STATE_FILE
 from lessor_server.domain.audit.chain import checkpoint_text
+from lessor_server.domain.errors.base import LessorError
 
 KEY_FILE: Final = "audit-key"
 KEY_SIZE: Final = 32
@@ -22,8 +23,11 @@ _HASH_KEY_OF: Final = b"lessor audit hash"
 """From this and the private key the key of the hashes is derived."""
 
 
-class AuditKeyBroken(Exception):
+class AuditKeyBroken(LessorError):
     """The file of the audit key exists but can't be used."""
+
+    reason = "AUDIT_KEY_UNUSABLE"
+    fix = "restore the previous file; checkpoints of another key don't verify with the old public one"
 
 
 class NotAPublicKey(ValueError):
@@ -48,8 +52,8 @@ class AuditKey:
         """
         if (data_dir / STATE_FILE).exists() and not (data_dir / KEY_FILE).exists():
             raise AuditKeyBroken(
-                f"{data_dir / KEY_FILE} is missing, but {STATE_FILE} is there; restore it from a backup, or"
-                f" to begin anew with another key move {STATE_FILE} and the audit files away"
+                f"{data_dir / KEY_FILE} is missing, but {STATE_FILE} is there",
+                fix=f"restore it from a backup; or move {STATE_FILE} and the audit files away to begin new ones",
             )
         return cls._of(data_dir / KEY_FILE, make=True)
 
@@ -68,10 +72,9 @@ class AuditKey:
             else:
                 seed = private_file.read_private(path)
         except private_file.NotPrivate as error:
-            raise AuditKeyBroken(str(error)) from error
+            raise AuditKeyBroken(error.problem, fix=error.fix) from error
         if len(seed) != KEY_SIZE:
-            fix = "restore the previous file; checkpoints of another key don't verify with the old public one"
-            raise AuditKeyBroken(f"{path} has {len(seed)} bytes, not {KEY_SIZE}; {fix}")
+            raise AuditKeyBroken(f"{path} has {len(seed)} bytes, not {KEY_SIZE}")
         hash_key = hmac.digest(seed, _HASH_KEY_OF, hashlib.sha256)
         return cls(Ed25519PrivateKey.from_private_bytes(seed), hmac.new(hash_key, digestmod=hashlib.sha256))
 

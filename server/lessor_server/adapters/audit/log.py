@@ -162,12 +162,12 @@ class AuditLog:
     async def write(self, record: AuditRecord) -> None:
         """Write a record, and wait until one sink has it; raise ``AuditUnavailable`` if none works."""
         future: asyncio.Future[None] = self._loop.create_future()
-        entry, now = Entry(record), self._loop.time()
+        entry, now = Entry(record, has_effect=True), self._loop.time()
         for sink in self._sinks.values():
             if sink.put(entry, now) and not sink.error:
                 entry.waiting.add(sink.name)
         if not entry.waiting:
-            raise _unavailable()
+            raise AuditUnavailable
         entry.future = future
         self._awaited.add(entry)
         try:
@@ -175,12 +175,12 @@ class AuditLog:
         finally:
             self._awaited.discard(entry)
 
-    def note(self, record: AuditRecord, *, has_effect: bool = True) -> None:
+    def note(self, record: AuditRecord, *, has_effect: bool) -> None:
         """Write a record soon; it waits in memory while a sink does not work.
 
         Without an effect, as of a read or a refusal, it never takes the place of one with an effect.
         """
-        entry, now = Entry(record, has_effect), self._loop.time()
+        entry, now = Entry(record, has_effect=has_effect), self._loop.time()
         for sink in self._sinks.values():
             sink.put(entry, now)
 
@@ -240,14 +240,14 @@ class AuditLog:
         self._notify(event)
         record = event_record(event, self._clock.wall_us(), self.hash_value)
         assert record is not None
-        self.note(record)
+        self.note(record, has_effect=True)
 
     def _fail(self, sink: _Sink, entries: Sequence[Entry]) -> None:
         """Raise ``AuditUnavailable`` where no other sink may still write a record."""
         for entry in entries:
             entry.waiting.discard(sink.name)
             if entry.future is not None and not entry.waiting and not entry.future.done():
-                entry.future.set_exception(_unavailable())
+                entry.future.set_exception(AuditUnavailable())
 
     def _set_error(self, sink: _Sink, error: str) -> None:
         """Remember why a sink does not work, and report a change."""
@@ -256,7 +256,3 @@ class AuditLog:
             self._notify(AuditSinkFailed(sink.name, error, is_last=not self.works))
         elif before and not error:
             self._notify(AuditSinkBack(sink.name))
-
-
-def _unavailable() -> AuditUnavailable:
-    return AuditUnavailable("no audit sink can be written to", retry_in=1.0)

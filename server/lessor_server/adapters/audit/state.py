@@ -8,10 +8,11 @@ position that was made durable is certain. A machine's start is known by its boo
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -73,8 +74,7 @@ class AuditState:
         self._lock = threading.Lock()
         self._descriptor = -1
         self._positions: dict[str, Position] = {}
-        self.problem = ""
-        """Why the file could not be used at the start; empty if it could, or if there was none."""
+        self._start_problem = self._write_problem = ""
         if self._path.exists():
             self._parse(private_file.read_private(self._path))
 
@@ -82,16 +82,29 @@ class AuditState:
         """Return the position of a sink."""
         return self._positions.get(sink)
 
+    @property
+    def problem(self) -> str:
+        """Return why the file could not be read at the start, or can't be written now; empty if it can."""
+        return self._write_problem or self._start_problem
+
     def put(self, sink: str, position: Position) -> None:
-        """Write the position of a sink; a failure is ignored, as the sink itself works."""
+        """Write the position of a sink; if that fails, ``problem`` says so, and the next call tries again.
+
+        The sink itself works: its records are written.
+        """
         with self._lock:
             if self._positions.get(sink) == position:
                 return
-            self._positions[sink] = position
+            positions = {**self._positions, sink: position}
             try:
-                self._write()
-            except OSError:
+                self._write(positions)
+            except OSError as error:
+                self._write_problem = (
+                    f"{self._path} can't be written: {error.strerror}; after a kill, the last records of"
+                    " an audit file may count as added by someone else"
+                )
                 return
+            self._positions, self._write_problem = positions, ""
 
     def sync(self) -> None:
         """Make the positions durable; a failure is ignored as in ``put``."""
@@ -106,14 +119,16 @@ class AuditState:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
-    def _write(self) -> None:
+    def _write(self, positions: Mapping[str, Position]) -> None:
         if self._descriptor < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._path, flags, 0o600)
-        sinks = {name: _stored(one) for name, one in self._positions.items()}
+        sinks = {name: _stored(one) for name, one in positions.items()}
         text = json.dumps({"boot": self._boot, "sinks": sinks}, separators=(",", ":"))
         # One write of a constant size: a kill leaves the old content or the new one.
-        os.pwrite(self._descriptor, f"{text:<{_SIZE - 1}}\n".encode(), 0)
+        content = f"{text:<{_SIZE - 1}}\n".encode()
+        if os.pwrite(self._descriptor, content, 0) != len(content):
+            raise OSError(errno.EIO, "it was written only in part")
 
     def _parse(self, content: bytes) -> None:
         try:
@@ -125,7 +140,9 @@ class AuditState:
                 self._positions[name] = position._replace(is_crashed=is_crashed)
         except (ValueError, KeyError, TypeError, AttributeError):
             self._positions = {}
-            self.problem = f"{self._path} can't be read: a tail that is cut off an audit file is not noticed"
+            self._start_problem = (
+                f"{self._path} can't be read: a tail that is cut off an audit file is not noticed"
+            )
 
 
 def _stored(position: Position) -> dict[str, object]:

@@ -86,21 +86,10 @@ class SinkWriter:
         """Whether there is something to report."""
         self._reported = 0
         """How many entries at the head of the backlog are reported as failed."""
-        stored = state.get(self.name)
-        self._known = stored.known if stored else None
-        """What is known of the file's end; None before the first open if ``audit-state`` does not say."""
-        known = self._known or Known(ChainEnd(), ChainEnd())
-        # What a stream has got can't be read again; the last write that has begun has most likely reached it.
-        self._end = known.reach if target.is_stream else known.end
-        stored = stored or Position()
-        self._durable = stored.durable
-        self._start, self._earlier = stored.start, list(stored.torn)
-        """The last record before this file, and what has to be explained of files before it."""
-        self._mark = stored.mark
+        self._recall(state.get(self.name))
         self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = self._looked_us = 0
         self._moved_us = 0
-        self._unsigned = 0
-        self._signed_us = 0
+        self._unsigned = self._signed_us = 0
         """The time of the last checkpoint, or of the first record after it if that is later."""
         self._added = 0
         """How many bytes someone else has added to the file that is closed."""
@@ -111,6 +100,18 @@ class SinkWriter:
         """Whether the file that is opened next may be a new one: at the start, and after SIGHUP."""
         self._reopen = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"audit {self.name}", daemon=True)
+
+    def _recall(self, stored: Position | None) -> None:
+        """Begin where the last start has ended."""
+        self._known = stored.known if stored else None
+        """What is known of the file's end; None before the first open if ``audit-state`` does not say."""
+        known = self._known or Known(ChainEnd(), ChainEnd())
+        # What a stream has got can't be read again; the last write that has begun has most likely reached it.
+        self._end = known.reach if self._target.is_stream else known.end
+        stored = stored or Position()
+        self._durable, self._mark = stored.durable, stored.mark
+        self._start, self._earlier = stored.start, list(stored.torn)
+        """The last record before this file, and what has to be explained of files before it."""
 
     @property
     def known_end(self) -> ChainEnd:
@@ -480,9 +481,7 @@ def _added_text(count: int) -> str:
     return f"added by someone else while it was written to: {count} bytes" if count else ""
 
 
-def _text(error: Exception | None) -> str:
-    """Return the text of an error, empty for none."""
-    if error is None:
-        return ""
+def _text(error: Exception) -> str:
+    """Return the text of an error, which is never empty."""
     strerror = error.strerror if isinstance(error, OSError) else None
     return strerror or str(error) or type(error).__name__

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor_server.adapters import private_file
+from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.secret import TokenHash
 
 MIN_CHARACTERS: Final = 16
@@ -15,8 +16,11 @@ RANDOM_BYTES: Final = 32
 FILE_NAME: Final = "root-token"
 
 
-class RootTokenBroken(Exception):
+class RootTokenBroken(LessorError):
     """The root token can't be used; the text never contains it."""
+
+    reason = "ROOT_TOKEN_UNUSABLE"
+    fix = f"write only the token to the file, at least {MIN_CHARACTERS} characters of ASCII"
 
 
 def load_root_token(data_dir: Path, given: TokenHash | None, file: Path | None) -> TokenHash:
@@ -36,7 +40,7 @@ def load_root_token(data_dir: Path, given: TokenHash | None, file: Path | None) 
     try:
         return _hash_of(own, private_file.read_or_make(own, _draw))
     except private_file.NotPrivate as error:
-        raise RootTokenBroken(str(error)) from error
+        raise RootTokenBroken(error.problem, fix=error.fix) from error
 
 
 def _draw() -> bytes:
@@ -49,9 +53,7 @@ def _hash_of(file: Path, content: bytes) -> TokenHash:
     try:
         token = content.decode("ascii").strip()
     except UnicodeDecodeError:
-        raise RootTokenBroken(f"{file} holds more than ASCII text; write only the token") from None
+        raise RootTokenBroken(f"{file} holds more than ASCII text") from None
     if len(token) < MIN_CHARACTERS:
-        raise RootTokenBroken(
-            f"the root token in {file} has {len(token)} characters; give at least {MIN_CHARACTERS}"
-        )
+        raise RootTokenBroken(f"the root token in {file} has {len(token)} characters")
     return TokenHash.of(token)

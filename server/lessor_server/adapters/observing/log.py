@@ -8,6 +8,7 @@ ours, because botocore's debug log has signed requests. gRPC's core does not use
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -17,12 +18,13 @@ from typing import Final, TextIO, cast
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
-from structlog.typing import EventDict, FilteringBoundLogger, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from lessor_server.adapters.observing.printable import drop_empty, escape_event, escape_json
 from lessor_server.adapters.observing.redact import redact
 
 MAX_LIBRARY_TEXT: Final = 100
+_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -147,13 +149,18 @@ def _last_steps(style: str, stream: TextIO) -> list[Processor]:
         )
         render: list[Processor] = [drop_empty, escape_event, console]
     else:
-        render = [structlog.processors.JSONRenderer(ensure_ascii=False), cast("Processor", escape_json)]
+        render = [_render_json, cast("Processor", escape_json)]
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         redact,
         *render,
     ]
+
+
+def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Return an event as JSON; after ``redact`` it has plain values only."""
+    return _JSON.encode(event)
 
 
 def _log_uncaught(

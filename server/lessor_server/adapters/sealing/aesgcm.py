@@ -20,8 +20,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lessor_server.domain.errors.preconditions import SealBroken
 
-__all__ = ["AesGcm", "SealBroken", "key_id", "key_id_of"]
-
 KEY_SIZE: Final = 32
 KEY_ID_SIZE: Final = 8
 NONCE_SIZE: Final = 12

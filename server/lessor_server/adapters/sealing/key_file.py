@@ -10,11 +10,7 @@ from typing import Self
 from lessor_server.adapters import private_file
 from lessor_server.adapters.sealing.aesgcm import KEY_SIZE, key_id
 from lessor_server.adapters.sealing.local_key import LocalKey
-from lessor_server.domain.errors.sealing import SealingKeyMismatch
-
-
-class KeyFileBroken(Exception):
-    """The key file exists but can't be used; another key could not decrypt the sealed values."""
+from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +35,16 @@ class KeyFile:
         """Return the key in ``path``; the first start creates one of 32 random bytes, durably.
 
         Raises:
-            KeyFileBroken: Others may read the file, or it does not have 32 bytes.
+            SealingKeyUnusable: Others may read the file, or it does not have 32 bytes.
             OSError: It can't be read or created.
         """
         try:
             key = private_file.read_or_make(path, lambda: os.urandom(KEY_SIZE))
         except private_file.NotPrivate as error:
-            raise KeyFileBroken(str(error)) from error
+            raise SealingKeyUnusable(error.problem, fix=error.fix) from error
         if len(key) != KEY_SIZE:
-            raise KeyFileBroken(f"{path} has {len(key)} bytes, not {KEY_SIZE}; restore the previous key file")
+            problem = f"{path} has {len(key)} bytes, not {KEY_SIZE}"
+            raise SealingKeyUnusable(problem, fix="restore the previous key file")
         return cls(path, key)
 
     @classmethod
@@ -55,7 +52,7 @@ class KeyFile:
         """Return the key in ``path``, which must be there.
 
         Raises:
-            SealingKeyMismatch: The file is missing. KeyFileBroken, OSError: As above.
+            SealingKeyMismatch: The file is missing. SealingKeyUnusable, OSError: As above.
         """
         if not path.exists():
             raise SealingKeyMismatch(f"{path} is missing, and lessor.db has secrets sealed under that key")

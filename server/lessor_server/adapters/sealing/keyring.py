@@ -21,10 +21,10 @@ from lessor_server.adapters.sealing.aesgcm import (
     KEY_SIZE,
     UNDER_DATA_KEY,
     AesGcm,
-    SealBroken,
     key_id,
     key_id_of,
 )
+from lessor_server.domain.errors.preconditions import SealBroken
 from lessor_server.domain.errors.sealing import SealingKeyMismatch
 from lessor_server.engine.store_types import WrappedKey
 

@@ -77,9 +77,9 @@ class KmsKey:
         except ClientError as error:
             raise _refusal(self.name, operation, error) from None
         except TimeoutError:
-            raise _away(self.name, f"{operation} was not answered in {TRY_SECONDS:g} s") from None
+            raise _away(self.name, operation, f"no answer in {TRY_SECONDS:g} s") from None
         except (BotoCoreError, OSError) as error:
-            raise _away(self.name, f"{operation} failed: {type(error).__name__}") from None
+            raise _away(self.name, operation, type(error).__name__) from None
 
 
 @cache
@@ -95,8 +95,8 @@ def _refusal(name: str, operation: str, error: ClientError) -> Exception:
         return SealingKeyMismatch(f"{name} does not decrypt the data keys of lessor.db ({code})")
     if code in _UNUSABLE:
         return SealingKeyUnusable(f"AWS KMS refuses to {operation} with {name}: {code}")
-    return _away(name, f"AWS KMS refuses to {operation}: {code}")
+    return _away(name, operation, f"AWS KMS refuses: {code}")
 
 
-def _away(name: str, why: str) -> SealingKeyUnavailable:
-    return SealingKeyUnavailable(f"{name} does not decrypt now: {why}", retry_in=TRY_SECONDS)
+def _away(name: str, operation: str, why: str) -> SealingKeyUnavailable:
+    return SealingKeyUnavailable(f"{name} does not {operation} now: {why}", retry_in=TRY_SECONDS)

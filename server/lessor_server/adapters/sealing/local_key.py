@@ -6,7 +6,8 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-from lessor_server.adapters.sealing.aesgcm import BEFORE_DATA_KEYS, KEY_SIZE, AesGcm, SealBroken, key_id
+from lessor_server.adapters.sealing.aesgcm import BEFORE_DATA_KEYS, KEY_SIZE, AesGcm, key_id
+from lessor_server.domain.errors.preconditions import SealBroken
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable
 
 
@@ -36,6 +37,7 @@ class LocalKey:
 
 
 def _place(key_id: str) -> str:
+    """Return the place of a data key, whose table is named so; wrapped keys are bound to this text."""
     return f"sealing_keys/{key_id}"
 
 
@@ -55,9 +57,9 @@ def read_variable(name: str, environ: Mapping[str, str]) -> LocalKey:
 
 
 def read_key(written: str, title: str = "the given key") -> LocalKey | None:
-    """Return a key that is written in base64; None if it is not one."""
+    """Return a key that is written in base64, also with blanks or line ends; None if it is not one."""
     try:
-        key = base64.b64decode(written, validate=True)
+        key = base64.b64decode("".join(written.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
     return LocalKey(key, title) if len(key) == KEY_SIZE else None

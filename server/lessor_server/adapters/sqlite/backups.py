@@ -19,23 +19,16 @@ from lessor_server.adapters.sqlite.row_macs import RowMacs
 from lessor_server.domain.errors.base import (
     AlreadyExists,
     Invalid,
-    LessorError,
     StoreUnavailable,
     Violation,
     shown,
 )
+from lessor_server.domain.own_files import is_own_file
 
 RESTORED: Final = "STORE_ROLLED_BACK"
 
 _HALF: Final = "lessor.copy"
 """The name of an incomplete copy; it is reserved, and there is one at a time."""
-
-_OURS: Final = frozenset(
-    (
-        *("lessor.db", "lessor.db-wal", "lessor.db-shm", "lessor.db-journal", "lessor.lock", _HALF),
-        *("root-token", "sealing-key", "rows-sealed", "audit-key", "audit-state"),
-    )
-)
 
 _PART: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 _RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
@@ -65,11 +58,9 @@ def write(connection: sqlite3.Connection, folder: Path, name: str, macs: RowMacs
         target = _target(folder, name)
         if os.path.lexists(target):
             raise AlreadyExists("file", name)
-        with _folders_of(target), _half_of(target) as half:
-            size = _copy(connection, half, macs)
-            half.rename(target)
-            _sync(target.parent)
-            return str(target.relative_to(folder)), size
+        with _folders_of(target):
+            size = copy_database(connection, target, macs)
+        return str(target.relative_to(folder)), size
     except sqlite3.Error as error:
         code, said = (
             getattr(error, "sqlite_errorcode", 0),
@@ -82,30 +73,16 @@ def write(connection: sqlite3.Connection, folder: Path, name: str, macs: RowMacs
         raise _failure(said, of_the_disk=number in _OF_THE_DISK) from None
 
 
-class CopyBeforeUpgradeFailed(LessorError):
-    """The server does not start: the database of an earlier version can't be copied before its upgrade."""
+def copy_database(connection: sqlite3.Connection, target: Path, macs: RowMacs) -> int:
+    """Copy one state of the whole database to ``target``, which is replaced; return its size in bytes.
 
-    reason = "COPY_BEFORE_UPGRADE_FAILED"
-    fix = "make room in the data directory for a second copy of lessor.db; nothing was changed"
-
-
-def write_before_upgrade(connection: sqlite3.Connection, file: Path, first: int, macs: RowMacs) -> str:
-    """Copy the database to a file beside it, before the migrations from ``first`` on; return its name.
-
-    An earlier copy before the same migration is replaced.
-
-    Raises:
-        CopyBeforeUpgradeFailed: The disk is full or fails.
+    A start with the copy holds expiries. Raises ``sqlite3.Error`` or ``OSError``, and leaves no partial file.
     """
-    target = file.with_name(f"{file.name}.before-{first:04}")
-    try:
-        with _half_of(target) as half:
-            _copy(connection, half, macs)
-            half.rename(target)
-            _sync(target.parent)
-    except (sqlite3.Error, OSError) as error:
-        raise CopyBeforeUpgradeFailed(f"{target} was not written: {error}") from error
-    return target.name
+    with _half_of(target) as half:
+        size = _copy(connection, half, macs)
+        half.rename(target)
+        _sync(target.parent)
+    return size
 
 
 def _target(folder: Path, name: str) -> Path:
@@ -129,10 +106,8 @@ def _target(folder: Path, name: str) -> Path:
 
 def _is_ours(target: Path, folder: Path) -> bool:
     """Return whether a path is, or is below, that of one of the server's own files, regardless of case."""
-    first, *others = (part.lower() for part in target.relative_to(folder).parts)
-    if others:
-        return others[-1] == _HALF or first in _OURS
-    return first.startswith(("lessor.", "root-token", "sealing-key", "audit-"))
+    parts = target.relative_to(folder).parts
+    return is_own_file(parts[0]) or parts[-1].lower() == _HALF
 
 
 def _failure(why: str, *, of_the_disk: bool) -> StoreUnavailable | Invalid:

@@ -127,7 +127,7 @@ class SqliteKeyring(SqlitePart):
 
     def _seal_mounts_as_they_are(self, connection: sqlite3.Connection) -> int:
         """Seal the values of all mounts, and take their rows and the hold for authentic."""
-        self._macs.begin(connection)
+        self._macs.clear(connection)
         held = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
         if held is not None:
             self._macs.put(connection, place_hold(held[0]))
@@ -197,7 +197,7 @@ class SqliteKeyring(SqlitePart):
         return connection.execute(keyring_sql.ANY_LEASES_AFTER, params).fetchall()
 
     def _seal_leases(self, connection: sqlite3.Connection, page: Sequence[Row]) -> None:
-        macs = [(self._macs.mac_of_row(row), row[0]) for row in page]
+        macs = [(self._macs.mac_of_lease_row(row), row[0]) for row in page]
         connection.executemany(keyring_sql.SET_LEASE_MAC, macs)
 
 

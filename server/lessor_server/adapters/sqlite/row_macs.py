@@ -111,7 +111,7 @@ class RowMacs:
         """Return the MAC of a lease from the parameters that store it."""
         return self.seals.mac("leases", _of_params(params)) if self.seals else b""
 
-    def mac_of_row(self, row: Row) -> bytes:
+    def mac_of_lease_row(self, row: Row) -> bytes:
         """Return the MAC that a row with ``LEASE_COLUMNS`` should have."""
         return self.seals.mac("leases", _of_row(row)) if self.seals else b""
 
@@ -164,8 +164,8 @@ class RowMacs:
         if authentic:
             self._put_cover(connection, mount, macs | new)
 
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """Forget all MACs of rows, and store the one that covers none."""
+    def clear(self, connection: sqlite3.Connection) -> None:
+        """Drop all MACs of rows, and store the one that covers none."""
         self._known.clear()
         connection.execute(sql.DROP_ALL_ROW_MACS)
         self._put_cover(connection, INSTALLATION, {})

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from lessor_server.adapters.sqlite import backups, rows
+from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
 from lessor_server.adapters.sqlite.columns import Reader
@@ -26,6 +26,7 @@ from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, migrate
 from lessor_server.adapters.sqlite.rotations import SqliteRotations
 from lessor_server.adapters.sqlite.row_macs import RowMacs, place_mount, place_role, place_root, role_place
 from lessor_server.adapters.sqlite.stored_keys import StoredKeys, read_stored_keys
+from lessor_server.adapters.sqlite.upgrade_copy import write_before_upgrade
 from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
 from lessor_server.domain.events import DatabaseCopied, Event
 from lessor_server.domain.lease import Lease
@@ -240,7 +241,7 @@ def _prepare(reader: Reader, file: Path, seals: RowSeals | None, connection: sql
     def copy(first: int) -> None:
         macs = RowMacs(connection)
         macs.seals = seals
-        copies.append(backups.write_before_upgrade(connection, file, first, macs))
+        copies.append(write_before_upgrade(connection, file, first, macs))
 
     try:
         schema = migrate(connection, copy)

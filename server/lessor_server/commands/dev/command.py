@@ -16,9 +16,7 @@ from typing import TypeVar
 import click
 import uvloop
 
-from lessor_server.adapters.identity.root_token import RootTokenBroken
 from lessor_server.adapters.observing.log import LogLevel, start_logging
-from lessor_server.adapters.sealing.key_file import KeyFileBroken
 from lessor_server.app import serve
 from lessor_server.commands.cli_errors import report_errors
 from lessor_server.commands.dev.embedded_aws import (
@@ -43,11 +41,9 @@ REPORTED = (
     AddressTaken,
     CallFailed,
     EmbeddedAwsFailed,
-    KeyFileBroken,
     LessorError,
     MotoMissing,
     OSError,
-    RootTokenBroken,
 )
 """Failures that the user can fix: they are printed on one line, without a traceback."""
 

@@ -11,7 +11,7 @@ from lessor_server.domain import events
 from lessor_server.domain.audit.record import AuditRecord, RecordKind, format_time
 from lessor_server.domain.events import Event
 
-_OF_CALLS: Final = (
+_NOT_RECORDED: Final = (
     events.Issued,
     events.Renewed,
     events.RevocationAsked,
@@ -38,7 +38,7 @@ _WORD_START: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 def event_record(event: Event, time_us: int, hash_value: Callable[[str], str]) -> AuditRecord | None:
     """Return the record of an event; None if events of its class are not recorded."""
-    if isinstance(event, _OF_CALLS):
+    if isinstance(event, _NOT_RECORDED):
         return None
     lease_id = str(getattr(event, "lease_id", ""))
     mount, _, rest = lease_id.partition("/creds/")

@@ -243,12 +243,12 @@ class Verifier:
         seq, prev, expected = record["seq"], record["prev"], self._first.seq + 1
         self.first_seq = seq
         if self._bad_count and seq > expected:
-            self._needs_opening = False
+            self._needs_opening, self._recent = False, {}
             yield from self._jump(seq)
             return
         yield from self._explain_bad_lines(record)
         if seq > expected:
-            self._needs_opening = False  # it is among the missing ones
+            self._needs_opening, self._recent = False, {}  # the beginning is missing
             missing = number_range(expected, seq - 1)
             problem = (
                 f"the first record here is {seq}, and {missing} are not in these files:"
@@ -265,10 +265,7 @@ class Verifier:
         """Yield the bad lines between two records of one chain, and what ``record`` explains."""
         kind = record["kind"]
         if kind == RecordKind.GAP.value:
-            count = record.get("count")
-            yield self._finding(
-                ChainFindingKind.GAP, f"{count} records were dropped before record {record['seq']}"
-            )
+            yield self._gap(record)
         if kind == RecordKind.EVENT.value and record.get("event") == REPORTED_EVENT:
             yield self._reported(record)
         if kind == RecordKind.RECOVERED.value:
@@ -307,8 +304,16 @@ class Verifier:
         if self._bad_count:
             yield self._added()
 
+    def _gap(self, record: Mapping[str, Any]) -> ChainFinding:
+        """Return how many records a gap stands for; the server writes no gap without a number."""
+        count, seq = record.get("count"), record["seq"]
+        if type(count) is not int or count < 1:
+            return self._finding(ChainFindingKind.ADDED, f"record {seq}, a gap without a number of records")
+        return self._finding(ChainFindingKind.GAP, f"{count} records were dropped before record {seq}")
+
     def _jump(self, seq: int) -> Iterator[ChainFinding]:
         """Yield what is wrong before a record that does not follow the last one."""
+        self._recent = {}
         expected = self.end.seq + 1
         if seq == expected:
             problem = f"record {self.end.seq} is not the one that record {seq} names"

@@ -88,3 +88,7 @@ class AuditUnavailable(Unavailable):
 
     reason = "AUDIT_UNAVAILABLE"
     fix = "call again later; the operator's log says why the audit records can't be written"
+
+    def __init__(self) -> None:
+        """Ask for another try in a second, as a sink is tried again then."""
+        super().__init__("no audit sink can be written to", retry_in=1.0)

@@ -33,14 +33,14 @@ class SealingKeyMismatch(LessorError):
 
 
 class SealingKeyUnusable(LessorError):
-    """The setting sealing.key names a key that can't be used."""
+    """The sealing key can't be used: the file, variable or KMS key that sealing.key names, or the default."""
 
     reason = "SEALING_KEY_UNUSABLE"
     fix = "correct the setting sealing.key (LESSOR_SEALING_KEY), or what it names"
 
 
 class SealingKeyUnavailable(Unavailable):
-    """AWS KMS does not decrypt the data keys now: it does not answer, throttles, or the key is disabled."""
+    """AWS KMS does not decrypt or encrypt data keys now: no answer, throttling, or the key is disabled."""
 
     reason = "SEALING_KEY_UNAVAILABLE"
-    fix = "call again later; the operator's log says why KMS does not decrypt the sealing keys"
+    fix = "call again later; the operator's log says why KMS does not decrypt or encrypt the data keys"

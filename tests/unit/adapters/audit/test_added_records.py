@@ -215,8 +215,9 @@ async def test_a_key_that_is_gone_is_not_replaced(tmp_path: Path) -> None:
     async with audit_log(tmp_path, MemoryFile()) as (log, _):
         await log.write(record(0))
     (tmp_path / "audit-key").unlink()
-    with pytest.raises(AuditKeyBroken, match="restore it"):
+    with pytest.raises(AuditKeyBroken, match="is missing, but audit-state is there") as caught:
         AuditKey.load_or_make(tmp_path)
+    assert "restore it from a backup" in caught.value.fix
     assert not (tmp_path / "audit-key").exists()
     (tmp_path / STATE).unlink()
     AuditKey.load_or_make(tmp_path)
@@ -229,7 +230,7 @@ async def test_a_checkpoint_comes_between_records_a_minute_apart_that_are_writte
     file = MemoryFile()
     async with audit_log(tmp_path, file, clock=HandClock()) as (log, _):
         for minute in range(10):
-            log.note(record(minute * 60_000_000))
+            log.note(record(minute * 60_000_000), has_effect=True)
         await log.write(record(600_000_000))
     kinds = [json.loads(line)["kind"] for line in file.content.splitlines()]
     assert kinds.count("checkpoint") >= 10

@@ -7,7 +7,6 @@ import errno
 import json
 import random
 import resource
-import socket
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.support.audit_reading import findings, last_of, records, requests, se
 from tests.support.audit_sinks import HandClock, MemoryFile, audit_log, public_key
 
 from lessor_server.adapters.audit import log as audit_logs
-from lessor_server.adapters.audit.targets import FileTarget, SocketTarget, StdoutTarget
+from lessor_server.adapters.audit.targets import FileTarget, StdoutTarget
 from lessor_server.domain.audit.chain import ChainEnd
 from lessor_server.domain.audit.verifier import ChainFindingKind
 from lessor_server.domain.errors.access import AuditUnavailable
@@ -60,7 +59,7 @@ async def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
 async def test_the_last_record_of_a_clean_stop_is_a_checkpoint(tmp_path: Path) -> None:
     file = MemoryFile()
     async with audit_log(tmp_path, file) as (log, _):
-        log.note(record(1))
+        log.note(record(1), has_effect=True)
     assert json.loads(file.content.splitlines()[-1])["kind"] == "checkpoint"
 
 
@@ -68,7 +67,7 @@ async def test_a_checkpoint_comes_after_at_most_1000_records(tmp_path: Path) -> 
     file = MemoryFile()
     async with audit_log(tmp_path, file) as (log, _):
         for number in range(2_500):
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
         await log.write(record(2_500))
     lines = [json.loads(line) for line in file.content.splitlines()]
     at = [one["seq"] for one in lines if one["kind"] == "checkpoint"]
@@ -134,7 +133,7 @@ async def test_no_record_is_lost_or_twice_whatever_byte_fails(tmp_path: Path, se
         for number in range(30):
             if rng.random() < 0.3:
                 file.room = rng.randrange(0, 900)
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
             if rng.random() < 0.5:
                 await asyncio.sleep(0)
             if not log.works:
@@ -273,10 +272,10 @@ async def test_what_waits_is_bounded_and_a_gap_says_how_much_is_missing(
     async with audit_log(tmp_path, file) as (log, notes):
         file.room = 0
         for number in range(12):
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
         await notes.until(AuditSinkFailed)
         for number in range(12, 20):
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
         file.room = 1 << 60
         await notes.until(AuditSinkBack)
         await log.write(record(20))
@@ -323,57 +322,6 @@ async def test_a_file_that_is_none_is_a_failed_sink(tmp_path: Path) -> None:
         assert notes.of(AuditSinkFailed)
         with pytest.raises(AuditUnavailable):
             await log.write(record(0))
-
-
-async def test_a_collector_on_a_socket_gets_one_chain_over_reconnects(tmp_path: Path) -> None:
-    path = tmp_path / "collector"
-    received = bytearray()
-    closing: list[asyncio.StreamWriter] = []
-
-    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        closing.append(writer)
-        while data := await reader.read(100):
-            received.extend(data)
-        writer.close()
-
-    server = await asyncio.start_unix_server(collect, path)
-    async with audit_log(tmp_path, SocketTarget(path, unread_seconds=1e6)) as (log, notes):
-        await log.write(record(0))
-        await until(lambda: b"r0" in received)
-        closing[0].close()
-        server.close()
-        number = 1
-        while log.works:
-            try:
-                await log.write(record(number))
-            except AuditUnavailable:
-                break
-            number += 1
-        path.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(collect, path)
-        await notes.until(AuditSinkBack)
-        await log.write(record(99))
-        await until(lambda: b"r99" in received)
-    server.close()
-    assert requests(received)[0] == "r0"
-    assert requests(received)[-1] == "r99"
-
-
-async def test_a_socket_that_is_not_read_fails_and_never_blocks_the_loop(tmp_path: Path) -> None:
-    path = tmp_path / "collector"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen(1)
-        async with audit_log(tmp_path, SocketTarget(path, seconds=0.01)) as (log, notes):
-            while not notes.of(AuditSinkFailed):
-                log.note(record(1))
-                await asyncio.sleep(0)
-
-
-async def test_a_missing_collector_is_a_failed_sink(tmp_path: Path) -> None:
-    async with audit_log(tmp_path, SocketTarget(tmp_path / "nobody")) as (log, _):
-        assert not log.works
-        assert any("socket" in one for one in log.warnings())
 
 
 async def test_lines_reach_standard_output(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from lessor_server.adapters.audit.log import AuditLog
 from lessor_server.adapters.audit.state import AuditState, Position
 from lessor_server.adapters.audit.targets import SEND_BUFFER, FileTarget, SocketTarget
 from lessor_server.adapters.audit.writer import MOVED_SECONDS
+from lessor_server.domain.audit.chain import ChainEnd
 from lessor_server.domain.audit.verifier import ChainFindingKind
 from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.events import AuditRecordsMissing, AuditSinkBack, AuditSinkFailed
@@ -275,7 +276,7 @@ async def test_a_collector_that_stops_to_read_is_noticed_before_the_buffer_is_fu
         log._sinks["socket"].writer.start()
         await until(read)
         for number in range(8):
-            log.note(record(number))
+            log.note(record(number), has_effect=True)
             clock.seconds += 1.0
             await until(lambda: log._sinks["socket"].waiting == 0 or bool(notes.of(AuditSinkFailed)))
         await notes.until(AuditSinkFailed)
@@ -308,3 +309,25 @@ async def test_records_of_reads_never_displace_those_of_effects(
     assert kept == [0, 1, 2, *range(9, 80, 10), 101]
     assert sum(one["count"] for one in records(file.content, "gap")) + len(kept) == 102
     assert serious(tmp_path, file.content) == []
+
+
+@pytest.mark.parametrize("failure", ["error", "part"])
+def test_a_position_that_could_not_be_stored_is_warned_of_and_stored_later(
+    tmp_path: Path, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the sink writes nothing more."""
+    state, position = AuditState(tmp_path, lambda: "boot"), Position(ChainEnd(7, "ab" * 32))
+
+    def fail(descriptor: int, content: bytes, offset: int) -> int:
+        if failure == "error":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.write(descriptor, content[:10])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        state.put("file", position)
+    assert "audit-state can't be written" in state.problem
+    state.put("file", position)
+    assert state.problem == ""
+    state.close()
+    assert AuditState(tmp_path, lambda: "boot").get("file") == position

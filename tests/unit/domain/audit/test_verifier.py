@@ -87,6 +87,17 @@ def test_a_removed_record_is_found_with_its_number(at: int) -> None:
     assert any(f"record {at + 1}" in one.problem for one in found)
 
 
+@pytest.mark.parametrize("at", range(COUNT))
+def test_a_copied_record_is_found_wherever_it_is_put(at: int) -> None:
+    """Beside itself, at the beginning, and at the end; a second beginning is another chain."""
+    for to in {at, at + 1, 0, COUNT}:
+        found = serious(b"".join([*LINES[:to], LINES[at], *LINES[to:]]), last=LAST)
+        assert found, to
+        assert any(
+            f"record {at + 1}" in one.problem or f"number {at + 1} " in one.problem for one in found
+        ), to
+
+
 @pytest.mark.parametrize("at", range(COUNT - 1))
 def test_swapped_records_are_found(at: int) -> None:
     swapped = [*LINES]
