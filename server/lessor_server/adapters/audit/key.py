@@ -53,7 +53,8 @@ class AuditKey:
         if (data_dir / STATE_FILE).exists() and not (data_dir / KEY_FILE).exists():
             raise AuditKeyBroken(
                 f"{data_dir / KEY_FILE} is missing, but {STATE_FILE} is there",
-                fix=f"restore it from a backup; to begin a new chain, move {STATE_FILE} and the files away",
+                fix="restore it from a backup; to begin a new chain, move"
+                f" {STATE_FILE} and the audit files away",
             )
         return cls._of(data_dir / KEY_FILE, make=True)
 
