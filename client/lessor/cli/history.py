@@ -15,6 +15,14 @@ import click
 from lessor.cli.output import JSON, TABLE
 
 NOT_FOUND: Final = 5
+_COMPRESSED: Final = {
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x8b": "gzip",
+}
+"""What a compressed file begins with, as in `lessor audit verify`: no record would be found in it."""
 _SHOWN: Final = ("time", "what", "identity", "status", "reason", "caller_reason")
 
 
@@ -53,7 +61,9 @@ def _records(lease_id: str, files: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for path in files:
         try:
             with _open(path) as file:
-                for line in file:
+                for number, line in enumerate(file):
+                    if not number:
+                        _require_plain(path, line)
                     if needle in line and (record := _parse(line)).get("lease_id") == lease_id:
                         yield record
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -66,6 +76,14 @@ def _records(lease_id: str, files: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 def _open(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _require_plain(path: Path, line: bytes) -> None:
+    """Fail if the first line of a file begins as a compressed file does."""
+    for magic, kind in _COMPRESSED.items():
+        if line.startswith(magic):
+            fix = "decompress it first: only gzip in a file named *.gz is read"
+            raise click.ClickException(f"{path} is compressed by {kind}; {fix}")
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -96,6 +96,7 @@ def test_rotated_compressed_and_piped_files_are_one_chain(tmp_path: Path) -> Non
         ("b.gz", b"".join(chain_of(3)), "gzip -dc"),
         ("c.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20, "gzip -dc"),
     ],
+    ids=["xz", "bzip2", "gzip by another name", "cut", "not compressed", "damaged"],
 )
 def test_a_file_that_gzip_does_not_read_is_one_line_with_its_name_and_a_fix(
     tmp_path: Path, name: str, content: bytes, says: str
@@ -106,11 +107,10 @@ def test_a_file_that_gzip_does_not_read_is_one_line_with_its_name_and_a_fix(
     assert (result.exit_code, len(result.output.splitlines())) == (1, 1)
     assert str(path) in result.output
     assert says in result.output
-    if path.suffix == ".gz":
-        history = run("lease", "history", LEASE, str(path))
-        assert history.exit_code == 1
-        assert str(path) in history.output
-        assert says in history.output
+    history = run("lease", "history", LEASE, str(path))
+    assert history.exit_code == 1
+    assert str(path) in history.output
+    assert says in history.output
 
 
 @pytest.mark.parametrize("count", ["\x1b[2J\x1b[H\nintact\n", None, True, 0, -1, 1.5, [1]])
