@@ -86,9 +86,9 @@ class InstantStore:
         lease = self._begun[intent.id] = steps.begin(intent, self.now(), span)
         return lease
 
-    async def get(self, lease_id: str) -> Lease | None:
+    async def get(self, lease_id: str, *, salvage: bool = False) -> Lease | None:
         """Return a lease that was begun, and otherwise the SQLite store's."""
-        return self._begun.get(lease_id) or await self._store.get(lease_id)
+        return self._begun.get(lease_id) or await self._store.get(lease_id, salvage=salvage)
 
     async def is_current(self, lease: Lease) -> bool:
         """Return True for what was begun here."""

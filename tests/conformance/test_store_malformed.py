@@ -102,6 +102,7 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
         "void_stale_claims": b.void_stale_claims(),
         "list_due_within": b.list_due_within(moment, 10),
         "get": b.get(lease.id),
+        "get, salvage": b.get(lease.id, salvage=True),
         "get_owner": b.get_owner(lease.id),
         "is_current": b.is_current(lease),
         "get_bound_account": b.get_bound_account(lease.mount),
@@ -308,6 +309,17 @@ async def test_malformed_leases_delay_no_others(tmp_path: Path) -> None:
     keys = {event.key for event in events if isinstance(event, UnreadableRow)}
     assert len(keys) > 150
     assert not good & keys
+
+
+@pytest.mark.parametrize("column", ["max_ttl_us", "policy_arns", "request_digest", "inline_policy", "owner"])
+async def test_a_lease_with_a_malformed_column_is_revoked_and_read_again(tmp_path: Path, column: str) -> None:
+    lease = await fill(tmp_path)
+    assert damage(tmp_path, Case("leases", column, "x'ff'", "bytes"), f"id = '{lease.id}'")
+    async with opened(tmp_path) as store:
+        assert isinstance(await tried(store.get(lease.id)), RowUnreadable)
+        for found in (await store.revoke(lease.id), await store.get(lease.id, salvage=True)):
+            assert found is not None
+            assert (found.state, found.footprint.user_name) == (State.REVOKING, lease.footprint.user_name)
 
 
 async def test_an_unreadable_row_is_retried_when_its_claim_ends(tmp_path: Path) -> None:

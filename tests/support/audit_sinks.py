@@ -114,6 +114,10 @@ class MemoryFile:
         """Return nothing."""
         return ""
 
+    def count_added(self) -> int:
+        """Return 0."""
+        return 0
+
     def has_moved(self) -> bool:
         """Return False."""
         return False

@@ -167,7 +167,7 @@ class MemoryStore(MemoryUpkeep):
         self.rows_read += len(within)
         return [(lease_id, due_us) for due_us, lease_id in within]
 
-    async def get(self, lease_id: str) -> Lease | None:
+    async def get(self, lease_id: str, *, salvage: bool = False) -> Lease | None:
         """Return one lease."""
         await self._before("get", reads=True)
         row = self.rows.get(lease_id)

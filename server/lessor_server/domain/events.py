@@ -435,7 +435,10 @@ class AuditSinkBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class AuditRecordsMissing(Event):
-    """An audit file does not continue as the data directory says: someone has cut or changed it."""
+    """An audit file does not continue as the data directory says.
+
+    Someone has cut, changed or added to it, or after a kill or a crash some of its records are not certain.
+    """
 
     sink: str
     problem: str

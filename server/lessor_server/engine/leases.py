@@ -89,8 +89,8 @@ class Leases:
         if only_owner is not None and await self._store.get_owner(str(lease_id)) != only_owner:
             raise NotYourLease(f"lease {lease_id} is not yours, or not known", subject=str(lease_id))
 
-    async def _get(self, lease_id: LeaseId) -> Lease:
-        lease = await self._store.get(str(lease_id))
+    async def _get(self, lease_id: LeaseId, *, salvage: bool = False) -> Lease:
+        lease = await self._store.get(str(lease_id), salvage=salvage)
         if lease is None:
             raise NotFound("lease", str(lease_id))
         return lease
@@ -221,7 +221,7 @@ class Leases:
         """Return the lease after the next attempt on it, by this process or another (seen in its row)."""
         while True:
             await asyncio.wait((attempt,), timeout=POLL_SECONDS)
-            after = await self._get(lease_id)
+            after = await self._get(lease_id, salvage=True)
             if attempt.done() or after.state is State.GONE or _tried(after) != _tried(lease):
                 return after
 

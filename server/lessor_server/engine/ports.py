@@ -103,8 +103,8 @@ class LeaseStore(Protocol):
         """Return (id, due_us) of the rows that fall due between now and ``span`` later, earliest first."""
         ...
 
-    async def get(self, lease_id: str) -> Lease | None:
-        """Return one lease."""
+    async def get(self, lease_id: str, *, salvage: bool = False) -> Lease | None:
+        """Return one lease; with ``salvage`` spare values stand for columns that no revocation needs."""
         ...
 
     async def is_current(self, lease: Lease) -> bool:

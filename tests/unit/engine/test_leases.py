@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.errors.base import Invalid, LessorError, NotFound
+from lessor_server.domain.errors.base import Invalid, LessorError, NotFound, RowUnreadable
 from lessor_server.domain.errors.preconditions import (
     LeaseAbandoned,
     LeaseExpired,
@@ -16,7 +16,7 @@ from lessor_server.domain.errors.preconditions import (
     NotRenewable,
 )
 from lessor_server.domain.events import IssueFailed, Renewed, RevocationAsked
-from lessor_server.domain.lease import State
+from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import EVERYTHING, LeaseId
 from lessor_server.engine.leases import Outcome, Renewal
 from tests.support import builders
@@ -192,6 +192,24 @@ async def test_a_sync_revocation_returns_when_the_user_is_deleted() -> None:
         for sync in (True, False):
             assert (await w.revoke(made.lease.id, sync=sync)).outcome is Outcome.ALREADY_GONE
         assert [event.by for event in w.events.of(RevocationAsked)] == ["bob"]
+
+
+@virtual
+async def test_a_sync_revocation_of_a_row_with_a_bad_column_returns_its_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        made = await w.issue()
+        get = w.store.get
+
+        async def get_malformed(lease_id: str, *, salvage: bool = False) -> Lease | None:
+            if not salvage:
+                raise RowUnreadable("leases", lease_id, "max_ttl_us is a text")
+            return await get(lease_id)
+
+        monkeypatch.setattr(w.store, "get", get_malformed)
+        assert (await w.revoke(made.lease.id)).outcome is Outcome.GONE
+        assert w.users() == []
 
 
 @virtual

@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from lessor_server.adapters import private_file
+from lessor_server.adapters.audit.state import STATE_FILE
 from lessor_server.domain.audit.chain import checkpoint_text
 from lessor_server.domain.errors.base import LessorError
 
@@ -46,8 +47,15 @@ class AuditKey:
         """Return the key in a data directory; the first start creates it.
 
         Raises:
-            AuditKeyBroken: Others may read the file, or it does not have 32 bytes. OSError: It can't be read.
+            AuditKeyBroken: Others may read the file, it does not have 32 bytes, or it is gone although there
+                are positions of sinks. OSError: It can't be read.
         """
+        if (data_dir / STATE_FILE).exists() and not (data_dir / KEY_FILE).exists():
+            raise AuditKeyBroken(
+                f"{data_dir / KEY_FILE} is missing, but {STATE_FILE} is there",
+                fix="restore it from a backup; to begin a new chain, move"
+                f" {STATE_FILE} and the audit files away",
+            )
         return cls._of(data_dir / KEY_FILE, make=True)
 
     @classmethod

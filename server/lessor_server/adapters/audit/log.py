@@ -148,7 +148,7 @@ class AuditLog:
             if sink.error:
                 found.append(f"the audit sink {sink.name} can't be written to: {sink.error}")
             if sink.problem:
-                found.append(f"the audit file was cut or changed: {sink.problem}")
+                found.append(f"the audit file is not as the server left it: {sink.problem}")
         return found
 
     async def start(self) -> None:

@@ -1,8 +1,9 @@
 """``DATA/audit-state``: the last number and hash of each sink, kept apart from what the sinks hold.
 
-It is written in place after each group of records, so that it survives a kill of the process. After a crash
-of the machine it may be ahead of an audit file that was not made durable: then only the position that was
-made durable counts. A machine's start is known by its boot id.
+It is written in place before each group of records, with the record before the group and its last one, so
+that after a kill of the process nothing else can be in a file; and after the last one of a clean stop. After
+a crash of the machine it may be ahead of an audit file that was not made durable, or behind: then only the
+position that was made durable is certain. A machine's start is known by its boot id.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from lessor_server.adapters import private_file
 from lessor_server.domain.audit.chain import ChainEnd
+from lessor_server.domain.audit.resume import Known
 
 STATE_FILE: Final = "audit-state"
 _SIZE: Final = 2048
@@ -33,6 +36,9 @@ class TornRun(NamedTuple):
 class Position(NamedTuple):
     """How far a sink has come: the last record written, and the last one that was made durable.
 
+    ``reach`` is the last record of the write that has begun since, None if there is none.
+    ``is_stopped``: the server has stopped by itself, so this is exact, also after a start of the machine.
+    ``is_crashed``: the machine has started since, and the server had not stopped.
     ``mark`` tells its file from others, ``start`` is the last record before this file, and ``torn`` what has
     to be explained of earlier files.
     """
@@ -42,6 +48,16 @@ class Position(NamedTuple):
     mark: str = ""
     start: ChainEnd | None = None
     torn: tuple[TornRun, ...] = ()
+    reach: ChainEnd | None = None
+    is_stopped: bool = False
+    is_crashed: bool = False
+
+    @property
+    def known(self) -> Known:
+        """Return what it says of the file's end."""
+        if self.is_crashed:
+            return Known(self.durable, self.reach or self.written, lost=self.written)
+        return Known(self.written, self.reach or self.written)
 
 
 class AuditState:
@@ -62,9 +78,9 @@ class AuditState:
         if self._path.exists():
             self._parse(private_file.read_private(self._path))
 
-    def get(self, sink: str) -> Position:
+    def get(self, sink: str) -> Position | None:
         """Return the position of a sink."""
-        return self._positions.get(sink, Position())
+        return self._positions.get(sink)
 
     @property
     def problem(self) -> str:
@@ -84,11 +100,17 @@ class AuditState:
                 self._write(positions)
             except OSError as error:
                 self._write_problem = (
-                    f"{self._path} can't be written: {error.strerror}; after a kill, records that are cut"
-                    " off an audit file may not be noticed"
+                    f"{self._path} can't be written: {error.strerror}; after a kill, the last records of"
+                    " an audit file may count as added by someone else"
                 )
                 return
             self._positions, self._write_problem = positions, ""
+
+    def sync(self) -> None:
+        """Make the positions durable; a failure is ignored as in ``put``."""
+        with self._lock, suppress(OSError):
+            if self._descriptor >= 0:
+                os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         """Close the file."""
@@ -114,8 +136,8 @@ class AuditState:
             same_boot = bool(self._boot) and stored["boot"] == self._boot
             for name, one in stored["sinks"].items():
                 position = _parsed(one)
-                # After a crash of the machine, records that were not durable may be lost.
-                self._positions[name] = position if same_boot else position._replace(written=position.durable)
+                is_crashed = position.is_crashed or not (same_boot or position.is_stopped)
+                self._positions[name] = position._replace(is_crashed=is_crashed)
         except (ValueError, KeyError, TypeError, AttributeError):
             self._positions = {}
             self._start_problem = (
@@ -127,17 +149,26 @@ def _stored(position: Position) -> dict[str, object]:
     stored: dict[str, object] = {"written": str(position.written), "durable": str(position.durable)}
     if position.mark:
         stored |= {"mark": position.mark, "start": str(position.start or ChainEnd())}
+    if position.reach is not None:
+        stored["reach"] = str(position.reach)
+    if position.is_stopped:
+        stored["stopped"] = True
+    if position.is_crashed:
+        stored["crashed"] = True
     return stored | ({"torn": position.torn} if position.torn else {})
 
 
 def _parsed(stored: dict[str, Any]) -> Position:
-    start = stored.get("start")
+    start, reach = stored.get("start"), stored.get("reach")
     return Position(
         ChainEnd.parse(stored["written"]),
         ChainEnd.parse(stored["durable"]),
         str(stored.get("mark", "")),
         ChainEnd.parse(start) if start else None,
         tuple(TornRun(int(size), str(digest)) for size, digest in stored.get("torn", ())),
+        ChainEnd.parse(reach) if reach else None,
+        stored.get("stopped") is True,
+        stored.get("crashed") is True,
     )
 
 

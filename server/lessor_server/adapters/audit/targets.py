@@ -68,6 +68,10 @@ class Target(Protocol):
         """
         ...
 
+    def count_added(self) -> int:
+        """Return how many bytes someone else has added since the open."""
+        ...
+
     def has_moved(self) -> bool:
         """Return whether the path leads to another file by now, or to none."""
         ...
@@ -142,6 +146,10 @@ class FileTarget:
             return f"it was cut from {self._size} to {status.st_size} bytes while it was written to"
         return ""
 
+    def count_added(self) -> int:
+        """Compare the size of the open file."""
+        return max(0, os.fstat(self._descriptor).st_size - self._size)
+
     def has_moved(self) -> bool:
         """Compare the path with the open file."""
         try:
@@ -191,6 +199,10 @@ class _Stream:
     def find_loss(self, _: int) -> str:
         """Return nothing: a reader that has gone shows at the next write."""
         return ""
+
+    def count_added(self) -> int:
+        """Return 0: only the server writes to it, or nobody knows."""
+        return 0
 
     def has_moved(self) -> bool:
         """Return False."""

@@ -7,7 +7,6 @@ and goes on after its last whole record. A torn line is followed by a record tha
 from __future__ import annotations
 
 import errno
-import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,9 +17,10 @@ from lessor_server.adapters.audit.entries import AuditClock, Entry, WriteReport
 from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.state import AuditState, Position, TornRun
 from lessor_server.adapters.audit.targets import Target
+from lessor_server.adapters.audit.torn import Torn
 from lessor_server.domain.audit.chain import CHECKPOINT_RECORDS, CHECKPOINT_SECONDS, ChainEnd, link
 from lessor_server.domain.audit.record import AuditRecord, RecordKind
-from lessor_server.domain.audit.resume import Resumption, resume
+from lessor_server.domain.audit.resume import Known, Resumption, resume
 
 GROUP: Final = 256
 """The maximum number of records in one write."""
@@ -47,31 +47,7 @@ class _Item(NamedTuple):
     end: ChainEnd | None = None
     entry: Entry | None = None
     kind: RecordKind | None = None
-
-
-class _Torn:
-    """The bytes after the last whole record."""
-
-    def __init__(self, content: bytes = b"") -> None:
-        self.size = len(content)
-        self._digest = hashlib.sha256(content)
-        self._newline = False
-
-    def add(self, piece: bytes) -> None:
-        """Add a piece of a line."""
-        piece = b"\n" + piece if self._newline else piece
-        self._newline = False
-        self._digest.update(piece)
-        self.size += len(piece)
-
-    def end_line(self) -> None:
-        """End the line; this newline is part of the torn bytes only if a further piece follows."""
-        self._newline = self.size > 0
-
-    @property
-    def run(self) -> TornRun:
-        """Return what a ``recovered`` record says of it."""
-        return TornRun(self.size, self._digest.hexdigest())
+    time_us: int = 0
 
 
 class SinkWriter:
@@ -110,26 +86,37 @@ class SinkWriter:
         """Whether there is something to report."""
         self._reported = 0
         """How many entries at the head of the backlog are reported as failed."""
-        known = state.get(self.name)
-        self._end = self._durable = known.written
-        self._start, self._earlier = known.start, list(known.torn)
-        """The last record before this file, and what has to be explained of files before it."""
-        self._mark = known.mark
+        self._recall(state.get(self.name))
         self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = self._looked_us = 0
         self._moved_us = 0
-        self._unsigned = 0
-        self._torn = _Torn()
+        self._unsigned = self._signed_us = 0
+        """The time of the last checkpoint, or of the first record after it if that is later."""
+        self._added = 0
+        """How many bytes someone else has added to the file that is closed."""
+        self._torn = Torn()
         self._needs_newline = False
-        self._is_open = self._begins = self._stopping = False
+        self._is_open = self._was_open = self._begins = self._stopping = self._is_stopped = False
         self._may_be_new = True
         """Whether the file that is opened next may be a new one: at the start, and after SIGHUP."""
         self._reopen = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"audit {self.name}", daemon=True)
 
+    def _recall(self, stored: Position | None) -> None:
+        """Begin where the last start has ended."""
+        self._known = stored.known if stored else None
+        """What is known of the file's end; None before the first open if ``audit-state`` does not say."""
+        known = self._known or Known(ChainEnd(), ChainEnd())
+        # What a stream has got can't be read again; the last write that has begun has most likely reached it.
+        self._end = known.reach if self._target.is_stream else known.end
+        stored = stored or Position()
+        self._durable, self._mark = stored.durable, stored.mark
+        self._start, self._earlier = stored.start, list(stored.torn)
+        """The last record before this file, and what has to be explained of files before it."""
+
     @property
     def known_end(self) -> ChainEnd:
         """Return the end of the chain as of the last start."""
-        return self._state.get(self.name).written
+        return self._end
 
     def start(self) -> None:
         """Start the thread."""
@@ -160,10 +147,12 @@ class SinkWriter:
             if self._is_open and self._unsigned:
                 self._write([self._checkpoint(self._end)])
             self._make_durable()
+            self._is_stopped = self._is_open
         except OSError:
             return
         finally:
             self._store()
+            self._state.sync()
             self._target.close()
 
     def _collect(self) -> None:
@@ -197,8 +186,12 @@ class SinkWriter:
             self._fail_backlog()
             return
         try:
+            if self._is_open:
+                self._added = self._target.count_added()
             if self._reopen.is_set():
                 self._rotate()
+            elif self._added:
+                self._close()
             if not self._is_open:
                 self._open()
             while self._backlog:
@@ -256,11 +249,14 @@ class SinkWriter:
             if found.begins and before not in (ChainEnd(), self._start) and not self._may_be_new:
                 self._problem = self._problem or "it was removed or emptied while it could not be written to"
             self._start = self._end if found.begins else self._start
-        self._is_open = True
+        self._is_open = self._was_open = True
         self._mark = self._target.mark
-        self._problem = self._problem or found.problem
-        self._store()  # before the first write, whose torn line could not be told from a change
-        self._write(self._first_items())
+        self._problem = self._problem or found.problem or _added_text(self._added)
+        self._added = 0
+        items = self._first_items()
+        self._intend(items)
+        self._state.sync()  # otherwise a crash of the machine could leave the state of the last stop
+        self._write(items)
         self._target.confirm()
         self._may_be_new = False
         self._retry_us = self._moved_us = 0
@@ -274,26 +270,43 @@ class SinkWriter:
         if not tail and self._mark not in ("", self._target.mark):
             before = self._target.read_renamed(self._mark)
             if before:
-                renamed = resume(before, self._end, self._start)
-                self._torn = _Torn(renamed.torn)
+                renamed = resume(before, self._known, self._start)
+                self._torn = Torn(renamed.torn)
                 return Resumption(renamed.end, problem=renamed.problem, begins=True)
-        return resume(tail, self._end, self._start)
+        if self._target.is_stream:
+            return Resumption(self._end, begins=True)
+        return resume(tail, self._known, self._start)
 
     def _set_torn(self, found: Resumption) -> None:
         """Set what has to be explained: the torn line of this file, and of that before it."""
         is_fresh = found.begins and not (found.torn or found.needs_newline)
         if is_fresh and self._torn.size:
             self._earlier = [*self._earlier, self._torn.run][-MAX_TORN:]
-        self._torn, self._needs_newline = _Torn(found.torn), found.needs_newline
+        self._torn, self._needs_newline = Torn(found.torn), found.needs_newline
 
     def _close(self) -> None:
         self._is_open = False
         self._target.close()
 
     def _store(self) -> None:
-        """Store the position."""
-        position = Position(self._end, self._durable, self._mark, self._start, tuple(self._earlier))
+        """Store the position, once it is known."""
+        if self._known is None or not self._was_open:
+            return
+        position = Position(
+            self._end,
+            self._durable,
+            self._mark,
+            self._start,
+            tuple(self._earlier),
+            None if self._known.is_exact else self._known.reach,
+            self._is_stopped,
+        )
         self._state.put(self.name, position)
+
+    def _intend(self, items: Sequence[_Item]) -> None:
+        """Store what the next write may add, before it: nothing else can be in the file after a kill."""
+        self._known = Known(self._end, items[-1].end or self._end)
+        self._store()
 
     def _first_items(self) -> list[_Item]:
         """Return what comes first after an open: a checkpoint, and what explains torn lines."""
@@ -317,17 +330,23 @@ class SinkWriter:
 
     def _recovered(self, run: TornRun, end: ChainEnd) -> _Item:
         """Return the record that explains a torn line."""
-        return self._own(RecordKind.RECOVERED, {"torn_bytes": run.size, "torn_sha256": run.sha256}, end)
+        content: dict[str, Any] = {"torn_bytes": run.size, "torn_sha256": run.sha256}
+        is_lost = {"stream": True} if self._target.is_stream else {}  # its reader may have lost them
+        return self._own(RecordKind.RECOVERED, content | is_lost, end)
 
     def _write_group(self) -> None:
         """Write the next entries, with a checkpoint where one is due."""
-        items, end, unsigned = [], self._end, self._unsigned
+        items, end, unsigned, signed_us = [], self._end, self._unsigned, self._signed_us
         for entry in list(self._backlog)[:GROUP]:
-            if unsigned >= CHECKPOINT_RECORDS - 1:
+            time_us = entry.record.time_us
+            if unsigned >= CHECKPOINT_RECORDS - 1 or (
+                unsigned and time_us - signed_us >= CHECKPOINT_SECONDS * 1e6
+            ):
                 items.append(self._checkpoint(end))
-                end, unsigned = items[-1].end or end, 0
+                end, unsigned, signed_us = items[-1].end or end, 0, items[-1].time_us
             line, end = self._link(entry.record, end)
-            items.append(_Item(line, end, entry, entry.record.kind))
+            items.append(_Item(line, end, entry, entry.record.kind, time_us))
+            signed_us = signed_us if unsigned else max(signed_us, time_us)
             unsigned += 1
         self._write(items)
 
@@ -341,8 +360,10 @@ class SinkWriter:
 
     def _write(self, items: Sequence[_Item]) -> None:
         """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
+        self._intend(items)
         sent, error = self._send(memoryview(b"".join(item.data for item in items)))
         written = self._account(items, sent)
+        self._known = Known(self._end, self._end if error is None else items[-1].end or self._end)
         effects = sum(entry.has_effect for entry in written)
         self._settled += effects
         self._settled_others += len(written) - effects
@@ -396,14 +417,15 @@ class SinkWriter:
         assert item.end is not None
         self._end = item.end
         if item.kind is RecordKind.RECOVERED and self._torn.size:
-            self._torn = _Torn()
+            self._torn = Torn()
         elif item.kind is RecordKind.RECOVERED:
             self._earlier.pop(0)
         if item.kind is RecordKind.CHECKPOINT:
-            self._unsigned = 0
+            self._unsigned, self._signed_us = 0, item.time_us
         else:
             self._unsigned += 1
-            self._unsigned_us = self._unsigned_us if self._unsigned > 1 else self._clock.boot_us()
+            if self._unsigned == 1:
+                self._unsigned_us, self._signed_us = self._clock.boot_us(), max(self._signed_us, item.time_us)
         if item.entry is not None:
             self._backlog.popleft()
             self._reported = max(0, self._reported - 1)
@@ -452,7 +474,11 @@ class SinkWriter:
         """Return a record about the chain itself."""
         record = AuditRecord(kind=kind, time_us=self._clock.wall_us())
         line, after = link({**record.content(), **content}, end)
-        return _Item(line, after, None, kind)
+        return _Item(line, after, None, kind, record.time_us)
+
+
+def _added_text(count: int) -> str:
+    return f"added by someone else while it was written to: {count} bytes" if count else ""
 
 
 def _text(error: Exception) -> str:

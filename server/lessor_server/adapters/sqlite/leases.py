@@ -156,8 +156,15 @@ class SqliteLeases(SqlitePart):
             ]
         )
 
-    async def get(self, lease_id: str) -> Lease | None:
-        return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
+    async def get(self, lease_id: str, *, salvage: bool = False) -> Lease | None:
+        if not salvage:
+            return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
+
+        def job(connection: sqlite3.Connection) -> Lease | None:
+            row = connection.execute(sql.GET_LEASE, {"id": lease_id}).fetchone()
+            return self._reader.salvage(rows.LEASES, row) if row else None
+
+        return await self._batches.read(job)
 
     async def is_current(self, lease: Lease) -> bool:
         params: rows.Params = {"id": lease.id, "generation": lease.generation}

@@ -85,6 +85,11 @@ def end_of(record: Mapping[str, Any]) -> ChainEnd:
     return ChainEnd(record["seq"], record["hash"])
 
 
+def number_range(first: int, last: int) -> str:
+    """Return the text of a range of records."""
+    return f"record {first}" if first == last else f"records {first} to {last}"
+
+
 def checkpoint_text(seq: int, prev: str) -> bytes:
     """Return what the signature of the checkpoint with this number and ``prev`` signs."""
     return f"{seq}:{prev}".encode("ascii")

@@ -2,7 +2,8 @@
 
 A forger who can write the file can write a consistent chain after the last checkpoint, but none that contains
 it: only the server can sign one. A tail that is cut off is found by the last number and hash, which the
-server keeps apart from the file.
+server keeps apart from the file. Records that are added at the end are found once the server goes on: by a
+checkpoint that follows an earlier record than the last one.
 """
 
 from __future__ import annotations
@@ -10,24 +11,36 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
 from lessor_server.domain.audit.chain import (
     CHECKPOINT_RECORDS,
+    CHECKPOINT_SECONDS,
     MAX_LINE,
     NO_HASH,
     ChainEnd,
     checkpoint_text,
     end_of,
+    number_range,
     read_line,
 )
-from lessor_server.domain.audit.record import RecordKind
+from lessor_server.domain.audit.record import RecordKind, printable_text
 
 MAX_MISSING: Final = 1_000
 """How many ranges of missing records are remembered, to find those that were only moved."""
+MAX_EXPLAINED: Final = 16
+"""How many torn lines are remembered that were explained: after a kill the server may explain one again."""
+MAX_UNSIGNED_SECONDS: Final = 2 * CHECKPOINT_SECONDS
+"""So far the times of records without a checkpoint in between may be apart. Source: ``SinkWriter`` writes one
+before a record that is ``CHECKPOINT_SECONDS`` later than the first, whatever the clock does."""
+REPORTED_EVENT: Final = "audit_records_missing"
+
+_OPENING_KINDS: Final = frozenset({RecordKind.CHECKPOINT.value, RecordKind.RECOVERED.value})
 
 CheckSignature = Callable[[bytes, bytes], bool]
 """Returns whether the first argument is the server's signature of the second."""
@@ -44,6 +57,7 @@ class ChainFindingKind(Enum):
     UNSIGNED = "unsigned"
     GAP = "gap"
     TORN = "torn"
+    REPORTED = "reported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,7 @@ class ChainFinding:
     @property
     def is_explained(self) -> bool:
         """Return whether a record of the server explains it, so that it is not the sign of a forger."""
-        return self.kind in {ChainFindingKind.GAP, ChainFindingKind.TORN}
+        return self.kind in {ChainFindingKind.GAP, ChainFindingKind.TORN, ChainFindingKind.REPORTED}
 
     def __str__(self) -> str:
         """Return one line."""
@@ -89,8 +103,8 @@ class _BadLines:
 
     def are_torn(self, recovered: Mapping[str, Any]) -> bool:
         """Return whether a record of kind ``recovered`` names exactly these bytes, or a reader lost them."""
-        expected = recovered.get("torn_bytes"), recovered.get("torn_sha256")
-        return self.size == 0 or expected == (self.size, self._digest.hexdigest())
+        is_lost = self.size == 0 and recovered.get("stream") is True
+        return is_lost or _torn_of(recovered) == (self.size, self._digest.hexdigest())
 
     def _update(self, piece: bytes) -> None:
         self._digest.update(piece)
@@ -123,6 +137,14 @@ class Verifier:
         self.checkpoint_seq = 0
         """The number of the last valid checkpoint; 0 before the first."""
         self._unsigned = 0
+        self._signed_at: float | None = None
+        """The time of the last valid checkpoint, or of the first record after it if that is later."""
+        self._recent = {self._first.seq: self._first.hash}
+        """The hashes since the last valid checkpoint: the server can only go on after one of these."""
+        self._explained: deque[tuple[object, object]] = deque(maxlen=MAX_EXPLAINED)
+        self._needs_opening = first is None
+        self._has_only_openings = True
+        """Whether so far there are only records about the chain, as at the beginning of a file."""
 
     def begin_file(self, name: str) -> None:
         """Begin the next file."""
@@ -150,9 +172,11 @@ class Verifier:
             yield self._finding(ChainFindingKind.CHANGED, problem, self._bad[0].place)
         if not self.records:
             yield self._finding(ChainFindingKind.REMOVED, "there is no record")
+        elif not self.checkpoint_seq and not self._needs_opening:
+            yield self._finding(ChainFindingKind.UNSIGNED, "there is no checkpoint: no record is signed")
         if self._last is not None and not self._found_last:
             if self.end.seq < self._last.seq:
-                missing = _range(self.end.seq + 1, self._last.seq)
+                missing = number_range(self.end.seq + 1, self._last.seq)
                 yield self._finding(ChainFindingKind.CUT, f"{missing} at the end")
             else:
                 problem = f"record {self._last.seq} is not the one with the hash of --last"
@@ -193,23 +217,41 @@ class Verifier:
             yield from self._explain_bad_lines(record)
         elif seq > self.end.seq:
             yield from self._jump(seq)
+        elif is_signed and self._recent.get(seq - 1) == prev and not self._is_missing(seq):
+            yield from self._leave_added(seq)
         else:
             yield from self._go_back(record)
             return
         self.end = end_of(record)
+        yield from self._check_opening(record, is_signed=is_signed)
         yield from self._count(record, is_signed=is_signed)
+
+    def _check_opening(self, record: Mapping[str, Any], *, is_signed: bool) -> Iterator[ChainFinding]:
+        """Yield whether the first record is not the checkpoint that opens the first file.
+
+        A torn line may be explained before it, and a kill between the two leaves one without ``opens``.
+        """
+        if not self._needs_opening or record["kind"] == RecordKind.RECOVERED.value:
+            return
+        self._needs_opening = False
+        if not (is_signed and (record.get("opens") is True or self.records > 1)):
+            problem = f"record {record['seq']} is not the signed checkpoint by which a file begins"
+            yield self._finding(ChainFindingKind.UNSIGNED, problem)
 
     def _begin(self, record: Mapping[str, Any]) -> Iterator[ChainFinding]:
         """Check the first record: the first ever, or the one after ``first``."""
         seq, prev, expected = record["seq"], record["prev"], self._first.seq + 1
         self.first_seq = seq
         if self._bad_count and seq > expected:
+            self._needs_opening, self._recent = False, {}
             yield from self._jump(seq)
             return
         yield from self._explain_bad_lines(record)
         if seq > expected:
+            self._needs_opening, self._recent = False, {}  # the beginning is missing
+            missing = number_range(expected, seq - 1)
             problem = (
-                f"the first record here is {seq}, and {_range(expected, seq - 1)} are not in these files:"
+                f"the first record here is {seq}, and {missing} are not in these files:"
                 f" name the older ones too, or give --first {seq - 1}:{prev} if they were deleted on purpose"
             )
             yield self._finding(ChainFindingKind.REMOVED, problem)
@@ -224,16 +266,43 @@ class Verifier:
         kind = record["kind"]
         if kind == RecordKind.GAP.value:
             yield self._gap(record)
-        if not self._bad_count or kind == RecordKind.CHECKPOINT.value:
-            return  # after a torn line in an earlier file, a file begins with a checkpoint
-        if kind != RecordKind.RECOVERED.value:
-            yield self._added()
-            return
+        if kind == RecordKind.EVENT.value and record.get("event") == REPORTED_EVENT:
+            yield self._reported(record)
+        if kind == RecordKind.RECOVERED.value:
+            yield from self._explain_torn(record)
+        elif kind != RecordKind.CHECKPOINT.value and self._bad_count:
+            yield self._added()  # after a torn line in an earlier file, a file begins with a checkpoint
+
+    def _explain_torn(self, record: Mapping[str, Any]) -> Iterator[ChainFinding]:
+        """Yield the torn line that a record of kind ``recovered`` explains, or that it is not there."""
         torn = next((run for run in self._bad if run.count and run.are_torn(record)), None)
-        if torn is not None:  # otherwise it may be about what an earlier one has explained
+        if torn is not None:
             problem = f"a torn line, which record {record['seq']} explains"
             yield self._finding(ChainFindingKind.TORN, problem, torn.place)
             self._bad = [*(run for run in self._bad if run.count and run is not torn), _BadLines()]
+            self._explained.append(_torn_of(record))
+            return
+        is_of_older_file = self._has_only_openings and self._first.seq > 0
+        if not (record.get("stream") is True or is_of_older_file or _torn_of(record) in self._explained):
+            problem = f"the torn line that record {record['seq']} explains is not there"
+            yield self._finding(ChainFindingKind.REMOVED, problem)
+
+    def _reported(self, record: Mapping[str, Any]) -> ChainFinding:
+        detail = record.get("detail")
+        problem = printable_text(str(detail.get("problem"))) if isinstance(detail, dict) else "?"
+        return self._finding(
+            ChainFindingKind.REPORTED, f"the server has found, says record {record['seq']}: {problem}"
+        )
+
+    def _leave_added(self, seq: int) -> Iterator[ChainFinding]:
+        """Yield the records that were added after the last one of the server, which goes on at ``seq``."""
+        problem = (
+            f"{number_range(seq, self.end.seq)} before this checkpoint, by which the server goes on after"
+            f" record {seq - 1}"
+        )
+        yield self._finding(ChainFindingKind.ADDED, problem)
+        if self._bad_count:
+            yield self._added()
 
     def _gap(self, record: Mapping[str, Any]) -> ChainFinding:
         """Return how many records a gap stands for; the server writes no gap without a number."""
@@ -244,6 +313,7 @@ class Verifier:
 
     def _jump(self, seq: int) -> Iterator[ChainFinding]:
         """Yield what is wrong before a record that does not follow the last one."""
+        self._recent = {}
         expected = self.end.seq + 1
         if seq == expected:
             problem = f"record {self.end.seq} is not the one that record {seq} names"
@@ -254,10 +324,10 @@ class Verifier:
         changed = min(self._bad_count, seq - expected)
         if changed:
             yield self._finding(
-                ChainFindingKind.CHANGED, _range(expected, expected + changed - 1), self._bad[0].place
+                ChainFindingKind.CHANGED, number_range(expected, expected + changed - 1), self._bad[0].place
             )
         if expected + changed < seq:
-            yield self._finding(ChainFindingKind.REMOVED, _range(expected + changed, seq - 1))
+            yield self._finding(ChainFindingKind.REMOVED, number_range(expected + changed, seq - 1))
             if len(self._missing) < MAX_MISSING:
                 self._missing.append((expected + changed, seq - 1))
         self._bad = [_BadLines()]
@@ -265,7 +335,7 @@ class Verifier:
     def _go_back(self, record: Mapping[str, Any]) -> Iterator[ChainFinding]:
         """Yield what a record is whose number is not greater than the last one's."""
         seq = record["seq"]
-        if any(first <= seq <= last for first, last in self._missing):
+        if self._is_missing(seq):
             yield self._finding(ChainFindingKind.REORDERED, f"record {seq} comes after record {self.end.seq}")
         else:
             problem = f"another record with the number {seq} comes after record {self.end.seq}"
@@ -279,15 +349,32 @@ class Verifier:
         """Look for ``last``, and yield whether too many records come without a checkpoint."""
         if self._last is not None and self.end.seq == self._last.seq:
             self._found_last = self.end == self._last
+        self._has_only_openings &= record["kind"] in _OPENING_KINDS
+        time = _time_of(record)
         if is_signed:
             self._unsigned, self.checkpoint_seq = 0, record["seq"]
+            self._recent, self._signed_at = {record["seq"]: record["hash"]}, time
             return
         self._unsigned += 1
+        if len(self._recent) <= CHECKPOINT_RECORDS:
+            self._recent[record["seq"]] = record["hash"]
+        yield from self._count_seconds(time)
         if self._unsigned == CHECKPOINT_RECORDS + 1:
             problem = (
                 f"more than {CHECKPOINT_RECORDS} records up to record {record['seq']} have no checkpoint"
             )
             yield self._finding(ChainFindingKind.UNSIGNED, problem)
+
+    def _count_seconds(self, time: float | None) -> Iterator[ChainFinding]:
+        """Yield whether a record comes too late after the first one without a checkpoint."""
+        if time is None:
+            return
+        if self._signed_at is None or (self._unsigned == 1 and time > self._signed_at):
+            self._signed_at = time
+        elif time - self._signed_at > MAX_UNSIGNED_SECONDS:
+            problem = f"more than {MAX_UNSIGNED_SECONDS:g} s up to record {self.end.seq} have no checkpoint"
+            yield self._finding(ChainFindingKind.UNSIGNED, problem)
+            self._signed_at = time
 
     def _is_signed(self, record: Mapping[str, Any]) -> bool:
         try:
@@ -295,6 +382,9 @@ class Verifier:
         except (binascii.Error, TypeError, ValueError):
             return False
         return self._check_signature(signature, checkpoint_text(record["seq"], record["prev"]))
+
+    def _is_missing(self, seq: int) -> bool:
+        return any(first <= seq <= last for first, last in self._missing)
 
     @property
     def _bad_count(self) -> int:
@@ -317,5 +407,13 @@ class Verifier:
         return f"{self._file}:{self._line + ahead}"
 
 
-def _range(first: int, last: int) -> str:
-    return f"record {first}" if first == last else f"records {first} to {last}"
+def _torn_of(recovered: Mapping[str, Any]) -> tuple[object, object]:
+    return recovered.get("torn_bytes"), recovered.get("torn_sha256")
+
+
+def _time_of(record: Mapping[str, Any]) -> float | None:
+    """Return the time of a record in seconds; None if it can't be read."""
+    try:
+        return datetime.fromisoformat(record["time"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return None

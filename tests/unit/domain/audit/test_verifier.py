@@ -16,6 +16,8 @@ from tests.support.audit_lines import PUBLIC, chain_of, last_of, read_independen
 COUNT = 23
 LINES = chain_of(COUNT)
 LAST = last_of(LINES)
+AFTER_CHECKPOINT = 80_000_000
+"""So many seconds after the first record a record is later than the checkpoints of the tests."""
 
 
 def verify(
@@ -310,3 +312,95 @@ def test_any_change_of_a_byte_is_found() -> None:
         at = rng.randrange(len(content))
         changed = content[:at] + bytes([content[at] ^ rng.randrange(1, 256)]) + content[at + 1 :]
         assert serious(changed, last=LAST), at
+
+
+def lines_at(seconds: list[int], end: ChainEnd) -> bytes:
+    """Return records of these times."""
+    lines = []
+    for one in seconds:
+        line, end = link(record(one * 1_000_000).content(), end)
+        lines.append(line)
+    return b"".join(lines)
+
+
+def test_a_file_without_a_signed_beginning_is_not_intact() -> None:
+    """Whatever its hashes: anybody can compute them."""
+    assert kinds(serious(lines_at([1, 2], ChainEnd()))) == {ChainFindingKind.UNSIGNED}
+    assert kinds(serious(lines_at([1, 2], LAST), first=LAST)) == {ChainFindingKind.UNSIGNED}
+    opened, end = signed(ChainEnd(), opens=True)
+    assert serious(opened + lines_at([1, 2], end)) == []
+    without, end = signed(ChainEnd())
+    assert kinds(serious(without + lines_at([1, 2], end))) == {ChainFindingKind.UNSIGNED}
+
+
+def test_a_torn_line_may_be_explained_before_the_first_checkpoint() -> None:
+    explained = recovered(b'{"hash', ChainEnd())
+    opened, end = signed(last_of([explained]))
+    assert serious(b'{"hash\n' + explained + opened + lines_at([1, 2], end)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_intact"),
+    [
+        ([0, 119], True),
+        ([0, 121], False),
+        ([7_200, 7_260, 7_320], True),
+        ([7_200, 7_260, 7_321], False),
+        ([7_200, 10, 20], True),
+        ([0, 3_600], False),
+    ],
+)
+def test_records_over_more_than_two_minutes_need_a_checkpoint(seconds: list[int], is_intact: bool) -> None:
+    """However long nothing happened before them; a clock that goes back is no sign of a forger."""
+    opened, end = signed(ChainEnd(), opens=True)
+    found = serious(opened + lines_at([one + AFTER_CHECKPOINT for one in seconds], end))
+    assert (found == []) is is_intact
+    assert kinds(found) <= {ChainFindingKind.UNSIGNED}
+
+
+@pytest.mark.parametrize("count", [1, 700])
+def test_a_tail_that_was_added_before_the_server_went_on_is_named(count: int) -> None:
+    end, forged = LAST, []
+    for number in range(count):
+        line, end = link(record(number).content(), end)
+        forged.append(line)
+    content = b"".join(LINES) + b"".join(forged) + b"".join(chain_of(8, LAST))
+    (found,) = serious(content)
+    assert found.kind is ChainFindingKind.ADDED
+    assert f"{COUNT + 1}" in found.problem
+    assert f"{COUNT + count} before" in found.problem
+
+
+@pytest.mark.parametrize("left", [b"", b"\n"])
+def test_a_torn_line_that_is_removed_or_made_blank_is_found(left: bytes) -> None:
+    piece = LINES[4][:40]
+    explained = recovered(piece, last_of(LINES[:4]))
+    rest = lines_at([1], last_of([explained]))
+    assert serious(b"".join(LINES[:4]) + piece + b"\n" + explained + rest) == []
+    assert serious(b"".join(LINES[:4]) + left + explained + rest)
+    assert serious(b"".join(LINES[:4]) + left + explained)
+
+
+def test_a_torn_line_may_be_explained_twice() -> None:
+    """After a kill before the server has noted that it was explained."""
+    piece = LINES[4][:40]
+    first = recovered(piece, last_of(LINES[:4]))
+    content = b"".join(LINES[:4]) + piece + b"\n" + first + recovered(piece, last_of([first]))
+    assert serious(content) == []
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", LINES[4][:40] + b"\n"])
+def test_a_reader_of_a_stream_may_lose_a_torn_line(left: bytes) -> None:
+    piece = LINES[4][:40]
+    torn = {"torn_bytes": len(piece), "torn_sha256": hashlib.sha256(piece).hexdigest(), "stream": True}
+    explained, end = link({"kind": "recovered", "time": "x", **torn}, last_of(LINES[:4]))
+    assert serious(b"".join(LINES[:4]) + left + explained + lines_at([1], end)) == []
+
+
+def test_what_the_server_itself_has_reported_is_listed() -> None:
+    detail = {"sink": "file", "problem": "missing at its end: record 4\x1b"}
+    line, _ = link({"kind": "event", "event": "audit_records_missing", "detail": detail}, LAST)
+    (found,) = verify(b"".join(LINES) + line)
+    assert (found.kind, found.is_explained) == (ChainFindingKind.REPORTED, True)
+    assert "record 4" in found.problem
+    assert "\x1b" not in found.problem
