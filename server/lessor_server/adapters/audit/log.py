@@ -25,6 +25,8 @@ works, so they have places of their own."""
 WRITE_SECONDS: Final = 2.0
 """A sink that has not written a record for so long counts as failed."""
 STOP_SECONDS: Final = 2.0
+GATHER_SECONDS: Final = 0.002
+"""How long the records of concurrent calls gather: each batch costs two changes of threads."""
 
 
 class _Sink:
@@ -43,6 +45,8 @@ class _Sink:
         """When it last wrote something, or got something after it had nothing to write."""
         self.is_new = True
         self._pending: list[Entry] = []
+        self._batch_size = 0
+        """How many records the last batch had."""
         self._batches = 0
         """How many batches the thread has not answered: at most one, so that records gather meanwhile."""
         self._loop = asyncio.get_running_loop()
@@ -81,7 +85,11 @@ class _Sink:
             self.others_waiting += 1
         self._pending.append(entry)
         if len(self._pending) == 1 and not self._batches:
-            self._loop.call_soon(self._send)
+            self._send_soon()
+
+    def _send_soon(self) -> None:
+        """Send at the end of this turn of the loop; after a batch of several records, let more gather."""
+        self._loop.call_later(GATHER_SECONDS if self._batch_size > 1 else 0, self._send)
 
     def _send(self) -> None:
         if not self._batches:
@@ -91,13 +99,15 @@ class _Sink:
         """Hand the records that have gathered to the thread."""
         if self._pending:
             self._batches += 1
+            self._batch_size = len(self._pending)
             self.writer.put(self._pending)
             self._pending = []
 
     def answered(self, batches: int) -> None:
         """Hand over what has gathered, once the thread has answered."""
         self._batches -= batches
-        self._send()
+        if self._pending:
+            self._send_soon()
 
 
 class AuditLog:
