@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
+from typing import Final
 from weakref import WeakValueDictionary
 
 from lessor_server.domain.access.issue_limits import NO_LIMITS, IssueLimits
@@ -13,6 +14,9 @@ from lessor_server.domain.access.path_pattern import PathPattern
 from lessor_server.domain.errors.preconditions import TemplateLabelUnknown
 from lessor_server.domain.policy import placeholders
 from lessor_server.domain.user_names import Named
+
+MAX_DECIDED: Final = 8
+"""How many decisions an ACL keeps: there may be 10,000 ACLs, one for each caller."""
 
 
 class Capability(Enum):
@@ -91,10 +95,19 @@ class Acl:
     others: tuple[Grant, ...] = ()
     own_grants: int = 0
     """The number of grants whose patterns have fields of the caller, so that few callers share them."""
+    _decided: dict[tuple[str, Capability], Grant | None] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    """The last decisions: most callers ask for the same credentials again."""
 
     def find(self, path: str, capability: Capability) -> Grant | None:
         """Return the grant that decides about ``capability`` on ``path``; None if no pattern matches."""
-        return next(self.candidates(path, capability), None)
+        asked = (path, capability)
+        if asked not in self._decided:
+            if len(self._decided) >= MAX_DECIDED:
+                self._decided.clear()
+            self._decided[asked] = next(self.candidates(path, capability), None)
+        return self._decided[asked]
 
     def candidates(self, path: str, capability: Capability) -> chain[Grant]:
         """Return every grant whose pattern matches, the deciding one first."""
