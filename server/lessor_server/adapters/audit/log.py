@@ -25,8 +25,6 @@ works, so they have places of their own."""
 WRITE_SECONDS: Final = 2.0
 """A sink that has not written a record for so long counts as failed."""
 STOP_SECONDS: Final = 2.0
-GATHER_SECONDS: Final = 0.002
-"""How long the records of concurrent calls gather: each batch costs two changes of threads."""
 
 
 class _Sink:
@@ -45,8 +43,6 @@ class _Sink:
         """When it last wrote something, or got something after it had nothing to write."""
         self.is_new = True
         self._pending: list[Entry] = []
-        self._batch_size = 0
-        """How many records the last batch had."""
         self._batches = 0
         """How many batches the thread has not answered: at most one, so that records gather meanwhile."""
         self._loop = asyncio.get_running_loop()
@@ -85,11 +81,7 @@ class _Sink:
             self.others_waiting += 1
         self._pending.append(entry)
         if len(self._pending) == 1 and not self._batches:
-            self._send_soon()
-
-    def _send_soon(self) -> None:
-        """Send at the end of this turn of the loop; after a batch of several records, let more gather."""
-        self._loop.call_later(GATHER_SECONDS if self._batch_size > 1 else 0, self._send)
+            self._loop.call_soon(self._send)
 
     def _send(self) -> None:
         if not self._batches:
@@ -99,15 +91,13 @@ class _Sink:
         """Hand the records that have gathered to the thread."""
         if self._pending:
             self._batches += 1
-            self._batch_size = len(self._pending)
             self.writer.put(self._pending)
             self._pending = []
 
     def answered(self, batches: int) -> None:
         """Hand over what has gathered, once the thread has answered."""
         self._batches -= batches
-        if self._pending:
-            self._send_soon()
+        self._send()
 
 
 class AuditLog:

@@ -26,9 +26,10 @@ from lessor_server.domain.events import Event, StoreBack, StoreFailed
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+MANY_JOBS: Final = 4
 GATHER_SECONDS: Final = 0.001
-"""How long the jobs of concurrent calls gather, after a batch of several: a batch costs two changes of
-threads and a commit. A job that comes alone does not wait."""
+"""How long the jobs of concurrent calls gather after a batch of more than ``MANY_JOBS``: a batch costs two
+changes of threads and a commit."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
 
@@ -192,7 +193,7 @@ class Batches:
         size = 0
         while True:
             await self._wait(RETRY_SECONDS if failed else None)
-            await asyncio.sleep(GATHER_SECONDS if size > 1 else 0)  # let all ready jobs join
+            await asyncio.sleep(GATHER_SECONDS if size > MANY_JOBS else 0)  # let all ready jobs join
             self._wake.clear()
             batch, self._queue = self._queue, []
             size = len(batch)
