@@ -200,7 +200,7 @@ class Issuer:
         created = await builder.create(plans.create_user(role, footprint, tags))
         if isinstance(created, LessorError):
             raise await abort(created)
-        if not may_retry() or not await self._writer.is_current(lease):
+        if not may_retry() or not await self._store.is_current(lease):
             raise await abort(taken)
         # Life of a request, 8: everything else, with the access key.
         outcomes = await builder.attach_all(
@@ -230,7 +230,7 @@ class Issuer:
         user_name = lease.footprint.user_name
 
         async def is_exclusive() -> bool:
-            return await self._writer.is_current(lease)
+            return await self._store.is_current(lease)
 
         made = await builder.create_second_key(CreateAccessKey(user_name), lease.access_key_id, is_exclusive)
         if isinstance(made, LessorError):

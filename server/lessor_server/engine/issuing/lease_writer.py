@@ -113,10 +113,6 @@ class LeaseWriter:
             raise Aborted(f"lease {lease.id} is being handed out by another process", retry_in=0.5)
         return reserved
 
-    async def is_current(self, lease: Lease) -> bool:
-        """Return whether no other process or task has changed the row."""
-        return await self._store.is_current(lease)
-
     async def withdraw(self, lease: Lease, asked: IssueRequest) -> None:
         """Withdraw a credential whose caller left: immediately, or after a minute if a repeat may come."""
         self._notify(IssueFailed(lease.id, "its caller went away", ""))
