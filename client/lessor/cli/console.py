@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -66,8 +65,8 @@ def console(
         click.echo(f"lessor: opening a browser; a temporary page is deleted after {SECONDS:g}s", err=True)
     if opens and opened(url):
         click.echo("lessor: opened in a browser; if it shows nothing, omit --open", err=True)
-    elif call.style == output.JSON:
-        click.echo(json.dumps({"url": url, "lease_id": made.lease_id}))
+    elif call.is_structured:
+        call.show_values({"url": url, "lease_id": made.lease_id})
     else:
         click.echo(url)
 

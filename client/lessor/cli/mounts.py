@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lessor.cli import output
 from lessor.cli.command import LIVE, Command, calling, confirm_leases, yes_option
 from lessor.cli.params import DURATION, fill, given, mask
 from lessor.v1 import config_pb2 as pb
@@ -89,10 +88,7 @@ def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
     without = f"Disable the engine {mount} and {keys}?" if keys else f"Disable the engine {mount}?"
     confirm_leases(call, question, f"{mount}/", LIVE, yes=yes, without=without)
     answer = call(call.config.DisableMount, pb.DisableMountRequest(mount=mount, force=force))
-    if call.style == output.JSON:
-        output.show_json(answer)
-    else:
-        output.show_pairs(output.fields(answer.mount) | output.numbers(answer))
+    call.show_numbers(answer, "mount")
 
 
 def keys_of_static_roles(call: Call, mount: str) -> str:

@@ -8,15 +8,15 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import Command, calling, confirm, mount_option, yes_option
-from lessor.cli.creds import exports
+from lessor.cli.key_formats import written_key
 from lessor.cli.params import ASSUME_STEP, DURATION, fill, given
+from lessor.cli.styles import OF_KEYS
 from lessor.v1 import config_pb2, creds_pb2
 from lessor.v1 import role_pb2 as pb
 
 if TYPE_CHECKING:
     from lessor.cli.call import Call
 
-ENV: Final = "env"
 SECONDS: Final = 150.0
 """The timeout: longer than a rotation whose new key AWS does not accept."""
 
@@ -144,7 +144,7 @@ def rotate(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None
 @click.command("static-creds")
 @click.argument("name")
 @mount_option
-@calling(ENV)
+@calling(*OF_KEYS)
 def static_creds(call: Call, mount: str, name: str) -> None:
     """Show the current key of a static role.
 
@@ -152,7 +152,7 @@ def static_creds(call: Call, mount: str, name: str) -> None:
     """
     request = creds_pb2.GetStaticCredentialsRequest(mount=mount, role=name)
     answer = call(call.creds.GetStaticCredentials, request)
-    if call.style == ENV:
-        click.echo(exports(answer.access_key, answer.secret_key))
+    if call.written_style:
+        click.echo(written_key(call.written_style, answer.access_key, answer.secret_key))
     else:
         call.show(answer)
