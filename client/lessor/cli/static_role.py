@@ -28,6 +28,7 @@ COLUMNS: Final = (
     "rotation_period",
     "rotation_schedule",
     "next_rotation_time",
+    "held",
 )
 ROLE_OPTIONS: Final = (
     click.option("--username", help="The IAM user; it must exist, and can't be changed later."),
@@ -44,6 +45,9 @@ ROLE_OPTIONS: Final = (
         multiple=True,
         help="A role to assume first; repeatable, in order.",
     ),
+)
+held_option = click.option(
+    "--held", is_flag=True, help="Rotate nothing until `resume`: another system still rotates the user."
 )
 other_key_option = click.option(
     "--delete-other-key",
@@ -82,11 +86,16 @@ def static_role() -> None:
 @mount_option
 @role_options
 @other_key_option
+@held_option
 @calling(seconds=SECONDS)
-def put(call: Call, mount: str, name: str, *, delete_other_key: bool, **options: object) -> None:
-    """Create a static role with its first key, or replace all fields of an existing one."""
+def put(call: Call, mount: str, name: str, *, delete_other_key: bool, held: bool, **options: object) -> None:
+    """Create a static role with its first key, or replace all fields of an existing one.
+
+    With --held it gets no key, and a role that is held stays so until `resume`.
+    """
     request = pb.PutStaticRoleRequest(mount=mount, delete_other_key=delete_other_key)
     request.static_role.name = name
+    request.static_role.held = held
     fill(request.static_role, given(options))
     call.show(call(call.roles.PutStaticRole, request), "static_role")
 
@@ -139,6 +148,17 @@ def rotate(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None
     """Replace a static role's key now."""
     request = pb.RotateStaticRoleRequest(mount=mount, name=name, delete_other_key=delete_other_key)
     call.show(call(call.roles.RotateStaticRole, request), "static_role")
+
+
+@static_role.command("resume")
+@click.argument("name")
+@mount_option
+@other_key_option
+@calling(seconds=SECONDS)
+def resume(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None:
+    """Release a static role that is held. First stop the rotation by the other system."""
+    request = pb.ResumeStaticRoleRequest(mount=mount, name=name, delete_other_key=delete_other_key)
+    call.show(call(call.roles.ResumeStaticRole, request), "static_role")
 
 
 @click.command("static-creds")
