@@ -54,6 +54,8 @@ OWN: Final = {
     "whoami": "system",
     "health": "system",
     "token": "token",
+    "export": "declarations",
+    "apply": "declarations",
     "context": "context",
     "version": "version",
 }
