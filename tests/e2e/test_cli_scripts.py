@@ -223,3 +223,51 @@ async def test_a_held_static_role_is_resumed(lessor_cli: CommandLine, aws: Stand
     assert (resumed.code, resumed.fields["held"]) == (0, "no")
     assert (await lessor_cli("static-creds", *words)).fields["access_key"] == resumed.fields["access_key"]
     assert (await lessor_cli("static-role", "delete", *words)).code == 0
+
+
+async def complete(cli: CommandLine, *words: str, **variables: str) -> list[str]:
+    """Return what bash would offer for the last of these words."""
+    line = " ".join(("lessor", *words))
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words)), "_LESSOR_COMPLETE": "bash_complete"}
+    done = await cli(**asked, **variables)
+    return [one.partition(",")[2] for one in done.out.splitlines() if one]
+
+
+async def test_completion_knows_engines_roles_and_lease_ids(
+    lessor_cli: CommandLine, lessor: Lessor, mount: str
+) -> None:
+    ids = await issue(lessor, mount, 600, 600)
+    assert mount in await complete(lessor_cli, "tune", "mou")
+    assert await complete(lessor_cli, "creds", "--mount", mount, "a") == ["app"]
+    assert await complete(lessor_cli, "role", "get", "--mount", mount, "a") == ["app"]
+    assert f"{mount}/" in await complete(lessor_cli, "lease", "list", "mou")
+    assert await complete(lessor_cli, "lease", "list", f"{mount}/") == [f"{mount}/creds/app/"]
+    offered = await complete(lessor_cli, "lease", "lookup", f"{mount}/creds/app/")
+    assert sorted(offered) == sorted(ids)
+    assert await complete(lessor_cli, "lease", "revoke", ids[0][:-1]) == [ids[0]]
+    assert await complete(lessor_cli, "creds", "a", LESSOR_ADDR="127.0.0.1:1") == []
+    assert await complete(lessor_cli, "creds", "a", LESSOR_TOKEN="not-the-token-of-this-server") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_the_script_of_each_shell_is_printed(shell: str, lessor_cli: CommandLine) -> None:
+    done = await lessor_cli("completion", shell)
+    assert (done.code, done.err) == (0, "")
+    assert f"_LESSOR_COMPLETE={shell}_complete" in done.out
+
+
+async def test_without_a_role_one_is_chosen_at_the_terminal(
+    server: ServerProcess, tmp_path: Path, lessor: Lessor, mount: str
+) -> None:
+    await lessor.put_role(mount)
+    await lessor.put_role(mount, "other")
+    words = ("creds", "--mount", mount, "--field", "lease_id")
+    done = await at_terminal(*words, folder=tmp_path, environment=server.client_env, typed="oth\n")
+    assert done.code == 0
+    assert f"{mount}/creds/other/" in done.out.splitlines()[-1]
+    left = await at_terminal(*words, folder=tmp_path, environment=server.client_env, typed="\x1b")
+    assert left.code == 130
+    none = await at_terminal(
+        "creds", "--mount", "nomount", folder=tmp_path, environment=server.client_env, typed="\n"
+    )
+    assert (none.code, "no role of nomount that you may use" in none.out) == (5, True)

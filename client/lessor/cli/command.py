@@ -23,6 +23,7 @@ import click
 
 from lessor import values
 from lessor.cli import contexts
+from lessor.cli.completing import complete_mount
 from lessor.cli.styles import EVERYWHERE, chosen_style
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ FOR_EVER: Final = math.inf
 LIVE: Final = frozenset({"INTENT", "ACTIVE", "REVOKING"})
 """The states of leases that have not ended."""
 
-mount_option = click.option("--mount", default="aws", show_default=True, help="The engine.")
+mount_option = click.option(
+    "--mount", default="aws", show_default=True, help="The engine.", shell_complete=complete_mount
+)
 yes_option = click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 
 _REACHING: Final = (

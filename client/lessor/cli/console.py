@@ -11,6 +11,7 @@ from lessor import values
 from lessor.cli import output
 from lessor.cli.browser import SECONDS, opened
 from lessor.cli.command import calling, mount_option
+from lessor.cli.completing import complete_usable_role
 from lessor.cli.params import DURATION, fill, given, session_options
 from lessor.v1 import creds_pb2 as pb
 from lessor.v1 import role_pb2
@@ -25,7 +26,7 @@ _CHAINED = "AWS accepts no --session-duration if the root is itself a session (r
 
 
 @click.command("console")
-@click.argument("role")
+@click.argument("role", shell_complete=complete_usable_role)
 @mount_option
 @click.option("--ttl", type=DURATION, help="Requested lifetime, 15 minutes or more.")
 @click.option("--reason", help="Reason for the request; stored with the lease, and logged.")

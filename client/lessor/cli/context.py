@@ -10,6 +10,7 @@ import click
 
 from lessor.cli import contexts, output
 from lessor.cli.command import format_option
+from lessor.cli.completing import complete_context
 from lessor.cli.styles import EVERYWHERE, TABLE, chosen_style
 from lessor.values import JsonValue
 
@@ -55,7 +56,7 @@ def add(name: str, addr: str, *, uses: bool, **files: str) -> None:
 
 
 @context.command("use")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_context)
 def use(name: str) -> None:
     """Make a context the current one, which commands reach if no other server is named."""
     known = contexts.load(os.environ)
@@ -102,7 +103,7 @@ def list_contexts(style: str | None) -> None:
 
 
 @context.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_context)
 def remove(name: str) -> None:
     """Remove a context; its files stay."""
     known = contexts.load(os.environ)

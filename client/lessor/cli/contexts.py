@@ -193,11 +193,22 @@ def adopt(environ: MutableMapping[str, str], reaching: Mapping[str, str]) -> Non
         _BEFORE, {name: environ[name] for name in _CONNECTION if name in environ}
     )
     own = {name: value for name, value in environ.items() if name not in _CONNECTION} | before
-    context = chosen(own, reaching)
-    wanted = before if context is None else {**before, **context.variables()}
+    wanted = connection_variables(own, reaching)
     for name in _CONNECTION:
-        value = wanted.get(name)
-        if value is None or (context is not None and not value):
-            environ.pop(name, None)
+        if name in wanted:
+            environ[name] = wanted[name]
         else:
-            environ[name] = value
+            environ.pop(name, None)
+
+
+def connection_variables(environ: Mapping[str, str], reaching: Mapping[str, str]) -> dict[str, str]:
+    """Return the six variables of the connection as the chosen context has them, if there is one.
+
+    Raises:
+        ClickException: There is no context of that name, or the file of contexts is broken.
+    """
+    own = {name: environ[name] for name in _CONNECTION if name in environ}
+    context = chosen(environ, reaching)
+    if context is None:
+        return own
+    return {name: value for name, value in (own | context.variables()).items() if value}

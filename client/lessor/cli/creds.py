@@ -10,8 +10,10 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import calling, mount_option
+from lessor.cli.completing import complete_usable_role
 from lessor.cli.key_formats import written_key
 from lessor.cli.params import DURATION, fill, given, session_options
+from lessor.cli.role_picker import require_role
 from lessor.cli.styles import OF_KEYS
 from lessor.v1 import creds_pb2 as pb
 
@@ -22,7 +24,7 @@ AUTO = "auto"
 
 
 @click.command("creds")
-@click.argument("role")
+@click.argument("role", required=False, shell_complete=complete_usable_role)
 @mount_option
 @click.option("--ttl", type=DURATION, help="Requested lifetime.")
 @click.option("--reason", help="Reason for the request; stored with the lease, and logged.")
@@ -30,10 +32,12 @@ AUTO = "auto"
 @click.option("--wait-usable", type=DURATION, help="Maximum wait until AWS accepts the new key.")
 @session_options
 @calling(*OF_KEYS)
-def creds(call: Call, mount: str, role: str, **options: object) -> None:
+def creds(call: Call, mount: str, role: str | None, **options: object) -> None:
     """Issue credentials of a role. They are printed only now, and are not stored.
 
     In a shell: eval "$(lessor creds ROLE --format env)"
+
+    Without ROLE, at a terminal, it lists the roles that you may use: type to filter, Enter to choose.
 
     --session-policy restricts an STS session. If the role has policies, it may contain only Deny statements.
     With --mfa-code - the command prompts for the code, or reads it from standard input.
@@ -43,6 +47,7 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
     prints it on standard error.
     """
     call.require_field(pb.GenerateCredentialsResponse)
+    role = require_role(call, mount, role)
     fields = given(options)
     if fields.get("request_id") == AUTO:
         fields["request_id"] = drawn(random.SystemRandom())

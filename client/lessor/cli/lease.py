@@ -10,6 +10,7 @@ import click
 
 from lessor.cli import json_errors, output
 from lessor.cli.command import LIVE, LONG_SECONDS, calling, confirm, confirm_leases, yes_option
+from lessor.cli.completing import complete_lease_id
 from lessor.cli.history import history
 from lessor.cli.leases import (
     SORTS,
@@ -66,7 +67,7 @@ def lease() -> None:
 
 
 @lease.command("lookup")
-@click.argument("lease_id")
+@click.argument("lease_id", shell_complete=complete_lease_id)
 @calling()
 def lookup(call: Call, lease_id: str) -> None:
     """Show a lease."""
@@ -136,7 +137,7 @@ def _whose(prefix: str, options: Mapping[str, object]) -> str:
 
 
 @lease.command("renew")
-@click.argument("lease_id")
+@click.argument("lease_id", shell_complete=complete_lease_id)
 @click.option("--increment", type=DURATION, help="New time to live, counted from now.")
 @calling()
 def renew(call: Call, lease_id: str, **options: object) -> None:
@@ -147,7 +148,7 @@ def renew(call: Call, lease_id: str, **options: object) -> None:
 
 
 @lease.command("revoke")
-@click.argument("lease_ids", metavar="LEASE_ID…", nargs=-1, required=True)
+@click.argument("lease_ids", metavar="LEASE_ID…", nargs=-1, required=True, shell_complete=complete_lease_id)
 @click.option(
     "--sync", is_flag=True, help="Wait until AWS has acknowledged the deletion, or the first attempt failed."
 )
@@ -226,7 +227,7 @@ def revoke_prefix(call: Call, prefix: str, owner: str | None, *, sync: bool, yes
 
 
 @lease.command("abandon")
-@click.argument("lease_id", required=False)
+@click.argument("lease_id", required=False, shell_complete=complete_lease_id)
 @prefix_option
 @yes_option
 @calling()

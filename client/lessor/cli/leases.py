@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from lessor.cli.completing import complete_prefix
 from lessor.v1 import lease_pb2 as pb
 
 if TYPE_CHECKING:
@@ -38,10 +39,15 @@ def _complete_slash(_: click.Context, __: click.Parameter, prefix: str | None) -
     return None if prefix is None else completed(prefix)
 
 
-prefix_argument = click.argument("prefix", default="aws/", callback=_complete_slash)
-required_prefix_argument = click.argument("prefix", callback=_complete_slash)
+prefix_argument = click.argument(
+    "prefix", default="aws/", callback=_complete_slash, shell_complete=complete_prefix
+)
+required_prefix_argument = click.argument("prefix", callback=_complete_slash, shell_complete=complete_prefix)
 prefix_option = click.option(
-    "--prefix", callback=_complete_slash, help="All leases under it, instead of one."
+    "--prefix",
+    callback=_complete_slash,
+    shell_complete=complete_prefix,
+    help="All leases under it, instead of one.",
 )
 
 

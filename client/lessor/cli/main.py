@@ -26,6 +26,7 @@ from typing import Final, NoReturn, cast
 import click
 
 from lessor.cli import contexts, hang_ups, json_errors
+from lessor.cli.completing import complete_context
 from lessor.cli.joined import JoinedGroup
 from lessor.cli.styles import JSON, TABLE
 
@@ -57,11 +58,12 @@ OWN: Final = {
     "export": "declarations",
     "apply": "declarations",
     "context": "context",
+    "completion": "completion",
     "version": "version",
 }
 """Each command and the module of this package that holds it, under the command's name."""
 
-WITHOUT_SERVER: Final = frozenset({"context", "version", "token", "server", "dev", "demo"})
+WITHOUT_SERVER: Final = frozenset({"completion", "context", "version", "token", "server", "dev", "demo"})
 """Commands for which no context is chosen: a broken file of contexts does not stop them."""
 
 EPILOG: Final = """
@@ -78,8 +80,7 @@ Write a document as JSON, as @FILE, or as - for standard input; write a secret
 as @FILE or - only. Durations: 1h30m, 90s, 7d, or plain seconds.
 
 \b
-Completion:  eval "$(_LESSOR_COMPLETE=bash_source lessor)"   (or zsh_source,
-             _LESSOR_COMPLETE=fish_source lessor | source)
+Completion:  eval "$(lessor completion bash)"
 """
 
 
@@ -108,7 +109,12 @@ class Commands(JoinedGroup):
 
 @click.group("lessor", cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--address", metavar="ADDRESS", help="Address of the server [LESSOR_ADDR; 127.0.0.1:50051].")
-@click.option("--context", metavar="NAME", help="A server by its name in `lessor context` [LESSOR_CONTEXT].")
+@click.option(
+    "--context",
+    metavar="NAME",
+    help="A server by its name in `lessor context` [LESSOR_CONTEXT].",
+    shell_complete=complete_context,
+)
 @click.option("--token-file", metavar="FILE", help="A file with your token [LESSOR_TOKEN_FILE].")
 @click.option("--timeout", metavar="DURATION", help="Timeout of each call [1m; for long operations 1h].")
 @click.version_option(package_name="lessor")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lessor.cli.command import LIVE, Command, calling, confirm_leases, yes_option
+from lessor.cli.completing import complete_mount
 from lessor.cli.params import DURATION, fill, given, mask
 from lessor.v1 import config_pb2 as pb
 from lessor.v1 import role_pb2
@@ -46,7 +47,7 @@ def enable(call: Call, mount: str, **options: object) -> None:
 
 
 @click.command("tune")
-@click.argument("mount", default="aws")
+@click.argument("mount", default="aws", shell_complete=complete_mount)
 @limits
 @calling()
 def tune(call: Call, mount: str, **options: object) -> None:
@@ -66,7 +67,7 @@ def mounts(call: Call) -> None:
 
 
 @click.command("disable")
-@click.argument("mount", default="aws")
+@click.argument("mount", default="aws", shell_complete=complete_mount)
 @click.option(
     "--force", is_flag=True, help="Abandon the leases instead of revoking them, if the root no longer works."
 )

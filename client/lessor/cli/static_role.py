@@ -8,6 +8,7 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import Command, calling, confirm, mount_option, yes_option
+from lessor.cli.completing import complete_static_role
 from lessor.cli.key_formats import written_key
 from lessor.cli.params import ASSUME_STEP, DURATION, fill, given
 from lessor.cli.styles import OF_KEYS
@@ -82,7 +83,7 @@ def static_role() -> None:
 
 
 @static_role.command("put")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @role_options
 @other_key_option
@@ -101,7 +102,7 @@ def put(call: Call, mount: str, name: str, *, delete_other_key: bool, held: bool
 
 
 @static_role.command("get")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @calling()
 def get(call: Call, mount: str, name: str) -> None:
@@ -122,7 +123,7 @@ def list_static_roles(call: Call, mount: str) -> None:
 
 
 @static_role.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @click.option("--keep-key", is_flag=True, help="Leave the current key in AWS.")
 @yes_option
@@ -140,7 +141,7 @@ def delete(call: Call, mount: str, name: str, *, keep_key: bool, yes: bool) -> N
 
 
 @static_role.command("rotate")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @other_key_option
 @calling(seconds=SECONDS)
@@ -151,7 +152,7 @@ def rotate(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None
 
 
 @static_role.command("resume")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @other_key_option
 @calling(seconds=SECONDS)
@@ -162,7 +163,7 @@ def resume(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None
 
 
 @click.command("static-creds")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @calling(*OF_KEYS)
 def static_creds(call: Call, mount: str, name: str) -> None:

@@ -9,6 +9,7 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import FOR_EVER, calling, mount_option
+from lessor.cli.completing import complete_usable_role
 from lessor.cli.leases import prefix_argument
 from lessor.cli.params import DURATION, fill, given, session_options
 from lessor.v1 import creds_pb2, lease_pb2
@@ -41,7 +42,7 @@ def leases(call: Call, prefix: str) -> None:
 
 
 @watch.command("creds")
-@click.argument("role")
+@click.argument("role", shell_complete=complete_usable_role)
 @mount_option
 @click.option("--ttl", type=DURATION, help="Lifetime of each set of credentials.")
 @click.option("--overlap", type=DURATION, help="How long a set stays valid after the next was issued [1m].")

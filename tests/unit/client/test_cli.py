@@ -75,7 +75,7 @@ def test_every_command_says_what_it_does(path: tuple[str, ...], command: click.C
 def test_help_lists_own_and_joined_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
-    for word in (*OWN, "server", "Exit codes", "unknown lease", "_LESSOR_COMPLETE=bash_source"):
+    for word in (*OWN, "server", "Exit codes", "unknown lease", "lessor completion bash"):
         assert word in shown
 
 
