@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -83,10 +83,17 @@ def plan_all(call: Call, wanted: Iterable[DeclaredMount], *, prune: bool = False
         yield from plan_changes(one, known, prune=prune)
 
 
-def carry_out(call: Call, changes: Sequence[PlannedChange], *, dry_run: bool) -> int:
+def carry_out(
+    call: Call,
+    changes: Sequence[PlannedChange],
+    *,
+    dry_run: bool,
+    more: Mapping[str, JsonValue] | None = None,
+) -> int:
     """Print each change and, unless ``dry_run``, send it; return the exit code.
 
-    A dry run asks the server whether it would refuse a role, which changes nothing.
+    A dry run asks the server whether it would refuse a role, which changes nothing. Programs get the members
+    ``more`` beside the changes.
     """
     plain: list[JsonValue] = []
     codes: set[int] = set()
@@ -101,7 +108,7 @@ def carry_out(call: Call, changes: Sequence[PlannedChange], *, dry_run: bool) ->
             break
     codes.discard(0)
     if call.is_structured:
-        call.show_values({"changes": plain})
+        call.show_values({"changes": plain, **(more or {})})
     number = "1 change" if len(changes) == 1 else f"{len(changes)} changes"
     ending = "; nothing was changed" if dry_run else ""
     click.echo(f"lessor: {number}{ending}" if changes else "lessor: no changes", err=True)

@@ -18,6 +18,7 @@ the server's commands (entry points ``lessor.commands``) only when they run.
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ OWN: Final = {
     "token": "token",
     "export": "declarations",
     "apply": "declarations",
+    "import": "imports",
     "context": "context",
     "completion": "completion",
     "version": "version",
@@ -95,7 +97,8 @@ class Commands(JoinedGroup):
         """Return a command, or a placeholder for an added one."""
         if cmd_name in OWN:
             module = importlib.import_module(f"lessor.cli.{OWN[cmd_name]}")
-            return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
+            name = cmd_name.replace("-", "_")
+            return cast("click.Command", getattr(module, f"{name}_" if keyword.iskeyword(name) else name))
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
