@@ -42,6 +42,10 @@ _IN_BODY: Final = ("sys/leases/lookup", "sys/leases/renew", "sys/leases/revoke")
 """Paths at which Vault takes the lease id from the body of a request."""
 _FORCE: Final = "sys/leases/revoke-force/"
 _FIELD: Final = re.compile(r"\{\{[^{}]*\}\}")
+_WILDCARD: Final = re.compile(r"[*+]")
+_OPEN: Final = re.compile(r"[*+{]")
+_ISSUES: Final = re.compile(r"[^/]+/(?:creds|sts)/")
+_STS: Final = re.compile(r"^([^/]+)/sts/")
 
 
 @dataclass(slots=True)
@@ -128,11 +132,11 @@ def _concerns(path: str, mount: str) -> bool:
     """Return whether a pattern can match a path of the engine, or of its leases."""
     if path.startswith(("sys/", "+/", "*")) or path == "+":
         sys_paths = (*_SYSTEM, _FORCE, f"sys/mounts/{mount}")
-        literal = re.split(r"[*+]", path, maxsplit=1)[0]
+        literal = _WILDCARD.split(path, maxsplit=1)[0]
         return any(one.startswith(literal) or literal.startswith(one) for one in sys_paths) or (
             not path.startswith("sys/")
         )
-    literal = re.split(r"[*+{]", path, maxsplit=1)[0]
+    literal = _OPEN.split(path, maxsplit=1)[0]
     is_open = literal != path
     return literal.startswith(f"{mount}/") or (is_open and f"{mount}/".startswith(literal))
 
@@ -142,7 +146,9 @@ def _rule(
 ) -> list[TranslatedRule]:
     """Return the rules for one path of Vault; none if nothing is left of it."""
     pattern = translate_template(path, notes)
-    if "*" in pattern[:-1] or any("+" in part and part != "+" for part in _FIELD.sub("", pattern).split("/")):
+    if pattern.find("*") not in {-1, len(pattern) - 1} or any(
+        "+" in part and part != "+" for part in _FIELD.sub("", pattern).split("/")
+    ):
         raise CannotTake(
             f"{path}: a * or + stands for itself there, which has no equivalent; write the path out"
         )
@@ -157,7 +163,7 @@ def _rule(
     ]
     if not able:
         return []
-    issues = re.match(r"(?:[^/]+)/(creds|sts)/", pattern) is not None
+    issues = _ISSUES.match(pattern) is not None
     if restrictions or (required and not (issues and _REQUIRED.issuperset(required))):
         what = ", ".join([*restrictions, *(["required_parameters"] if required else [])])
         notes.append(f"{path}: {what} has no equivalent, so the rule denies; write what should hold instead")
@@ -171,7 +177,7 @@ def _rule(
 
 def _as_creds(pattern: str) -> str:
     """Return a pattern with the path at which every type of credentials is issued here."""
-    return re.sub(r"^([^/]+)/sts/", r"\1/creds/", pattern)
+    return _STS.sub(r"\1/creds/", pattern)
 
 
 def _capabilities(path: str, settings: Mapping[str, Any], notes: list[str]) -> list[str]:

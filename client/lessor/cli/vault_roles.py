@@ -39,7 +39,7 @@ _COPIED: Final = (
 ROLE_FIELDS: Final = ("credential_type", "policy_document", "default_sts_ttl", "max_sts_ttl", *_COPIED)
 """The fields that a role has in Vault too; others of a role here are kept."""
 STATIC_FIELDS: Final = ("username", "rotation_period", "assume_chain", "held")
-_TEMPLATE: Final = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+_TEMPLATE: Final = re.compile(r"\{\{([^{}]*)\}\}")
 _METADATA: Final = re.compile(r"identity\.entity\.metadata\.([A-Za-z0-9_.-]+)", re.ASCII)
 
 
@@ -137,7 +137,7 @@ def translate_template(text: str, notes: list[str]) -> str:
     """
 
     def translate(found: re.Match[str]) -> str:
-        named = found.group(1)
+        named = found.group(1).strip()
         if named == "identity.entity.name":
             made = "{{identity.name}}"
         elif metadata := _METADATA.fullmatch(named):
