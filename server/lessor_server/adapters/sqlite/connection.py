@@ -28,9 +28,10 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 MANY_JOBS: Final = 4
-GATHER_SECONDS: Final = 0.001
-"""How long the jobs of concurrent calls gather after a batch of more than ``MANY_JOBS``: a batch costs two
-changes of threads and a commit."""
+GATHER_SECONDS_PER_JOB: Final = 0.000_25
+MAX_GATHER_SECONDS: Final = 0.003
+"""How long the jobs of concurrent calls gather after a batch of more than ``MANY_JOBS``, by the number of its
+jobs: a batch costs two changes of threads and a commit."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
 
@@ -208,7 +209,7 @@ class Batches:
         size = 0
         while True:
             await self._wait(RETRY_SECONDS if failed else None)
-            await asyncio.sleep(GATHER_SECONDS if size > MANY_JOBS else 0)  # let all ready jobs join
+            await asyncio.sleep(_gather_seconds(size))  # let all ready jobs join
             self._wake.clear()
             batch, self._queue = self._queue, []
             size = len(batch)
@@ -271,6 +272,11 @@ async def connect(
                 yield batches, prepared
             finally:
                 runner.cancel()
+
+
+def _gather_seconds(size: int) -> float:
+    """Return how long jobs gather after a batch of this size."""
+    return min(GATHER_SECONDS_PER_JOB * size, MAX_GATHER_SECONDS) if size > MANY_JOBS else 0
 
 
 def _require_openable(path: Path) -> None:
