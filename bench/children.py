@@ -43,7 +43,7 @@ class Child:
             time.sleep(1.0)
             if self.cpu_seconds() - before < 0.02:
                 return
-        raise BenchError(f"{self.process.args} does not become idle")
+        raise BenchError(f"process {self.process.pid} does not become idle")
 
     def resident_bytes(self) -> int:
         """Return its resident memory without pages of files, which the system may drop (``RssAnon``)."""
