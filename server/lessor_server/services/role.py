@@ -86,12 +86,11 @@ class RoleService(StaticRoleMethods):
             found = await self._roles.list(mount, after, size + 1)
         except NotFound:
             found = []  # whether a mount exists is not for everyone to see
-        looked_at = found[:size]
-        usable = [
-            pb.UsableRole(name=role.name, credential_type=_TYPES[role.credential_type])
-            for role in looked_at
-            if caller.principal.may(f"{mount}/creds/{role.name}", Capability.READ)
-        ]
+        looked_at, usable = found[:size], []
+        for number, role in enumerate(looked_at):
+            if caller.principal.may(f"{mount}/creds/{role.name}", Capability.READ):
+                usable.append(pb.UsableRole(name=role.name, credential_type=_TYPES[role.credential_type]))
+            await messages.take_turns(number)
         more = looked_at[-1].name if len(found) > size else ""
         return pb.ListUsableRolesResponse(roles=usable, next_page_token=more)
 
