@@ -14,7 +14,10 @@ TOKEN = "hvs.a-token-of-the-source"
 
 @dataclass(slots=True)
 class VaultModel:
-    """What it answers: ``data`` by path; a path that is ``denied`` is 403, others are 404."""
+    """What it answers: ``data`` by path; a path that is ``denied`` is 403, others are 404.
+
+    The server's library does not know the method LIST, as some proxies, and answers 400.
+    """
 
     data: dict[str, dict[str, Any]]
     denied: set[str] = field(default_factory=set)

@@ -7,10 +7,8 @@ command, and every program that a command starts, reaches the same server.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -139,6 +137,8 @@ def save(contexts: Contexts, environ: Mapping[str, str]) -> None:
         pairs = ((field.name, str(getattr(context, field.name))) for field in fields(Context))
         settings = "".join(f"{key} = {_text(value)}\n" for key, value in pairs if value)
         lines.append(f"[contexts.{_text(name)}]\n{settings}")
+    import tempfile  # noqa: PLC0415 - most command lines write nothing
+
     file = path(environ)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -157,6 +157,8 @@ def save(contexts: Contexts, environ: Mapping[str, str]) -> None:
 
 def _text(value: str) -> str:
     """Return a basic string of TOML, which escapes as JSON does (TOML 1.0, section "String")."""
+    import json  # noqa: PLC0415 - most command lines write nothing
+
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

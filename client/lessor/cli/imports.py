@@ -144,14 +144,14 @@ def read_engine(source: VaultSource, mount: str, to: str) -> Import:
         raise click.UsageError(
             f"{to!r} is not a valid name of an engine here; give another one by --to"
         ) from None
-    tune = source.read(f"sys/mounts/{mount}/tune")
-    if tune is None:
+    tune, names = source.read_tune(mount), source.list(f"{mount}/roles")
+    if tune is None and not names:
         raise VaultFailed(f"Vault has no engine at {mount}/; check --mount", NOT_FOUND)
     notes: list[str] = []
     defaults = translate_defaults(source.read(f"{mount}/config/lease"), notes)
-    found = Import(DeclaredMount(to, translate_tune(tune), defaults), notes)
+    found = Import(DeclaredMount(to, translate_tune(tune or {}), defaults), notes)
     roles = {}
-    for name in source.list(f"{mount}/roles"):
+    for name in names:
         if (role := _read_role(source, mount, name, found)) is not None:
             roles[name] = role
     static = {}

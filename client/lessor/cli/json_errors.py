@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import click
@@ -30,6 +29,8 @@ def wants_json(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
 
 def error_line(error: click.ClickException) -> str:
     """Return an error as one line of JSON: ``{"error": {"message": …, "exit_code": …, …}}``."""
+    import json  # noqa: PLC0415 - only for this
+
     details = getattr(error, "details", None) or {"message": error.format_message()}
     return json.dumps({"error": {**details, "exit_code": error.exit_code}})
 

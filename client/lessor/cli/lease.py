@@ -168,13 +168,16 @@ def revoke(call: Call, lease_ids: tuple[str, ...], *, sync: bool, yes: bool) -> 
     if len(ids) > 1:
         confirm(f"Revoke {len(ids)} leases?", yes=yes)
     answers, codes = [], set()
-    for lease_id in ids:
+    for number, lease_id in enumerate(ids, 1):
         try:
             answer = call(call.leases.RevokeLease, pb.RevokeLeaseRequest(lease_id=lease_id, sync=sync))
         except click.ClickException as error:
             json_errors.report(error, call.style)
             codes.add(error.exit_code)
             if error.exit_code == UNREACHABLE:
+                output.warn(
+                    [f"{len(ids) - number} of {len(ids)} leases were not tried; run the command again"]
+                )
                 break
         else:
             answers.append(answer)

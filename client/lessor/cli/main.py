@@ -65,7 +65,12 @@ OWN: Final = {
 }
 """Each command and the module of this package that holds it, under the command's name."""
 
-WITHOUT_SERVER: Final = frozenset({"completion", "context", "version", "token", "server", "dev", "demo"})
+WITHOUT_SERVER: Final = frozenset(
+    {
+        *("completion", "context", "version", "token"),
+        *("server", "dev", "demo", "access", "policy", "audit"),
+    }
+)
 """Commands for which no context is chosen: a broken file of contexts does not stop them."""
 
 EPILOG: Final = """

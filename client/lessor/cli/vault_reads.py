@@ -10,7 +10,6 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Final
@@ -23,15 +22,18 @@ SECONDS: Final = 30.0
 MAX_BYTES: Final = 16 << 20
 DENIED, NOT_FOUND, UNREACHABLE = 4, 5, 6
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_NOT_LISTED: Final = (400, 405, 501)
+"""Statuses for a method that a server or a proxy does not know."""
 Answer = dict[str, JsonValue]
 
 
 class VaultFailed(click.ClickException):
     """Vault refuses a read, or is away."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        """Keep the message and the exit code."""
+    def __init__(self, message: str, exit_code: int = 1, status: int = 0) -> None:
+        """Keep the message, the exit code, and the status of HTTP, 0 if there was no answer."""
         super().__init__(message)
+        self.status = status
         self.exit_code = exit_code  # type: ignore[misc]  # click reads the instance's
 
 
@@ -62,27 +64,40 @@ class VaultSource:
         Raises:
             VaultFailed: It is denied, or Vault does not answer as documented.
         """
-        answer = self._get(path, {})
-        data = None if answer is None else answer.get("data")
-        return data if isinstance(data, dict) else None
+        return _data(self._ask("GET", path))
+
+    def read_tune(self, mount: str) -> Answer | None:
+        """Return an engine's settings; None if there is no engine, for which Vault answers 400."""
+        try:
+            return self.read(f"sys/mounts/{mount}/tune")
+        except VaultFailed as error:
+            if error.status == 400:
+                return None
+            raise
 
     def list(self, path: str) -> list[str]:
-        """Return the names under a path, without folders; raises ``VaultFailed``."""
-        answer = self._get(path, {"list": "true"})
-        data = None if answer is None else answer.get("data")
-        keys = data.get("keys") if isinstance(data, dict) else None
-        return (
-            [key for key in keys if isinstance(key, str) and not key.endswith("/")]
-            if isinstance(keys, list)
-            else []
-        )
+        """Return the names under a path, without folders; raises ``VaultFailed``.
 
-    def _get(self, path: str, query: Mapping[str, str]) -> Answer | None:
-        url = f"{self.addr.rstrip('/')}/v1/{urllib.parse.quote(path)}"
+        A proxy may not know the method LIST, for which Vault documents a query as well.
+        """
+        try:
+            answer = self._ask("LIST", path)
+        except VaultFailed as error:
+            if error.status not in _NOT_LISTED:
+                raise
+            answer = None
+        if answer is None:
+            answer = self._ask("GET", path, "?list=true")
+        keys = (_data(answer) or {}).get("keys")
+        names = keys if isinstance(keys, list) else []
+        return [key for key in names if isinstance(key, str) and not key.endswith("/")]
+
+    def _ask(self, method: str, path: str, query: str = "") -> Answer | None:
+        """Return the answer to a request; None for the status 404."""
         headers = {"X-Vault-Token": self.token, "X-Vault-Request": "true"}
         headers |= {"X-Vault-Namespace": self.namespace} if self.namespace else {}
-        full = f"{url}?{urllib.parse.urlencode(query)}" if query else url
-        request = urllib.request.Request(full, headers=headers)  # noqa: S310 - the scheme was checked
+        url = f"{self.addr.rstrip('/')}/v1/{urllib.parse.quote(path)}{query}"
+        request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310 - the scheme was checked
         try:
             with self._opener().open(request, timeout=SECONDS) as answer:
                 content = answer.read(MAX_BYTES + 1)
@@ -123,9 +138,15 @@ def _proxies() -> dict[str, str]:
     return {name: url for name, url in urllib.request.getproxies().items() if name == "https"}
 
 
+def _data(answer: Answer | None) -> Answer | None:
+    data = None if answer is None else answer.get("data")
+    return data if isinstance(data, dict) else None
+
+
 def _refusal(path: str, status: int) -> VaultFailed:
     """Return the error for a status that is neither success nor 404."""
     if status == 403:
-        return VaultFailed(f"Vault denies this token to read {path}; use one whose policy allows it", DENIED)
+        fix = "use one whose policy allows it"
+        return VaultFailed(f"Vault denies this token to read {path}; {fix}", DENIED, status)
     code = UNREACHABLE if status in {429, 502, 503, 504} else 1
-    return VaultFailed(f"Vault answers {status} for {path}; check --addr and --mount", code)
+    return VaultFailed(f"Vault answers {status} for {path}; check --addr and --mount", code, status)
