@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What an install depends on; a change of any of these renews it.
-SOURCES := pyproject.toml $(wildcard requirements/*.txt) protos/build.py $(wildcard protos/lessor/v1/*.proto)
+SOURCES := pyproject.toml $(wildcard requirements/*.txt) $(wildcard protos/*.py) $(wildcard protos/lessor/v1/*.proto)
 
 # What `make prove` runs: a fixed range of seeds, and as many as FRESH of a range that differs each time.
 FIRST ?= 0

@@ -49,7 +49,7 @@ def sources() -> Iterator[Path]:
     """Yield each Python file that people of the project write."""
     for folder in FOLDERS:
         yield from (path for path in sorted((ROOT / folder).rglob("*.py")) if "_pb2" not in path.name)
-    yield ROOT / "protos" / "build.py"
+    yield from sorted((ROOT / "protos").glob("*.py"))
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
