@@ -77,11 +77,19 @@ FLAVORS: Final = (
         "``lessor.Client``",
         "AsyncCaller",
         "async_wire",
-        "AsyncIterator",
+        "AsyncGenerator[{}, None]",
         "async ",
         "await ",
     ),
-    Flavor("methods_pb2_sync.py", "``lessor.sync.Client``", "SyncCaller", "sync_wire", "Iterator", "", ""),
+    Flavor(
+        "methods_pb2_sync.py",
+        "``lessor.sync.Client``",
+        "SyncCaller",
+        "sync_wire",
+        "Generator[{}, None, None]",
+        "",
+        "",
+    ),
 )
 
 
@@ -123,7 +131,7 @@ class Protos:
         """Return the module of one client."""
         head = _HEAD.format(
             client=flavor.client,
-            iterator=flavor.iterator,
+            iterator=flavor.iterator.partition("[")[0],
             base=flavor.base,
             base_module=flavor.base_module,
             modules=", ".join(sorted(_module(file) for file in self._files)),
@@ -143,7 +151,7 @@ class Protos:
         names = [name for name, _, _ in arguments]
         if len({*names, "timeout"}) != len(names) + 1:
             raise SystemExit(f"{path}: two fields have one name: {', '.join(names)}")
-        returned = f"{flavor.iterator}[{answer}]" if method.server_streaming else answer
+        returned = flavor.iterator.format(answer) if method.server_streaming else answer
         sent = f'"/{path}", {request}, {answer}, fields, timeout'
         last = (
             f"return self._stream({sent})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -34,7 +34,7 @@ class AsyncWire:
         """Return the address of the server, as it was configured."""
         return self._connection.address
 
-    async def send(self, method: Method[A], request: Message, seconds: float) -> A:
+    async def send(self, method: Method[A], request: Message, seconds: float, *, wait: bool = True) -> A:
         """Send a request and return its answer; raises ``grpc.RpcError``."""
         call = self._channel().unary_unary(
             method.path,
@@ -42,7 +42,7 @@ class AsyncWire:
             response_deserializer=method.answer.FromString,
         )
         metadata = await self._read_metadata()
-        return await call(request, timeout=seconds, metadata=metadata, wait_for_ready=True)
+        return await call(request, timeout=seconds, metadata=metadata, wait_for_ready=wait)
 
     async def open_stream(
         self, method: Method[A], request: Message, seconds: float | None
@@ -158,5 +158,5 @@ class AsyncCaller(ClientBase[Lease]):
         answer: type[A],
         fields: Mapping[str, object],
         limit: DurationLike | None,
-    ) -> AsyncIterator[A]:
+    ) -> AsyncGenerator[A, None]:
         return self._calls.stream(Method(path, request, answer), fields, limit)

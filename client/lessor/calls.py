@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Generic, Protocol, TypeVar, cast
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from lessor import errors
@@ -28,6 +29,8 @@ LONG_TIMEOUT: Final = timedelta(hours=1)
 """The deadline of a stream that ends when its work is done; a watch has none."""
 MAX_TRIES: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.5
+PROBE_SECONDS: Final = 0.2
+"""How long it may take after a deadline to find out why there was no connection."""
 
 A = TypeVar("A", bound=Message)
 T = TypeVar("T")
@@ -47,6 +50,9 @@ class Method(Generic[A]):
         return self.path.rpartition("/")[2].startswith("Watch")
 
 
+_PROBE: Final = Method("/grpc.health.v1.Health/Check", Empty, Empty)
+
+
 class Wire(Protocol):
     """Sends requests over a channel."""
 
@@ -55,8 +61,11 @@ class Wire(Protocol):
         """Return the address of the server, as it was configured."""
         ...
 
-    async def send(self, method: Method[A], request: Message, seconds: float) -> A:
-        """Send a request and return its answer; raises ``grpc.RpcError``."""
+    async def send(self, method: Method[A], request: Message, seconds: float, *, wait: bool = True) -> A:
+        """Send a request and return its answer; raises ``grpc.RpcError``.
+
+        With ``wait`` it waits until the server can be reached; else it fails with the reason why it can't.
+        """
         ...
 
     def open_stream(
@@ -94,7 +103,7 @@ class Calls:
             try:
                 return await self._wire.send(method, request, max(until - self._wire.monotonic(), 0.0))
             except grpc.RpcError as failure:
-                error = errors.of(cast("errors.Failure", failure), self._wire.address)
+                error = await self._explain(failure)
             pause = _pause(error, request, tries, has_own_id=has_own_id)
             if pause is None or self._wire.monotonic() + pause >= until:
                 raise error
@@ -120,7 +129,19 @@ class Calls:
                 async for answer in answers:
                     yield answer
         except grpc.RpcError as failure:
-            raise errors.of(cast("errors.Failure", failure), self._wire.address) from None
+            raise await self._explain(failure) from None
+
+    async def _explain(self, failure: grpc.RpcError) -> errors.Error:
+        """Return the typed error; for a deadline that passed without a connection, why there is none."""
+        error = errors.of(cast("errors.Failure", failure), self._wire.address)
+        if isinstance(error, errors.DeadlineExceeded) and not error.reason_name:
+            try:
+                await self._wire.send(_PROBE, Empty(), PROBE_SECONDS, wait=False)
+            except grpc.RpcError as probed:
+                cause = errors.of(cast("errors.Failure", probed), self._wire.address)
+                if isinstance(cause, errors.Unavailable) and not cause.reason_name:
+                    return cause
+        return error
 
     def _fill_request_id(self, request: Message) -> bool:
         """Give a request that has no id one of its own; return whether it did."""
@@ -166,7 +187,7 @@ def run(work: Coroutine[object, object, T]) -> T:
     raise AssertionError("a blocking wire suspends nothing")
 
 
-def run_stream(answers: AsyncGenerator[T, None]) -> Iterator[T]:
+def run_stream(answers: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """Yield what an asynchronous generator over a blocking wire yields."""
     try:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -37,14 +37,15 @@ class SyncWire:
         """Return the address of the server, as it was configured."""
         return self._connection.address
 
-    async def send(self, method: Method[A], request: Message, seconds: float) -> A:
+    async def send(self, method: Method[A], request: Message, seconds: float, *, wait: bool = True) -> A:
         """Send a request and return its answer; raises ``grpc.RpcError``."""
         call = self._channel().unary_unary(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.answer.FromString,
         )
-        return call(request, timeout=seconds, metadata=self._connection.metadata(), wait_for_ready=True)
+        metadata = self._connection.metadata()
+        return call(request, timeout=seconds, metadata=metadata, wait_for_ready=wait)
 
     def open_stream(
         self, method: Method[A], request: Message, seconds: float | None
@@ -157,5 +158,5 @@ class SyncCaller(ClientBase[Lease]):
         answer: type[A],
         fields: Mapping[str, object],
         limit: DurationLike | None,
-    ) -> Iterator[A]:
+    ) -> Generator[A, None, None]:
         return run_stream(self._calls.stream(Method(path, request, answer), fields, limit))

@@ -81,7 +81,7 @@ class FakeWire:
             raise found
         return found
 
-    async def send(self, method: Method[A], request: Message, seconds: float) -> A:
+    async def send(self, method: Method[A], request: Message, seconds: float, *, wait: bool = True) -> A:
         return cast("A", self._take(method.path, request, seconds))
 
     async def open_stream(

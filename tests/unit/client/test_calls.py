@@ -129,3 +129,15 @@ def test_a_stream_that_fails_raises_a_typed_error() -> None:
     _, calls = scripted(RefusedCall(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"))
     with pytest.raises(errors.PermissionDenied):
         next(run_stream(calls.stream(WATCH, {"prefix": "aws/"}, None)))
+
+
+def test_a_deadline_without_a_connection_says_why_there_was_none() -> None:
+    late = RefusedCall(grpc.StatusCode.DEADLINE_EXCEEDED)
+    wire, calls = scripted(late, RefusedCall(grpc.StatusCode.UNAVAILABLE))
+    with pytest.raises(errors.Unavailable, match="can't reach a server at"):
+        run(calls.call(GET_ROLE, {"name": "app"}, None))
+    assert wire.names() == ["GetRole", "Check"]
+    for connected in (MADE, RefusedCall(grpc.StatusCode.UNIMPLEMENTED), late):
+        _, calls = scripted(late, connected)
+        with pytest.raises(errors.DeadlineExceeded):
+            run(calls.call(GET_ROLE, {"name": "app"}, None))

@@ -6,7 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import get_type_hints
 
 import pytest
@@ -49,14 +49,14 @@ def arguments(method: MethodDescriptor) -> set[str]:
 def test_each_rpc_is_a_method_of_both_clients(method: MethodDescriptor) -> None:
     name = python_name(method)
     both = (getattr(lessor.Client, name), getattr(lessor.sync.Client, name))
-    for function, stream in zip(both, (AsyncIterator, Iterator), strict=True):
+    for function, stream in zip(both, (AsyncGenerator, Generator), strict=True):
         parameters = inspect.signature(function).parameters.values()
         keywords = {one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
         assert keywords == arguments(method)
         returned = get_type_hints(function)["return"]
         if method.server_streaming:
             assert returned.__origin__ is stream
-            (returned,) = returned.__args__
+            returned = returned.__args__[0]
         assert returned.DESCRIPTOR.full_name == method.output_type.full_name
         assert inspect.getdoc(function)
     assert inspect.iscoroutinefunction(both[0]) is not method.server_streaming
