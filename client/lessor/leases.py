@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from lessor import errors
-from lessor.arguments import DurationLike
+from lessor.arguments import DurationLike, span
 from lessor.calls import Calls, Method
 from lessor.clock import Clock
 from lessor.reasons import Reason
@@ -25,6 +25,8 @@ WAIT_USABLE: Final = timedelta(seconds=10)
 """How long an issue waits until AWS accepts the new key, unless the caller says otherwise."""
 MAX_SLEEP: Final = timedelta(seconds=60)
 """After a sleep of this length the wall clock is read again: it may be set, or the machine suspended."""
+GONE_AFTER: Final = timedelta(minutes=1)
+"""How long after its end a lease that was replaced is still revoked, in case the server is behind."""
 
 _ISSUE: Final = Method(
     "/lessor.v1.CredsService/GenerateCredentials",
@@ -124,6 +126,7 @@ class LeaseKeeper:
         end = end_on_this_clock(sent, self._clock.now(), granted, answer.expire_time.ToDatetime(UTC))
         if self._current is not None:
             self._replaced[self._current.lease_id] = self._current.expire_time
+            self._replaced = {one: end for one, end in self._replaced.items() if not self._is_gone(end)}
         self._term = Term(sent, end, granted, answer.lease_renewable)
         self._current = Credentials(
             access_key=answer.access_key,
@@ -141,6 +144,8 @@ class LeaseKeeper:
     async def refresh(self, limit: DurationLike | None = None) -> Credentials:
         """Renew the credentials or replace them, if it is time; return the current ones.
 
+        An issue may take longer than ``limit``, by the time that it waits until AWS accepts the key.
+
         Raises:
             errors.Error: The server refused, or could not be reached; the current ones stay.
         """
@@ -150,7 +155,7 @@ class LeaseKeeper:
             if self._next_step() is Step.RENEW:
                 await self._renew(limit)
             if self._next_step() is Step.ISSUE:
-                await self.issue(limit)
+                await self.issue(None if limit is None else span(limit) + WAIT_USABLE)
         except _FAILURES as failure:
             self.error = failure
             self._retry_time = self._clock.now() + retry_pause(self._tries, self._rng.random())
@@ -174,7 +179,7 @@ class LeaseKeeper:
     async def end(self, limit: DurationLike | None = None) -> None:
         """Revoke the lease and those it replaced; raises ``errors.Error`` with a note of the lease's id."""
         self._ended = True
-        ids = [lease_id for lease_id, end in self._replaced.items() if end > self._clock.now()]
+        ids = [lease_id for lease_id, end in self._replaced.items() if not self._is_gone(end)]
         self._replaced.clear()
         if self._current is not None:
             ids.append(self._current.lease_id)
@@ -187,6 +192,10 @@ class LeaseKeeper:
                 failed = error
         if failed is not None:
             raise failed
+
+    def _is_gone(self, end: datetime) -> bool:
+        """Return whether the server has certainly revoked a lease that ended then."""
+        return end + GONE_AFTER < self._clock.now()
 
     def _next_step(self) -> Step:
         return Step.ISSUE if self._term is None else self._term.next_step(self._clock.now())

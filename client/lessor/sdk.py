@@ -21,8 +21,8 @@ METHOD: Final = "lessor"
 ADVISORY_SECONDS: Final = 900
 URGENT_LEFT: Final = timedelta(seconds=60)
 """When less is left, requests wait for the refresh, for as long as the client's timeout allows."""
-PATIENCE: Final = timedelta(seconds=5)
-"""How long one request waits for a refresh while the credentials are still valid."""
+PATIENCE: Final = timedelta(seconds=2)
+"""How long one request waits for a renewal while the credentials are still valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class SdkKeeper:
         return self.leases.is_issued and self.leases.left() <= min(URGENT_LEFT, self.leases.ttl() / 20)
 
     async def refresh(self) -> Credentials:
-        """Renew the credentials, or replace them; a request that need not wait does so for 5 s at most."""
+        """Renew the credentials, or replace them; a request that need not wait does so briefly."""
         needed = not self.leases.is_issued or self.is_urgent()
         return await self.leases.refresh(None if needed else PATIENCE)
 

@@ -104,7 +104,15 @@ def test_a_lease_at_its_maximum_is_replaced_and_both_are_revoked() -> None:
     assert world.keeper.credentials.access_key == "AKIA2"
     run(world.keeper.end())
     revoked = [request.lease_id for name, request in world.wire.sent if name == "RevokeLease"]  # type: ignore[attr-defined]
-    assert set(revoked) == {"aws/creds/app/2"}, "the first lease ended before"
+    assert revoked == ["aws/creds/app/1", "aws/creds/app/2"]
+
+
+def test_a_lease_that_ended_long_ago_is_not_revoked() -> None:
+    world = World.of(ttl=900.0, renewable=False)
+    world.keep(3001.0)
+    run(world.keeper.end())
+    revoked = [request.lease_id for name, request in world.wire.sent if name == "RevokeLease"]  # type: ignore[attr-defined]
+    assert revoked == ["aws/creds/app/5", "aws/creds/app/6"]
 
 
 def test_a_session_is_replaced_before_its_end_and_never_renewed() -> None:
