@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("client", "server", "bench", "tests")
+FOLDERS = ("client", "server", "bench", "examples", "tests")
 FILE_LINES = 500
 FUNCTION_LINES = 50
 CONSTRUCTOR_ARGUMENTS = 8
