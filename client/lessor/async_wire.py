@@ -10,12 +10,11 @@ from typing import Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from lessor import errors
 from lessor.arguments import DurationLike
 from lessor.base import ClientBase, note_failure
 from lessor.calls import Method
 from lessor.channel import Connection, Metadata
-from lessor.leases import LeaseKeeper, LeaseView
+from lessor.leases import FAILURES, LeaseKeeper, LeaseView
 
 A = TypeVar("A", bound=Message)
 
@@ -27,6 +26,7 @@ class AsyncWire:
         """Connect by ``connection``."""
         self._connection = connection
         self._opened: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
@@ -84,8 +84,11 @@ class AsyncWire:
     def _channel(self) -> grpc.aio.Channel:
         if self._closed:
             raise RuntimeError("the client is closed; create another one")
+        loop = asyncio.get_running_loop()
         if self._opened is None:
-            self._opened = self._connection.open_async()
+            self._opened, self._loop = self._connection.open_async(), loop
+        if self._loop is not loop:
+            raise RuntimeError("the client was used in another event loop; create a client for each")
         return self._opened
 
 
@@ -98,6 +101,7 @@ class Lease(LeaseView):
 
     async def __aenter__(self) -> Self:
         """Issue the credentials; raises ``lessor.Error``."""
+        self._keeper.forbid_issued()
         await self._keeper.issue()
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
@@ -112,6 +116,7 @@ class Lease(LeaseView):
         Raises:
             lessor.Error: The server could not be reached; the lease then ends at its expiry. If the block
                 failed, its error is raised instead, with a note.
+            RuntimeError: The client was closed in the block.
         """
         try:
             self._task.cancel()
@@ -120,7 +125,7 @@ class Lease(LeaseView):
         finally:
             try:
                 await self._keeper.end()
-            except errors.Error as failed:
+            except FAILURES as failed:
                 if error is None:
                     raise
                 note_failure(error, failed)

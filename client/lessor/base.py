@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
-from lessor import errors
 from lessor.arguments import DurationLike, PolicyLike, span
 from lessor.calls import DEFAULT_TIMEOUT, Calls, Wire
 from lessor.channel import DEFAULT_ADDRESS, Connection
@@ -114,7 +113,7 @@ class ClientBase(ABC, Generic[L_co]):
         """Return the lease of a keeper."""
 
 
-def note_failure(error: BaseException, failed: errors.Error) -> None:
+def note_failure(error: BaseException, failed: Exception) -> None:
     """Add to the error of a block that the revocation after it failed too."""
     for line in (str(failed), *getattr(failed, "__notes__", ())):
         error.add_note(line)

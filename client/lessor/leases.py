@@ -39,7 +39,7 @@ _RENEW: Final = Method(
 _REVOKE: Final = Method(
     "/lessor.v1.LeaseService/RevokeLease", lease_pb2.RevokeLeaseRequest, lease_pb2.RevokeLeaseResponse
 )
-_FAILURES: Final = (errors.Error, ValueError, RuntimeError)
+FAILURES: Final = (errors.Error, ValueError, RuntimeError)
 """What a call raises: the server's answer, a token's file that can't be read, a client that was closed."""
 _logger = logging.getLogger("lessor")
 
@@ -101,6 +101,11 @@ class LeaseKeeper:
         """Return whether there are credentials."""
         return self._current is not None
 
+    def forbid_issued(self) -> None:
+        """Raise ``RuntimeError`` if there are credentials: a lease is entered once."""
+        if self.is_issued:
+            raise RuntimeError("the lease was entered before; ask for another one")
+
     def left(self) -> timedelta:
         """Return how long the credentials are still valid."""
         return self.credentials.expire_time - self._clock.now()
@@ -139,6 +144,8 @@ class LeaseKeeper:
             usable=answer.usable,
             warnings=tuple(answer.warnings),
         )
+        if not answer.usable and self._fields["wait_usable"]:
+            _logger.warning("AWS has not accepted the key of lease %s yet", answer.lease_id)
         return self._current
 
     async def refresh(self, limit: DurationLike | None = None) -> Credentials:
@@ -156,7 +163,7 @@ class LeaseKeeper:
                 await self._renew(limit)
             if self._next_step() is Step.ISSUE:
                 await self.issue(None if limit is None else span(limit) + WAIT_USABLE)
-        except _FAILURES as failure:
+        except FAILURES as failure:
             self.error = failure
             self._retry_time = self._clock.now() + retry_pause(self._tries, self._rng.random())
             self._tries += 1
@@ -173,21 +180,26 @@ class LeaseKeeper:
             if self.is_due():
                 try:
                     await self.refresh()
-                except _FAILURES as failure:
+                except FAILURES as failure:
                     _logger.warning("lease %s was not renewed: %s", self.credentials.lease_id, failure)
 
     async def end(self, limit: DurationLike | None = None) -> None:
-        """Revoke the lease and those it replaced; raises ``errors.Error`` with a note of the lease's id."""
+        """Revoke the lease and those it replaced; an error has a note with the lease's id.
+
+        Raises:
+            errors.Error: The server refused, or could not be reached.
+            RuntimeError: The client is closed.
+        """
         self._ended = True
         ids = [lease_id for lease_id, end in self._replaced.items() if not self._is_gone(end)]
         self._replaced.clear()
         if self._current is not None:
             ids.append(self._current.lease_id)
-        failed: errors.Error | None = None
+        failed: Exception | None = None
         for lease_id in ids:
             try:
                 await self._calls.call(_REVOKE, {"lease_id": lease_id, "sync": True}, limit)
-            except errors.Error as error:
+            except FAILURES as error:
                 error.add_note(f"lease {lease_id} may not be revoked; it ends at its expiry")
                 failed = error
         if failed is not None:

@@ -11,13 +11,12 @@ from typing import Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from lessor import errors
 from lessor.arguments import DurationLike
 from lessor.base import ClientBase, note_failure
 from lessor.calls import Method, run, run_stream
 from lessor.channel import Connection
 from lessor.clock import MachineClock
-from lessor.leases import LeaseKeeper, LeaseView
+from lessor.leases import FAILURES, LeaseKeeper, LeaseView
 
 A = TypeVar("A", bound=Message)
 
@@ -100,6 +99,7 @@ class Lease(LeaseView):
 
     def __enter__(self) -> Self:
         """Issue the credentials; raises ``lessor.Error``."""
+        self._keeper.forbid_issued()
         run(self._keeper.issue())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lessor-lease", daemon=True)
@@ -114,12 +114,13 @@ class Lease(LeaseView):
         Raises:
             lessor.Error: The server could not be reached; the lease then ends at its expiry. If the block
                 failed, its error is raised instead, with a note.
+            RuntimeError: The client was closed in the block.
         """
         self._stop.set()
         self._thread.join()
         try:
             run(self._keeper.end())
-        except errors.Error as failed:
+        except FAILURES as failed:
             if error is None:
                 raise
             note_failure(error, failed)

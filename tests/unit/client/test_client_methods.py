@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
 import lessor
+from lessor.channel import Connection
 from lessor.service_config import REPEATED_BY_ID
 from lessor_server.app import SERVICES
 
@@ -112,6 +117,26 @@ def test_a_client_of_the_environment_uses_the_six_variables() -> None:
     assert {"/tok", "/ca"} <= {
         str(value) for value in (client._connection.token_file, client._connection.ca_file)
     }
+
+
+@pytest.mark.parametrize("kind", [lessor.Client, lessor.sync.Client])
+def test_each_argument_of_a_client_is_used(kind: type[lessor.Client | lessor.sync.Client]) -> None:
+    made = kind("https://db", token="t", token_file="f", ca="a", cert=Path("c"), key="k", timeout="5s")
+    files = (Path("f"), Path("a"), Path("c"), Path("k"))
+    assert made._connection == Connection("https://db", "t", *files)
+    assert made._calls._timeout == timedelta(seconds=5)
+
+
+def test_a_client_of_another_event_loop_says_so() -> None:
+    client = lessor.Client("127.0.0.1:1", timeout=0.01)
+
+    async def use() -> None:
+        with suppress(lessor.Error):
+            await client.get_info()
+
+    asyncio.run(use())
+    with pytest.raises(RuntimeError, match="in another event loop; create a client for each"):
+        asyncio.run(use())
 
 
 def test_a_closed_client_says_so() -> None:

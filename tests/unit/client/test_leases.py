@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.message import Message
 from tests.support.fake_wire import FakeClock, FakeWire, RefusedCall
 
+import lessor
 from lessor import errors
 from lessor.calls import Calls, run
 from lessor.leases import LeaseKeeper, LeaseView
@@ -204,6 +205,23 @@ def test_a_lease_that_has_ended_is_not_issued_again() -> None:
     world.clock.seconds = HOUR
     with pytest.raises(RuntimeError, match="has ended; ask for another"):
         run(world.keeper.issue())
+
+
+def test_a_client_that_was_closed_names_the_lease_that_is_not_revoked() -> None:
+    client = lessor.sync.Client("127.0.0.1:1")
+    client.close()
+    world = World.of()
+    world.keeper._calls = client._calls
+    with pytest.raises(RuntimeError, match="the client is closed") as refused:
+        run(world.keeper.end())
+    assert "aws/creds/app/1" in refused.value.__notes__[0]
+
+
+def test_a_lease_is_entered_once() -> None:
+    world = World.of()
+    lease = lessor.sync.Client("127.0.0.1:1")._make_lease(world.keeper)
+    with pytest.raises(RuntimeError, match="was entered before"), lease:
+        pass
 
 
 def test_no_secret_is_in_the_repr_of_a_lease() -> None:
