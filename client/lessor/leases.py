@@ -25,6 +25,8 @@ WAIT_USABLE: Final = timedelta(seconds=10)
 """How long an issue waits until AWS accepts the new key, unless the caller says otherwise."""
 MAX_SLEEP: Final = timedelta(seconds=60)
 """After a sleep of this length the wall clock is read again: it may be set, or the machine suspended."""
+KEEP_TIMEOUT: Final = timedelta(seconds=10)
+"""How long a renewal in the background may take: the end of a blocking lease waits for it."""
 GONE_AFTER: Final = timedelta(minutes=1)
 """How long after its end a lease that was replaced is still revoked, in case the server is behind."""
 
@@ -179,7 +181,7 @@ class LeaseKeeper:
                 return
             if self.is_due():
                 try:
-                    await self.refresh()
+                    await self.refresh(KEEP_TIMEOUT)
                 except FAILURES as failure:
                     _logger.warning("lease %s was not renewed: %s", self.credentials.lease_id, failure)
 
