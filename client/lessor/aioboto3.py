@@ -79,10 +79,10 @@ class _AsyncProvider(CredentialProvider):  # type: ignore[misc]  # botocore has 
     METHOD = METHOD
 
     def __init__(self, keeper: SdkKeeper) -> None:
-        self._keeper = keeper
+        self._credentials = _AsyncLeaseCredentials(keeper)
 
     async def load(self) -> AioDeferredRefreshableCredentials:
-        return _AsyncLeaseCredentials(self._keeper)
+        return self._credentials
 
 
 class _AsyncLeaseCredentials(AioDeferredRefreshableCredentials):  # type: ignore[misc]  # no types

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from lessor import values
+from lessor.redaction import SECRET_FIELDS
 from lessor.values import InvalidValue, JsonValue
 
 DurationLike = timedelta | str | int | float
@@ -79,7 +80,8 @@ def build_request(kind: type[M], fields: Mapping[str, object]) -> M:
         except InvalidValue as wrong:
             raise InvalidValue(f"{name}: {wrong}") from None
         except (TypeError, ValueError, AttributeError) as error:
-            raise InvalidValue(f"{name}: {error}; give a value of the type that the method names") from None
+            problem = "has the wrong type" if name in SECRET_FIELDS else error
+            raise InvalidValue(f"{name}: {problem}; give a value of the type that the method names") from None
     return request
 
 

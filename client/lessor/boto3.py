@@ -89,10 +89,10 @@ class _Provider(CredentialProvider):  # type: ignore[misc]  # botocore has no ty
     METHOD = METHOD
 
     def __init__(self, keeper: SdkKeeper) -> None:
-        self._keeper = keeper
+        self._credentials = _LeaseCredentials(keeper)
 
     def load(self) -> RefreshableCredentials:
-        return _LeaseCredentials(self._keeper)
+        return self._credentials
 
 
 class _LeaseCredentials(RefreshableCredentials):  # type: ignore[misc]  # botocore has no types

@@ -43,6 +43,7 @@ _REVOKE: Final = Method(
 )
 FAILURES: Final = (errors.Error, ValueError, RuntimeError)
 """What a call raises: the server's answer, a token's file that can't be read, a client that was closed."""
+_ENDED: Final = "the lease has ended; ask for another one"
 _logger = logging.getLogger("lessor")
 
 
@@ -125,10 +126,13 @@ class LeaseKeeper:
 
     async def issue(self, limit: DurationLike | None = None) -> Credentials:
         """Issue credentials, which replace the current ones; raises ``errors.Error``."""
-        if self._ended:
-            raise RuntimeError("the lease has ended; ask for another one")
+        if self._has_ended():
+            raise RuntimeError(_ENDED)
         sent = self._clock.now()
         answer = await self._calls.call(_ISSUE, self._fields, limit)
+        if self._has_ended():  # meanwhile, by another thread or task
+            await self._calls.call(_REVOKE, {"lease_id": answer.lease_id}, None)
+            raise RuntimeError(_ENDED)
         granted = answer.lease_duration.ToTimedelta()
         end = end_on_this_clock(sent, self._clock.now(), granted, answer.expire_time.ToDatetime(UTC))
         if self._current is not None:
@@ -206,6 +210,9 @@ class LeaseKeeper:
                 failed = error
         if failed is not None:
             raise failed
+
+    def _has_ended(self) -> bool:
+        return self._ended
 
     def _is_gone(self, end: datetime) -> bool:
         """Return whether the server has certainly revoked a lease that ended then."""

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from lessor.arguments import PolicyLike, build_request, span
-from lessor.v1 import config_pb2, role_pb2
+from lessor.v1 import config_pb2, creds_pb2, role_pb2
 from lessor.values import InvalidValue
 
 POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
@@ -105,3 +105,10 @@ def test_an_empty_mask_and_an_empty_policy_are_sent() -> None:
 def test_a_value_of_another_type_names_its_argument(fields: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidValue, match=said):
         build_request(role_pb2.PutRoleRequest, fields)
+
+
+def test_a_secret_of_another_type_is_in_no_error() -> None:
+    with pytest.raises(InvalidValue, match="mfa_code: has the wrong type") as refused:
+        build_request(creds_pb2.GenerateCredentialsRequest, {"mfa_code": 123456})
+    assert "123456" not in str(refused.value)
+    assert refused.value.__cause__ is None

@@ -207,6 +207,23 @@ def test_a_lease_that_has_ended_is_not_issued_again() -> None:
         run(world.keeper.issue())
 
 
+def test_a_lease_that_ends_during_an_issue_is_revoked() -> None:
+    """A thread may close a session while another one replaces its credentials."""
+    world = World.of()
+
+    def answer(name: str, request: Message) -> Message | RefusedCall:
+        made = world.server.answer(name, request)
+        if name == "GenerateCredentials":
+            run(world.keeper.end())
+        return made
+
+    world.wire.answer = answer
+    with pytest.raises(RuntimeError, match="has ended"):
+        run(world.keeper.issue())
+    revoked = [request.lease_id for name, request in world.wire.sent if name == "RevokeLease"]  # type: ignore[attr-defined]
+    assert revoked == ["aws/creds/app/1", "aws/creds/app/2"]
+
+
 def test_a_client_that_was_closed_names_the_lease_that_is_not_revoked() -> None:
     client = lessor.sync.Client("127.0.0.1:1")
     client.close()
