@@ -69,7 +69,7 @@ async def test_a_lease_is_revoked_after_an_error_and_a_cancellation(
 
 
 async def test_a_lease_renews_itself_with_the_same_key(client: lessor.Client, mount: str, role: str) -> None:
-    async with client.lease(role, mount=mount, ttl=2, wait_usable=0) as lease:
+    async with client.lease(role, mount=mount, ttl=5, wait_usable=0) as lease:
         key, end = lease.access_key, lease.expire_time
 
         async def expiry() -> object:
@@ -99,7 +99,7 @@ async def test_the_blocking_client_does_the_same(
 ) -> None:
     def walk() -> None:
         with lessor.sync.Client(server.address, token=server.token) as client:
-            with client.lease(role, mount=mount, ttl=2, wait_usable=0) as lease:
+            with client.lease(role, mount=mount, ttl=5, wait_usable=0) as lease:
                 key, end = lease.access_key, lease.expire_time
                 for event in client.watch_leases(prefix=lease.lease_id, timeout=30):
                     if event.type == event.RENEWED:

@@ -17,7 +17,7 @@ from google.rpc.status_pb2 import Status
 
 import lessor
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2
-from tests.support.clients import POLICY, nothing_left, root_at, until
+from tests.support.clients import POLICY, lease_of, nothing_left, root_at, until, users_of
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
@@ -51,6 +51,38 @@ async def issue_until_cancelled(client: lessor.Client, issued: list[str]) -> Non
         issued.append(answer.lease_id)
 
 
+async def set_up(client: lessor.Client, aws: StandIn) -> None:
+    """Enable a mount with a root, and write a role."""
+    await client.enable_mount()
+    await client.set_root(**{field.name: value for field, value in root_at(aws.url).ListFields()})
+    await client.put_role(name="app", credential_type="IAM_USER", policy_document=POLICY)
+
+
+@pytest.mark.slow
+async def test_a_kill_in_the_middle_of_an_issue_leaves_one_user(tmp_path: Path) -> None:
+    """The id of the first try is spent then, so the client tries once more with a new one."""
+    server, settings = ServerProcess(), {"LESSOR_LISTEN": f"unix:{tmp_path / 'lessor.sock'}"}
+    async with StandIn.start() as aws:
+        settings["LESSOR_AWS_ALLOWED_ENDPOINTS"] = aws.url
+        await server.start(tmp_path, settings)
+        try:
+            async with lessor.Client(server.address, token=server.token) as client:
+                await set_up(client, aws)
+                await aws.latency(0.3)
+                async with asyncio.TaskGroup() as group:
+                    issuing = group.create_task(client.generate_credentials(role="app", timeout=CALL_SECONDS))
+                    await until(lambda: aws.users("/lessor/"), lambda users: len(users) == 1)
+                    await server.kill()
+                    await aws.latency(0)
+                    await server.start(tmp_path, settings)
+                lease = issuing.result().lease_id
+                await until(lambda: users_of(aws, "aws"), lambda users: [*map(lease_of, users)] == [lease])
+                counts = (await client.count_leases(prefix="aws/", state="ACTIVE")).counts
+                assert [one.count for one in counts] == [1]
+        finally:
+            await server.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "drained"])
 async def test_no_call_fails_while_the_server_restarts(tmp_path: Path, killed: bool) -> None:
@@ -63,11 +95,7 @@ async def test_no_call_fails_while_the_server_restarts(tmp_path: Path, killed: b
         issued: list[str] = []
         try:
             async with lessor.Client(server.address, token=server.token) as client:
-                root = root_at(aws.url)
-                await client.enable_mount()
-                fields = {name.name: value for name, value in root.ListFields()}
-                await client.set_root(**fields)
-                await client.put_role(name="app", credential_type="IAM_USER", policy_document=POLICY)
+                await set_up(client, aws)
                 caller = Caller(blocking.list_roles)
                 async with asyncio.TaskGroup() as group:
                     issuing = group.create_task(issue_until_cancelled(client, issued))
