@@ -29,7 +29,7 @@ LONG_TIMEOUT: Final = timedelta(hours=1)
 """The deadline of a stream that ends when its work is done; a watch has none."""
 MAX_TRIES: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.5
-PROBE_SECONDS: Final = 0.2
+PROBE_SECONDS: Final = 1.0
 """How long it may take after a deadline to find out why there was no connection."""
 
 A = TypeVar("A", bound=Message)
