@@ -164,16 +164,16 @@ def _keys() -> Iterator[Callable[[], str]]:
 @contextmanager
 def _drawing() -> Iterator[Callable[[Sequence[str]], None]]:
     """Yield a function that draws lines in place of those that it drew before; at the end they are erased."""
-    height = 0
+    erase = "\r\x1b[J"
 
     def draw(lines: Sequence[str]) -> None:
-        nonlocal height
-        up = f"\x1b[{height - 1}A" if height > 1 else ""
-        sys.stderr.write(f"{up}\r\x1b[J" + "\r\n".join(lines))
+        """Draw from the cursor's line down, and put the cursor behind what was typed."""
+        up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
+        sys.stderr.write(erase + "\n".join(lines) + f"{up}\r\x1b[{len(lines[0])}C")
         sys.stderr.flush()
-        height = len(lines)
 
     try:
         yield draw
     finally:
-        draw([""])
+        sys.stderr.write(erase)
+        sys.stderr.flush()
