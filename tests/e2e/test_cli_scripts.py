@@ -174,8 +174,10 @@ async def test_apply_reports_a_role_that_the_server_refuses_and_goes_on(
     dry = await lessor_cli("apply", "-f", "roles.json", "--dry-run")
     assert (dry.code, "role.policy_arns[0]" in dry.err) == (1, True)
     assert (await lessor_cli("role", "list", "--mount", mount)).err == "lessor: no roles\n"
-    done = await lessor_cli("apply", "-f", "roles.json")
+    done = await lessor_cli("apply", "-f", "roles.json", "--format", "json")
     assert (done.code, "role.policy_arns[0]" in done.err) == (1, True)
+    bad, good = json.loads(done.out)["changes"]
+    assert (bad["done"], bad["error"]["reason"], good["done"]) == (False, "INVALID_REQUEST", True)
     assert "good" in (await lessor_cli("role", "list", "--mount", mount)).out
 
 

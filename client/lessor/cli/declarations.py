@@ -100,10 +100,9 @@ def carry_out(
     for one in changes:
         if not call.is_structured:
             show_change(one)
-        code, warnings = _send(call, one, dry_run=dry_run)
+        code, result = _send(call, one, dry_run=dry_run)
         codes.add(code)
-        plain.append({**one.as_plain(), "done": not dry_run and code == 0, "warnings": list(warnings)})
-        output.warn(f"{one.name}: {text}" for text in warnings)
+        plain.append({**one.as_plain(), "done": not dry_run and code == 0, **result})
         if code == UNREACHABLE:
             break
     codes.discard(0)
@@ -115,16 +114,18 @@ def carry_out(
     return codes.pop() if len(codes) == 1 else min(len(codes), 1)
 
 
-def _send(call: Call, change: PlannedChange, *, dry_run: bool) -> tuple[int, tuple[str, ...]]:
-    """Send a change, or for a dry run its check; return the exit code and the server's warnings."""
+def _send(call: Call, change: PlannedChange, *, dry_run: bool) -> tuple[int, dict[str, JsonValue]]:
+    """Send a change, or for a dry run its check; report and return its exit code, warnings and error."""
     send = change.check if dry_run else change.send
     try:
         answer = None if send is None else send(call)
     except click.ClickException as error:
         click.echo(f"lessor: {change.kind} {output.plain(change.name)} is refused:", err=True)
         json_errors.report(error, call.style)
-        return error.exit_code, ()
-    return 0, tuple(getattr(answer, "warnings", ()))
+        return error.exit_code, {"warnings": [], "error": json_errors.error_members(error)}
+    warnings = list(getattr(answer, "warnings", ()))
+    output.warn(f"{change.name}: {text}" for text in warnings)
+    return 0, {"warnings": [*warnings]}
 
 
 def show_change(change: PlannedChange) -> None:

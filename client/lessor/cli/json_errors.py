@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from lessor.cli.styles import JSON, VARIABLE
+
+if TYPE_CHECKING:
+    from lessor.values import JsonValue
 
 OPTION = "--format"
 
@@ -31,8 +35,13 @@ def error_line(error: click.ClickException) -> str:
     """Return an error as one line of JSON: ``{"error": {"message": …, "exit_code": …, …}}``."""
     import json  # noqa: PLC0415 - only for this
 
-    details = getattr(error, "details", None) or {"message": error.format_message()}
-    return json.dumps({"error": {**details, "exit_code": error.exit_code}})
+    return json.dumps({"error": error_members(error)})
+
+
+def error_members(error: click.ClickException) -> dict[str, JsonValue]:
+    """Return an error as a mapping: its message, its exit code, and what the server said about it."""
+    details: Mapping[str, JsonValue] | None = getattr(error, "details", None)
+    return {**(details or {"message": error.format_message()}), "exit_code": error.exit_code}
 
 
 def report(error: click.ClickException, style: str) -> None:
