@@ -20,8 +20,8 @@ from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey, Keyring
 from lessor_server.adapters.sealing.kms import KmsKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_variable
+from lessor_server.adapters.sql.stored_keys import LOST_DATA_KEYS, StoredKeys
 from lessor_server.adapters.sqlite.store import SqliteStore
-from lessor_server.adapters.sqlite.stored_keys import LOST_DATA_KEYS, StoredKeys
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable
 from lessor_server.domain.events import RowsSealed, SealingKeyAway
 from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace

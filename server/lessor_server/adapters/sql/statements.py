@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lessor_server.adapters.sqlite.columns import MAX_NUMBERED
+from lessor_server.adapters.sql.columns import MAX_NUMBERED
 from lessor_server.domain.backoff import MAX_COUNT
 
 LEASE_COLUMNS = (
