@@ -96,7 +96,7 @@ class StoredConfig(StorePart):
             "account": root.account,
             "version": root.version,
             "etag": root.etag,
-            "expect": expect_version,
+            "expect_version": expect_version,
         }
         statement = sql.PUT_ROOT if expect_version else sql.ADD_ROOT
         return await self._write_sealed(statement, params, sql.GET_ROOT, place_root)

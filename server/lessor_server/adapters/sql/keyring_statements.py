@@ -35,7 +35,7 @@ SEALED_MOUNTS = """
 SELECT name FROM (
     SELECT name FROM mounts UNION SELECT mount FROM roots UNION SELECT mount FROM roles
     UNION SELECT substr(subject, 1, instr(subject, '/') - 1) FROM rotations
-    UNION SELECT mount FROM row_macs)
+    UNION SELECT mount FROM row_macs) AS named
 WHERE typeof(name) = 'text' AND name > :after ORDER BY name
 """
 SET_ROOT_SEALED = "UPDATE roots SET sealed = :sealed WHERE mount = :mount"

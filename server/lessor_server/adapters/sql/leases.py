@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.adapters.sql import rows
@@ -29,6 +30,7 @@ class StoredLeases(StorePart):
 
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
         async def job(tx: Transaction) -> Lease:
+            await self._lock_mount(tx, intent.mount)
             lease = steps.begin(intent, self.now(), span)
             params = rows.lease_params(lease) | rows.limit_params(intent) | {"now": lease.created_us}
             params["mac"] = self._macs.lease_mac(params)
@@ -36,7 +38,20 @@ class StoredLeases(StorePart):
                 raise await _explain_refusal(tx, intent, params)
             return lease
 
-        return await self._jobs.write(job)
+        async def again(tx: Transaction) -> Lease:
+            try:
+                return await job(tx)
+            except Aborted:
+                row = await tx.row(sql.GET_LEASE, {"id": intent.id})
+                found = self._reader.salvage(rows.LEASES, row) if row else None
+                if found is None or found.footprint != intent.footprint or found.state is not State.INTENT:
+                    raise
+                return found
+
+        return await self._jobs.write(job, again)
+
+    async def _lock_mount(self, tx: Transaction, mount: str) -> None:
+        """Let no other process store an intent of the mount until the transaction ends."""
 
     async def write(self, before: Lease, after: Lease) -> bool:
         params = rows.lease_params(after) | {"before": before.generation}
@@ -47,7 +62,15 @@ class StoredLeases(StorePart):
         async def job(tx: Transaction) -> bool:
             return await tx.change(sql.WRITE_LEASE, params | {"now": self.now()}) == 1
 
-        return await self._jobs.write(job)
+        async def again(tx: Transaction) -> bool:
+            if await job(tx):
+                return True
+            row = await tx.row(sql.GET_LEASE, {"id": after.id})
+            return row is not None and self._reader.salvage(rows.LEASES, row) == replace(
+                after, tampered=False
+            )
+
+        return await self._jobs.write(job, again)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         async def job(tx: Transaction) -> Lease | None:
@@ -57,7 +80,7 @@ class StoredLeases(StorePart):
                 row = await tx.row(sql.GET_LEASE, params)
             return self._reader.salvage(rows.LEASES, row) if row else None
 
-        return await self._jobs.write(job)
+        return await self._jobs.write(job, job)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
         params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}

@@ -231,13 +231,13 @@ class SqliteJobs:
         """Run a job that only reads."""
         return await self.batches.read(lambda _: run_job(job(self.transaction)))
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(self, job: Job[T], again: Job[T] | None = None) -> T:  # noqa: ARG002 - nothing is lost
         """Run a job; when this returns, its changes are durable."""
         return await self.batches.write(lambda _: run_job(job(self.transaction)))
 
-    async def write_alone(self, job: Job[T]) -> T:
+    async def write_alone(self, job: Job[T], again: Job[T] | None = None) -> T:
         """Run a job; batches run one after the other in any case."""
-        return await self.write(job)
+        return await self.write(job, again)
 
 
 @asynccontextmanager
