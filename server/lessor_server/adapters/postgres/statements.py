@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lessor_server.adapters.sql import keyring_statements as keyring_sql
 from lessor_server.adapters.sql import statements as sql
 
 _LIVE = "state IN ('INTENT', 'ACTIVE', 'REVOKING')"
@@ -63,6 +64,12 @@ def _locked(statement: str) -> str:
     )
 
 
+# Rows without data keys do not exist: there has been no version without them.
+_IS_SEALED = """
+SELECT EXISTS (SELECT 1 FROM row_macs) OR EXISTS (SELECT 1 FROM leases) OR EXISTS (SELECT 1 FROM mounts)
+    OR EXISTS (SELECT 1 FROM roots) OR EXISTS (SELECT 1 FROM rotations)
+"""
+
 REPLACED: Final[dict[str, str]] = {
     sql.NEWEST: _NEWEST,
     sql.RESTORE_DUE: _RESTORE_DUE,
@@ -71,6 +78,7 @@ REPLACED: Final[dict[str, str]] = {
     sql.MARK_RANGE_REVOKING: _locked(sql.MARK_RANGE_REVOKING),
     sql.by_owner(sql.MARK_RANGE_REVOKING): _locked(sql.by_owner(sql.MARK_RANGE_REVOKING)),
     sql.ABANDON: _locked(sql.ABANDON),
+    keyring_sql.IS_SEALED: _IS_SEALED,
 }
 """Statements of ``adapters/sql``, and what PostgreSQL runs instead."""
 

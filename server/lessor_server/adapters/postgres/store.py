@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+import asyncpg
 from asyncpg import Pool, Record
 
 from lessor_server.adapters.postgres import statements as own
@@ -29,10 +30,10 @@ from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.clock import MARK, mark_of, read_mark
 from lessor_server.adapters.sql.columns import Reader
 from lessor_server.adapters.sql.config import StoredConfig
-from lessor_server.adapters.sql.keyring import StoredKeyring
+from lessor_server.adapters.sql.keyring import HASH_KEY, StoredKeyring
 from lessor_server.adapters.sql.rotations import StoredRotations
 from lessor_server.adapters.sql.row_macs import RowMacs
-from lessor_server.adapters.sql.stored_keys import StoredKeys, read_keys
+from lessor_server.adapters.sql.stored_keys import KeyringBegun, StoredKeys, read_keys
 from lessor_server.adapters.sql.transaction import Transaction, require_row
 from lessor_server.adapters.sql.upkeep import StoredUpkeep
 from lessor_server.domain.errors.base import StoreUnavailable
@@ -47,6 +48,9 @@ PROBE_SECONDS: Final = 1.0
 MAX_AHEAD_US: Final = 1_000_000
 """How far the time in another process may be ahead."""
 
+_TABLES_OF_KEYS: Final = ("sealing_keys", "roots", "rotations")
+"""The tables that every schema has of those that a start reads its keys from."""
+
 Verify = Callable[[StoredKeys], Awaitable[RowSeals | None]]
 """Verifies the sealing key by what the database says; what it returns authenticates rows."""
 
@@ -60,6 +64,29 @@ class PostgresStore(StoredConfig, StoredUpkeep, PostgresLeases, StoredRotations,
 
     async def backup(self, _path: str) -> tuple[str, int]:
         raise BackupByDatabase("the store is PostgreSQL, which has backups of its own")
+
+    known_keys: frozenset[str] = frozenset()
+    """The ids of the data keys that the start has verified."""
+
+    async def share_hash_key(self, sealed: bytes) -> bytes:
+        """Store the sealed key of the audit's hashes, unless there is one; return the stored one."""
+
+        async def job(tx: Transaction) -> bytes:
+            await tx.change(own.ADD_META, {"key": HASH_KEY, "value": sealed.hex()})
+            return bytes.fromhex((await require_row(tx, sql.GET_META, {"key": HASH_KEY}))[0])
+
+        return await self._jobs.write_alone(job, job)
+
+    async def note_audit_key(self, public: str) -> None:
+        """Store the public part of a key that signs checkpoints, with the time of its first use."""
+        params = {"key": f"audit_key/{public}", "value": str(self.now())}
+        await self._jobs.write(lambda tx: tx.change(own.ADD_META, params))
+
+    async def _require_known_keys(self, tx: Transaction) -> None:
+        """Raise ``KeyringBegun`` if another process has stored data keys since they were read."""
+        stored = await read_keys(tx, _TABLES_OF_KEYS)
+        if {one.id for one in stored.data_keys} != self.known_keys:
+            raise KeyringBegun(stored)
 
     async def _read_cutoff(self, tx: Transaction, ids: IdRange) -> int:
         """Wait for issues that are about to commit; return when the last lease of the range has begun.
@@ -98,17 +125,19 @@ async def open_postgres(
         jobs = PostgresJobs(pool, reader, opening.notify)
         try:
             async with pool.acquire() as connection:
-                await opening.verify(await read_keys_of(connection))
+                stored = await read_keys_of(connection)
+                await opening.verify(stored)
                 schema = await _prepare(connection, opening)
                 await clock.sync(connection)
         except DatabaseRefused as error:
             raise DatabaseRefused(f"{target}: {error.message}", fix=error.fix) from None
-        except OSError as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise refusal(target, error) from None
         mark_us = await jobs.write(lambda tx: read_mark(reader, tx))
         instance = await jobs.write(_find_instance)
         service = SharedTime(clock, mark_us)
         store = PostgresStore(jobs, service, schema, instance)
+        store.known_keys = frozenset(one.id for one in stored.data_keys)
         async with asyncio.TaskGroup() as group:
             upkeep = group.create_task(_keep_up(pool, jobs, clock, service))
             try:
@@ -121,8 +150,7 @@ async def read_keys_of(connection: Session) -> StoredKeys:
     """Return what a database says about its keys; changes nothing."""
     if not await read_schema(connection):
         return StoredKeys()
-    tables = {name for (name,) in await connection.fetch("SELECT tablename::text FROM pg_tables")}
-    return await read_keys(PostgresTransaction(connection, writes=False), tables)
+    return await read_keys(PostgresTransaction(connection, writes=False), _TABLES_OF_KEYS)
 
 
 async def _prepare(connection: Session, opening: Opening) -> int:

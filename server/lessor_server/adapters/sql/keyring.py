@@ -33,6 +33,10 @@ from lessor_server.engine.store_types import WrappedKey
 LEASES_PER_PAGE: Final = 1000
 ALL_MOUNTS: Final = "of all mounts"
 """Names the MAC that covers those of all mounts, in warnings."""
+HASH_KEY: Final = "audit_hash_key"
+"""The key of ``meta`` for the sealed key of the audit's hashes, which servers of one database share."""
+HASH_KEY_CONTEXT: Final = f"meta/{HASH_KEY}"
+HASH_KEY_VERSION: Final = "1"
 UNREADABLE_HOLD: Final = "STORED_HOLD_UNREADABLE"
 """The reason of a hold whose stored reason cannot be read; ResumeExpiry ends it."""
 
@@ -45,6 +49,7 @@ class StoredKeyring(StorePart):
 
     async def begin_keyring(self, key: WrappedKey, seals: RowSeals) -> int:
         async def job(tx: Transaction) -> int:
+            await self._require_known_keys(tx)
             await tx.change(keyring_sql.DROP_DATA_KEYS, {})
             await tx.change(sql.DROP_META, {"key": SEALING_KEY})
             await tx.change(keyring_sql.ADD_DATA_KEY, _params(key))
@@ -62,6 +67,9 @@ class StoredKeyring(StorePart):
         except BaseException:
             self._macs.seals = None
             raise
+
+    async def _require_known_keys(self, tx: Transaction) -> None:
+        """Raise ``KeyringBegun`` if another process has stored data keys since they were read."""
 
     async def unlock(self, seals: RowSeals, *, accept: bool = False) -> None:
         """Check rows with ``seals`` from now on, and undo a change of the expiry hold by others.
@@ -124,6 +132,10 @@ class StoredKeyring(StorePart):
         found = [] if held is None else [place_hold(held[0])]
         authentic = {one.place: one.content for one in found if await self._macs.is_authentic(tx, one)}
         await self._macs.put_all(tx, INSTALLATION, authentic)
+        hash_key = await tx.row(sql.GET_META, {"key": HASH_KEY})
+        if hash_key is not None:
+            sealed = self._macs.reseal(bytes.fromhex(hash_key[0]), HASH_KEY_CONTEXT, HASH_KEY_VERSION)
+            await tx.change(sql.PUT_META, {"key": HASH_KEY, "value": sealed.hex()})
 
     async def _seal_mounts_as_they_are(self, tx: Transaction) -> int:
         """Seal the values of all mounts, and take their rows and the hold for authentic."""

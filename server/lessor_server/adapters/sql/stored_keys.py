@@ -32,6 +32,15 @@ class StoredKeys:
     sealed_values: tuple[bytes, ...] = ()
 
 
+class KeyringBegun(Exception):
+    """Another process has stored data keys since this one read that there were none."""
+
+    def __init__(self, stored: StoredKeys) -> None:
+        """Keep what the database says now."""
+        super().__init__("another process has begun the keyring")
+        self.stored = stored
+
+
 async def read_keys(tx: Transaction, tables: Collection[str]) -> StoredKeys:
     """Return what a database with these tables says about its keys."""
     noted = await tx.row(GET_META, {"key": SEALING_KEY})
