@@ -116,7 +116,13 @@ class PostgresJobs:
 
         return await self._run(run, run, MAX_READ_SECONDS)
 
-    async def write(self, job: Job[T], again: Job[T] | None = None) -> T:
+    async def write(
+        self,
+        job: Job[T],
+        again: Job[T] | None = None,
+        *,
+        single: bool = False,  # noqa: ARG002 - a transaction is needed in any case
+    ) -> T:
         """Run a job in a transaction; if its fate is unknown, run ``again``."""
         return await self._run(_transacting(job), _transacting(again) if again else None, MAX_WRITE_SECONDS)
 

@@ -48,7 +48,7 @@ class StoredLeases(StorePart):
                     raise
                 return found
 
-        return await self._jobs.write(job, again)
+        return await self._jobs.write(job, again, single=True)
 
     async def _lock_mount(self, tx: Transaction, mount: str) -> None:
         """Let no other process store an intent of the mount until the transaction ends."""
@@ -70,7 +70,7 @@ class StoredLeases(StorePart):
                 after, tampered=False
             )
 
-        return await self._jobs.write(job, again)
+        return await self._jobs.write(job, again, single=True)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         async def job(tx: Transaction) -> Lease | None:
@@ -80,7 +80,7 @@ class StoredLeases(StorePart):
                 row = await tx.row(sql.GET_LEASE, params)
             return self._reader.salvage(rows.LEASES, row) if row else None
 
-        return await self._jobs.write(job, job)
+        return await self._jobs.write(job, job, single=True)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
         params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}

@@ -65,11 +65,12 @@ class Jobs(Protocol):
         """Run a job that only reads, in one state of the database; ``single``: it runs one statement."""
         ...
 
-    async def write(self, job: Job[T], again: Job[T] | None = None) -> T:
-        """Run a job; when this returns, its changes are durable. Others may write other rows meanwhile.
+    async def write(self, job: Job[T], again: Job[T] | None = None, *, single: bool = False) -> T:
+        """Run a job that writes leases; when this returns, its changes are durable.
 
-        If the connection was lost, the job may have been committed or not. Then ``again`` runs, which finds
-        out; without it the caller gets ``StoreUnavailable``.
+        ``single``: only one statement of the job writes, and at most one lease. Others may write other rows
+        meanwhile. If the connection was lost, the job may have been committed or not. Then ``again`` runs,
+        which finds out; without it the caller gets ``StoreUnavailable``.
         """
         ...
 

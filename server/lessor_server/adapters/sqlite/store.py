@@ -33,11 +33,37 @@ from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
 from lessor_server.adapters.sqlite.upgrade_copy import write_before_upgrade
 from lessor_server.domain.events import DatabaseCopied, Event
 from lessor_server.engine.sealing_ports import RowSeals
+from lessor_server.engine.store_types import StoredContext
 
 FILE = "lessor.db"
 INSTANCE = "instance"
 _ID: Final = re.compile("[0-9a-f]{16}")
 """An id of an installation."""
+
+
+MAX_KEPT_CONTEXTS: Final = 1_024
+
+
+class _KeptContexts:
+    """The mounts, roots and roles of recent issues, until anything but leases is written.
+
+    No other process writes: the database is locked.
+    """
+
+    def __init__(self) -> None:
+        self._version = 0
+        self._by_role: dict[tuple[str, str], StoredContext] = {}
+
+    def get(self, version: int, mount: str, role: str) -> StoredContext | None:
+        """Return what was kept at this version of the configuration."""
+        return self._by_role.get((mount, role)) if version == self._version else None
+
+    def put(self, version: int, mount: str, role: str, context: StoredContext) -> None:
+        """Keep what was read at this version of the configuration."""
+        if version != self._version or len(self._by_role) >= MAX_KEPT_CONTEXTS:
+            self._version = version
+            self._by_role.clear()
+        self._by_role[mount, role] = context
 
 
 class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, StoredKeyring):
@@ -50,6 +76,19 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         super().__init__(SqliteJobs(batches, batches.raw.transaction), clock, schema, instance)
         self._batches = batches
         self._folder = folder
+        self._contexts = _KeptContexts()
+
+    async def load_issue_context(
+        self, mount: str, role: str, owner: str = "", request_id: str = ""
+    ) -> StoredContext:
+        """Read mount, root and role, or return what was read of them since the configuration changed."""
+        version = self._batches.config_version
+        if not request_id and (kept := self._contexts.get(version, mount, role)) is not None:
+            return kept
+        context = await super().load_issue_context(mount, role, owner, request_id)
+        if not request_id and version == self._batches.config_version:
+            self._contexts.put(version, mount, role, context)
+        return context
 
     async def backup(self, path: str) -> tuple[str, int]:
         """Write a consistent copy below the data directory; raises as the port says."""
