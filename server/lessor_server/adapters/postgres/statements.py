@@ -82,6 +82,9 @@ REPLACED: Final[dict[str, str]] = {
 }
 """Statements of ``adapters/sql``, and what PostgreSQL runs instead."""
 
+UNFINISHED = "unfinished_copy"
+"""The key of ``meta`` that a database has while it is copied into: no server starts on it."""
+
 PROBE = "UPDATE meta SET value = value WHERE key = 'configuration'"
 """A write that changes nothing: it shows that the database can be written to."""
 

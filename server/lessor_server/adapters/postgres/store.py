@@ -123,16 +123,11 @@ async def open_postgres(
         reader = Reader()
         reader.macs = RowMacs(shared=True)
         jobs = PostgresJobs(pool, reader, opening.notify)
-        try:
-            async with pool.acquire() as connection:
-                stored = await read_keys_of(connection)
-                await opening.verify(stored)
-                schema = await _prepare(connection, opening)
-                await clock.sync(connection)
-        except DatabaseRefused as error:
-            raise DatabaseRefused(f"{target}: {error.message}", fix=error.fix) from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise refusal(target, error) from None
+        async with _start_connection(target, pool) as connection:
+            stored = await read_keys_of(connection)
+            await opening.verify(stored)
+            schema = await _prepare(connection, opening)
+            await clock.sync(connection)
         mark_us = await jobs.write(lambda tx: read_mark(reader, tx))
         instance = await jobs.write(_find_instance)
         service = SharedTime(clock, mark_us)
@@ -164,7 +159,37 @@ async def _prepare(connection: Session, opening: Opening) -> int:
             )
         schema = await migrate_schema(connection)
     await require_usable(connection)
+    if await connection.fetchval("SELECT EXISTS (SELECT 1 FROM meta WHERE key = $1)", own.UNFINISHED):
+        raise DatabaseRefused(
+            "a copy into the database was cut off", fix="run lessor store copy again; it continues"
+        )
     return schema
+
+
+async def read_database_schema(target: DatabaseTarget) -> tuple[int, int]:
+    """Return the schema of a database, and the newest; raises ``DatabaseRefused``."""
+    async with open_pool(target) as pool, _start_connection(target, pool) as connection:
+        return await read_schema(connection), schema_migrations()[-1][0]
+
+
+async def migrate_database(target: DatabaseTarget) -> tuple[int, int]:
+    """Migrate a database; return its schema, and the newest; raises ``DatabaseRefused``."""
+    async with open_pool(target) as pool, _start_connection(target, pool) as connection:
+        await migrate_schema(connection)
+        await require_usable(connection)
+        return await read_schema(connection), schema_migrations()[-1][0]
+
+
+@asynccontextmanager
+async def _start_connection(target: DatabaseTarget, pool: Pool[Record]) -> AsyncIterator[Session]:
+    """Use a connection; each failure names the database."""
+    try:
+        async with pool.acquire() as connection:
+            yield connection
+    except DatabaseRefused as error:
+        raise DatabaseRefused(f"{target}: {error.message}", fix=error.fix) from None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise refusal(target, error) from None
 
 
 async def _find_instance(tx: Transaction) -> str:
