@@ -2,8 +2,8 @@
 
 The server rolls a transaction back that conflicts with another one; it is run again, as is one whose
 connection ended before its commit. When it ended in the commit, nobody knows whether that happened: jobs that
-can find out do so on another connection. The callers of the others get ``StoreUnavailable``, as with a failing
-disk.
+can find out do so on another connection. The callers of the others get ``StoreUnavailable``, as they do if a
+disk fails.
 """
 
 from __future__ import annotations

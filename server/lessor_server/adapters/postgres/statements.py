@@ -88,6 +88,12 @@ UNFINISHED = "unfinished_copy"
 PROBE = "UPDATE meta SET value = value WHERE key = 'configuration'"
 """A write that changes nothing: it shows that the database can be written to."""
 
+INCARNATION = """
+SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
+    || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system()
+"""
+"""The cluster, the database and the timeline: a restored dump or archive has another one. A standby that was
+promoted has another timeline, too; servers that run meanwhile store it."""
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 MARK = """
 INSERT INTO meta (key, value) VALUES (:key, :value)
