@@ -41,7 +41,7 @@ shutil.rmtree(sys.argv[3], ignore_errors=True)
 
 @dataclass(slots=True)
 class PostgresProcess:
-    """A server with its data and its unix socket in ``folder``; with a ``port`` it listens on TCP as well."""
+    """A server with its data and its socket in ``folder``; it listens on TCP as well if it has a port."""
 
     folder: Path
     port: int = 0
