@@ -217,3 +217,44 @@ async def test_a_schema_of_another_version_is_refused(
     done = await cli("migrate", "--check")
     assert (done.code, done.out) == (1, "schema 7 of 8\n")
     assert (await cli("migrate")).out == "schema 8 of 8\n"
+
+
+# --- the way from SQLite --------------------------------------------------------------------------------
+
+
+async def test_a_sqlite_store_is_copied_and_served(
+    postgres: PostgresProcess, aws: StandIn, tmp_path: Path
+) -> None:
+    await aws.reset()
+    server, allowed = ServerProcess(), {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}
+    await server.start(tmp_path, allowed)
+    async with connect(server.address, server.token) as lessor:
+        await lessor.enable("aws", aws.url)
+        await lessor.put_role("aws")
+        lease = (await lessor.generate("aws")).lease_id
+        ended = (await lessor.generate("aws")).lease_id
+        await lessor.revoke(ended)
+    cli = CommandLine(tmp_path, {"LESSOR_TOKEN": TOKEN})
+    url = postgres.create_database(f"lessor{next(DATABASES)}")
+    copy = ("store", "copy", "--from", f"sqlite:{server.data_dir}", "--to", url)
+    try:
+        done = await cli(*copy)
+        assert done.code == 1
+        assert "Another server" in done.err or "stop that server" in done.err
+        await server.stop()
+        done = await cli(*copy, "--verify")
+        assert done.code == 0, done.err
+        assert "leases: 2 rows" in done.err
+        assert "leases                 2  sha256 " in done.out
+        assert (await cli(*copy)).code == 0
+        key = f"file:{server.data_dir / 'sealing-key'}"
+        await server.start(tmp_path, allowed | {"LESSOR_STORE_URL": url, "LESSOR_SEALING_KEY": key})
+        async with connect(server.address, server.token) as lessor:
+            assert "STORE_ROLLED_BACK" in "\n".join((await lessor.info()).warnings)
+            assert (await lessor.lookup(ended)).state == State.GONE
+            await lessor.system.ResumeExpiry(system_pb2.ResumeExpiryRequest())
+            await lessor.revoke(lease)
+            await lessor.generate("aws")
+        assert len(await users_of(aws, "aws")) == 1
+    finally:
+        await server.kill()
