@@ -143,7 +143,7 @@ async def _create_table(connection: Session) -> None:
     """Create the table of migrations; another process may do so at the same time."""
     try:
         await connection.execute(_CREATE)
-    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
         return  # IF NOT EXISTS does not cover a table that is not committed yet
 
 

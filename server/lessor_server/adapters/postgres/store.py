@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -14,6 +14,7 @@ import asyncpg
 from asyncpg import Pool, Record
 
 from lessor_server.adapters.postgres import statements as own
+from lessor_server.adapters.postgres.batches import NaturalBatches
 from lessor_server.adapters.postgres.clock import SYNC_SECONDS, DatabaseClock, SharedTime
 from lessor_server.adapters.postgres.connection import DatabaseRefused, PostgresJobs, open_pool, refusal
 from lessor_server.adapters.postgres.leases import PostgresLeases
@@ -31,6 +32,7 @@ from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.clock import MARK, mark_of, read_mark
 from lessor_server.adapters.sql.columns import Reader
 from lessor_server.adapters.sql.config import StoredConfig
+from lessor_server.adapters.sql.kept_contexts import KeptContexts
 from lessor_server.adapters.sql.keyring import HASH_KEY, StoredKeyring
 from lessor_server.adapters.sql.rotations import StoredRotations
 from lessor_server.adapters.sql.row_macs import RowMacs
@@ -43,7 +45,7 @@ from lessor_server.domain.events import Event
 from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.revocation.expiry_hold import STORE_ROLLED_BACK
 from lessor_server.engine.sealing_ports import RowSeals
-from lessor_server.engine.store_types import WrappedKey
+from lessor_server.engine.store_types import StoredContext, WrappedKey
 
 INSTANCE: Final = "instance"
 INCARNATION: Final = "incarnation"
@@ -65,6 +67,34 @@ async def _verify_nothing(_: StoredKeys) -> None:
 
 class PostgresStore(StoredConfig, StoredUpkeep, PostgresLeases, StoredRotations, StoredKeyring):
     """The whole store."""
+
+    def __init__(self, jobs: PostgresJobs, clock: SharedTime, schema: int, instance: str) -> None:
+        """Serve the database of the installation ``instance``, which was migrated to ``schema``."""
+        super().__init__(jobs, clock, schema, instance)
+        self._contexts = KeptContexts()
+        self._covers = NaturalBatches(self._read_covers, lambda _: object())
+
+    def batches(self) -> list[Coroutine[object, object, NoReturn]]:
+        """Return what must run while the store is used."""
+        return [self.intents.run(), self.steps.run(), self._covers.run()]
+
+    async def _read_covers(self, items: Sequence[None]) -> list[object]:
+        row = await self._jobs.read(lambda tx: tx.row(own.COVER, {}), single=True)
+        return [row[0] if row else None] * len(items)
+
+    async def load_issue_context(
+        self, mount: str, role: str, owner: str = "", request_id: str = ""
+    ) -> StoredContext:
+        """Read mount, root and role, or return what was read of them since the configuration changed."""
+        if request_id:
+            return await super().load_issue_context(mount, role, owner, request_id)
+        cover = await self._covers.put(None)
+        kept = self._contexts.get(cover, mount, role)
+        if kept is None:
+            kept = await super().load_issue_context(mount, role)
+            if cover is not None:
+                self._contexts.put(cover, mount, role, kept)
+        return kept
 
     async def backup(self, _path: str) -> tuple[str, int]:
         raise BackupByDatabase("the store is PostgreSQL, which has backups of its own")
@@ -172,11 +202,12 @@ async def open_postgres(
         store.is_alone = opening.is_alone
         store.known_keys = frozenset(one.id for one in stored.data_keys)
         async with asyncio.TaskGroup() as group:
-            upkeep = group.create_task(_keep_up(jobs, clock, service))
+            tasks = [group.create_task(run) for run in (*store.batches(), _keep_up(jobs, clock, service))]
             try:
                 yield store
             finally:
-                upkeep.cancel()
+                for task in tasks:
+                    task.cancel()
 
 
 async def read_keys_of(connection: Session) -> StoredKeys:
