@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
-from lessor.v1 import lease_pb2, system_pb2
+from lessor.v1 import config_pb2, lease_pb2, system_pb2
 from tests.support.bad_starts import refuses_to_start
 from tests.support.clients import connect, nothing_left, refused, until, users_of
 from tests.support.command_line import CommandLine
@@ -299,3 +299,19 @@ async def test_a_sqlite_store_is_copied_and_served(
         assert len(await users_of(aws, "aws")) == 1
     finally:
         await server.kill()
+
+
+async def test_a_nul_in_a_text_is_what_it_is_on_sqlite(server: ServerProcess) -> None:
+    """PostgreSQL has no NUL in texts (PostgreSQL, "Character Types")."""
+    odd = "a\0b\uf8ffc\uf8ff0"
+    async with connect(server.address, server.token) as lessor:
+        await lessor.config.EnableMount(config_pb2.EnableMountRequest(mount="odd", description=odd))
+        found = await lessor.config.ListMounts(config_pb2.ListMountsRequest())
+        assert [one.description for one in found.mounts if one.mount == "odd"] == [odd]
+        for call in (
+            lessor.put_role("aws", "other", source_identity=odd),
+            lessor.lookup("aws/creds/app/\0"),
+            lessor.generate(odd),
+        ):
+            error = await refused(call)
+            assert error.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE), error

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from lessor_server.adapters.postgres import statements as own
+from lessor_server.adapters.postgres.texts import escape_text
 
 _BIGINT: Final = frozenset(
     (
@@ -107,4 +108,4 @@ def _conversion(kind: str) -> Callable[[Value], object]:
     """Return how a value becomes one that the driver takes for a parameter of this type."""
     if kind == "bigint":
         return lambda value: None if value is None else int(value)
-    return bool if kind == "boolean" else lambda value: value
+    return bool if kind == "boolean" else escape_text

@@ -17,7 +17,7 @@ import asyncpg
 from lessor_server.adapters.postgres.connection import DatabaseRefused
 from lessor_server.adapters.postgres.transaction import Session
 
-MIN_SERVER: Final = 15
+MIN_SERVER: Final = 16
 """The oldest major version of PostgreSQL that is tested against the statements."""
 LOCK_SECONDS: Final = 60
 TABLE: Final = "lessor_migrations"
