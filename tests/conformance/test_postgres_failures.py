@@ -18,8 +18,10 @@ from tests.support.postgres_store import HandDatabaseClock
 from tests.support.stores import SPAN, TERMS
 
 from lessor_server.adapters.postgres.connection import DatabaseRefused
+from lessor_server.adapters.postgres.statements import MAX_PURGED
 from lessor_server.adapters.postgres.store import Opening, PostgresStore, open_postgres
 from lessor_server.adapters.postgres.target import DatabaseTarget
+from lessor_server.adapters.sql.statements import LEASE_COLUMNS
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.lease import State
@@ -264,6 +266,24 @@ async def test_a_deadlock_is_retried(server: PostgresProcess, database: str) -> 
         await transaction.rollback()
         assert await marking == ids
         await other.close()
+
+
+async def test_many_tombstones_are_purged_in_small_transactions(
+    server: PostgresProcess, database: str
+) -> None:
+    clock = HandClock()
+    async with opened(server.url(database), clock) as store:
+        lease = await store.begin(builders.intent(1), SPAN)
+        columns = f"{LEASE_COLUMNS}, claimed_by, gone_us".replace("id, ", "", 1)
+        copied = columns.replace(" state,", " 'GONE',").replace("gone_us", "1")
+        server.run(
+            f"INSERT INTO leases (id, {columns}) SELECT id || n, {copied} FROM leases,"
+            f" generate_series(1, {MAX_PURGED + 10}) AS n",
+            database,
+        )
+        clock.advance(30 * 86_400)
+        assert await store.purge_tombstones(builders.ACCOUNT, store.now()) == MAX_PURGED + 10
+        assert (await store.get(lease.id)) is not None
 
 
 async def test_a_lock_that_another_program_holds_is_waited_for_two_seconds(
