@@ -311,19 +311,14 @@ def grace_by_an_untrusted_clock(patch: Patch) -> None:
     look_again = RevocationWorker._check_again
 
     async def trusting(self: Any, claim: Any, began_us: int) -> None:
-        held, self._expiry = self._expiry, _Free()
+        terms = self._terms
+        self._terms = lambda: replace(terms(), held=False)
         try:
             await look_again(self, claim, began_us)
         finally:
-            self._expiry = held
+            self._terms = terms
 
     patch.set(RevocationWorker, "_check_again", trusting)
-
-
-class _Free:
-    """An expiry hold that is never on."""
-
-    held = False
 
 
 # --- sessions ------------------------------------------------------------------------------------------

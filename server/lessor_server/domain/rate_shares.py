@@ -15,7 +15,7 @@ from typing import Final
 SHARE_SECONDS: Final = 10.0
 """How long a replica may use a share, from when it asked for it."""
 RESERVED_SECONDS: Final = SHARE_SECONDS + 2.0
-"""How long the store reserves a share, from its commit: the replica's last calls count for a second longer."""
+"""How long the store reserves a share, from its commit: the replica's last calls count a second longer."""
 MIN_FRACTION: Final = 0.02
 """The fraction of the rate that a replica without demand has."""
 MARGIN: Final = 0.035
@@ -74,25 +74,37 @@ def min_share(rate: float, replicas: int) -> float:
 
 
 def shares_by_demand(rate: float, demands: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of each replica: the smallest one, and of the rest a part in proportion to its demand.
+    """Return the share of each replica: at least the smallest one, and max-min fair.
 
-    Without any demand the parts are equal. Several shares are whole numbers if the rate allows it, because
-    calls are: a replica with 6.3 calls a second would send 7 in some seconds.
+    Small demands are met; of the others none has less than another (Bertsekas & Gallager, Data Networks,
+    6.5.2). What nobody needs is divided in proportion to the demands. Several shares are whole numbers if the
+    rate allows it, because calls are: a replica with 6.3 calls a second would send 7 in some seconds.
     """
     if len(demands) <= 1:
         return dict.fromkeys(demands, rate)
     least = min_share(rate, len(demands))
     whole = rate >= len(demands)
     spare = (math.floor(rate) if whole else rate) - least * len(demands)
-    total = sum(demands.values())
-    parts = {
-        name: spare * (demand / total if total > 0 else 1 / len(demands)) for name, demand in demands.items()
-    }
+    parts = _fill(spare, {name: max(demand - least, 0.0) for name, demand in demands.items()})
     if not whole:
         return {name: least + part for name, part in parts.items()}
     left = round(spare) - sum(math.floor(part) for part in parts.values())
     largest = sorted(parts, key=lambda name: (math.floor(parts[name]) - parts[name], name))[: max(left, 0)]
     return {name: least + math.floor(part) + (name in largest) for name, part in parts.items()}
+
+
+def _fill(spare: float, needs: Mapping[str, float]) -> dict[str, float]:
+    """Divide all of ``spare``: first up to the needs, max-min fair, then in proportion to them."""
+    total = sum(needs.values())
+    if total <= spare:
+        surplus, count = spare - total, len(needs)
+        return {
+            name: need + surplus * (need / total if total > 0 else 1 / count) for name, need in needs.items()
+        }
+    parts: dict[str, float] = {}
+    for name in sorted(needs, key=lambda one: needs[one]):
+        parts[name] = min(needs[name], (spare - sum(parts.values())) / (len(needs) - len(parts)))
+    return parts
 
 
 def grant_share(

@@ -12,6 +12,7 @@ from typing import Protocol
 from lessor_server.domain.events import BackedUp, TakenOver
 from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.config.mounts import Mounts, RootRules
 from lessor_server.engine.config.roles import NoLinter, Roles
@@ -20,17 +21,18 @@ from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
+from lessor_server.engine.replicas.registry import ReplicaRegistry, ThisReplica
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 from lessor_server.engine.revocation.queue import RevocationQueue
-from lessor_server.engine.revocation.worker import RevocationWorker
+from lessor_server.engine.revocation.worker import CLAIM_SPAN, RevocationWorker
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.sealing_ports import KeyedSealer
-from lessor_server.engine.store_types import StoreStatus
+from lessor_server.engine.store_types import ClaimTerms, StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
@@ -50,6 +52,8 @@ class Dependencies:
     report: Report
     rng: random.Random
     linter: Linter = NoLinter()
+    replica: ThisReplica | None = None
+    """This process as one of several on the store; None if no other process uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +86,34 @@ class Engine:
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
     store_status: Callable[[], Awaitable[StoreStatus]]
+    replicas: ReplicaRegistry | None = None
+    """What this process knows of the others; None if no other process uses the store."""
 
 
 @asynccontextmanager
 async def run_engine(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
-    """Run the engine while the block runs; first void the claims of earlier processes.
+    """Run the engine while the block runs; if no other process can, first void the claims of earlier ones.
 
     The end of the block cancels all tasks, which is as safe as a kill at any moment.
     """
     lease_events = LeaseEventBroker(outside.store.now)
     supervisor = Supervisor(outside.report)
     outside = replace(outside, notify=supervisor.observer(lease_events.beside(outside.notify)))
-    taken = await outside.store.void_stale_claims()
-    if taken:
+    if outside.replica is None and (taken := await outside.store.void_stale_claims()):
         outside.notify(TakenOver(taken))
     async with asyncio.TaskGroup() as group:
         work = BackgroundTasks(group, supervisor)
         engine, lasting = await _build(outside, limits, (work, supervisor), lease_events)
+        if engine.replicas is not None:
+            await engine.replicas.start()
         for one in lasting:
             work.keep_running(one.run)
         try:
             yield engine
         finally:
             work.cancel()
+            if engine.replicas is not None:
+                await engine.replicas.leave()
 
 
 class Lasting(Protocol):
@@ -126,16 +135,15 @@ async def _build(
     work, supervisor = running_in
     queue = RevocationQueue()
     instance = (await store.status()).instance_id
-    roots = Roots(
-        store, outside.sealer, outside.aws, RateLimiters(limits.rate_limit), rng, instance, supervisor
-    )
+    limiters, replicas = _rate_limiters(outside, limits.rate_limit, queue)
+    roots = Roots(store, outside.sealer, outside.aws, limiters, rng, instance, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
-    watch = timers.watch
+    watch, name = timers.watch, instance if outside.replica is None else outside.replica.name
     expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
     await expiry.start()
     prefixes = Prefixes(store, queue, notify, supervisor)
     reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
-    worker = RevocationWorker(store, roots, queue, watch, expiry, notify, work, rng)
+    worker = RevocationWorker(store, roots, queue, watch, _terms(name, expiry), notify, work, rng)
     writer = LeaseWriter(store, watch, notify, work, rng)
     issuer = Issuer(store, roots, writer, work)
     keys = UserKeys(store, roots, outside.sealer)
@@ -162,9 +170,27 @@ async def _build(
         work=work,
         backup=_backup(store, notify),
         store_status=store.status,
+        replicas=replicas,
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    return engine, parts
+    return engine, parts if replicas is None else (*parts, replicas)
+
+
+def _terms(by: str, expiry: ExpiryHold) -> Callable[[], ClaimTerms]:
+    """Return what gives the terms of each claim on revocations."""
+    return lambda: ClaimTerms(by, CLAIM_SPAN, expiry.held)
+
+
+def _rate_limiters(
+    outside: Dependencies, rate_limit: RateLimit, queue: RevocationQueue
+) -> tuple[RateLimiters, ReplicaRegistry | None]:
+    """Return the rate limiters, and the registry that shares their rates with other replicas."""
+    me = outside.replica
+    if me is None:
+        return RateLimiters(rate_limit), None
+    wake, boot_us, rate = asyncio.Event(), me.clock.boot_us, rate_limit.rate or 0.0
+    limiters = RateLimiters(rate_limit, lambda account: SharedRate(account, rate, boot_us, wake.set))
+    return limiters, ReplicaRegistry(me, limiters, wake, queue, outside.notify)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 
 from lessor_server.domain import backoff
@@ -37,7 +38,6 @@ from lessor_server.engine.revocation.attempt import (
     UserNotFound,
     attempt_revocation,
 )
-from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.queue import RevocationQueue
 from lessor_server.engine.store_types import ClaimTerms
 
@@ -61,19 +61,19 @@ class RevocationWorker:
         roots: Roots,
         queue: RevocationQueue,
         watch: Watch,
-        expiry: ExpiryHold,
+        terms: Callable[[], ClaimTerms],
         notify: Observer,
         background: BackgroundTasks,
         rng: random.Random,
     ) -> None:
-        """Claim due leases in ``store``, unless ``expiry`` is held, and revoke them through ``roots``."""
+        """Claim due leases in ``store`` by the current ``terms``, and revoke them through ``roots``."""
         self._store = store
         self._roots = roots
         self._background = background
         self._queue = queue
         self._watch = watch
         self._notify = notify
-        self._expiry = expiry
+        self._terms = terms
         self._rng = rng
         self._outage_probe = OutageProbe(roots, background, notify, rng, queue.request_full_scan)
         self._running = 0
@@ -124,9 +124,6 @@ class RevocationWorker:
         else:
             self._behind.clear()
         self._begin(leases, Priority.EXPIRY)
-
-    def _terms(self) -> ClaimTerms:
-        return ClaimTerms(self._roots.instance, CLAIM_SPAN, self._expiry.held)
 
     def _begin(self, leases: list[Lease], priority: Priority) -> None:
         for lease in leases:
@@ -209,7 +206,7 @@ class RevocationWorker:
         the grace is over.
         """
         grace_ends_us = lease.last_create_us + CREATE_GRACE // MICROSECOND
-        if lease.not_found_count and began_us >= grace_ends_us and not self._expiry.held:
+        if lease.not_found_count and began_us >= grace_ends_us and not self._terms().held:
             await self._finish(lease)
             return
         wait = backoff.not_found_delay(lease.not_found_count)

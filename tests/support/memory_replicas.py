@@ -1,0 +1,65 @@
+"""The part of the store in memory that several replicas share: who lives, and their shares of rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lessor_server.domain.lease import State
+from lessor_server.domain.rate_shares import GrantedShare, StoredShare, grant_share
+from lessor_server.engine.replica_ports import FORGET_SECONDS, Fleet, ReplicaSign, ReplicaStatus
+from tests.support.memory_config import At
+from tests.support.memory_rows import Clock
+from tests.support.memory_upkeep import MemoryUpkeep
+
+
+class MemoryReplicas(MemoryUpkeep):
+    """Implements ``engine.replica_ports.ReplicaStore``."""
+
+    def __init__(self, clock: Clock, at: At, instance: str) -> None:
+        """Begin without a replica."""
+        super().__init__(clock, at, instance)
+        self.replicas: dict[str, ReplicaStatus] = {}
+        self.shares: dict[tuple[str, str], StoredShare] = {}
+        """By account and replica."""
+
+    async def report_alive(self, sign: ReplicaSign) -> Fleet:
+        """Store a sign of life, and grant shares."""
+        await self._before("report_alive")
+        now = self.now()
+        forgotten_us = now - int(FORGET_SECONDS * 1e6)
+        self.replicas = {name: one for name, one in self.replicas.items() if one.seen_us > forgotten_us}
+        ahead_us = sign.wall_us - now
+        self.replicas[sign.name] = ReplicaStatus(sign.name, sign.version, now, ahead_us, sign.settings)
+        live = [name for name, one in self.replicas.items() if not one.is_silent(now)]
+        granted: list[GrantedShare] = []
+        for asked in sign.shares:
+            rows = [row for row in self.shares.values() if row.account == asked.account]
+            row, share = grant_share(sign.name, asked, rows, live, now)
+            self.shares[asked.account, sign.name] = row
+            granted.append(share)
+        self.shares = {key: row for key, row in self.shares.items() if row.until_us > now}
+        await self._at("report_alive done")
+        return Fleet(now, tuple(self._seen(name) for name in sorted(self.replicas)), tuple(granted))
+
+    def _seen(self, name: str) -> ReplicaStatus:
+        shares = tuple(row for _, row in sorted(self.shares.items()) if row.replica == name)
+        return replace(self.replicas[name], shares=shares)
+
+    async def remove_replica(self, name: str) -> None:
+        """Delete a replica."""
+        await self._before("remove_replica")
+        self.replicas.pop(name, None)
+        await self._at("remove_replica done")
+
+    async def void_claims_of(self, names: Sequence[str]) -> int:
+        """Void the claims of silent replicas on leases that they were revoking."""
+        await self._before("void_claims_of")
+        now = self.now()
+        silent = {name for name in names if name in self.replicas and self.replicas[name].is_silent(now)}
+        rows = [row for row in self.rows.values() if row.claimed_by in silent]
+        claimed = [row for row in rows if row.lease.state is State.REVOKING]
+        for row in claimed:
+            self._put(row, state=State.REVOKING, due_us=min(row.lease.due_us, now))
+        await self._at("void_claims_of done")
+        return len(claimed)
