@@ -101,19 +101,20 @@ async def run_engine(outside: Dependencies, limits: EngineConfig) -> AsyncIterat
     outside = replace(outside, notify=supervisor.observer(lease_events.beside(outside.notify)))
     if outside.replica is None and (taken := await outside.store.void_stale_claims()):
         outside.notify(TakenOver(taken))
+    fleet = _join_fleet(outside, limits.rate_limit)
+    if fleet.registry is not None:
+        await fleet.registry.start()
     async with asyncio.TaskGroup() as group:
         work = BackgroundTasks(group, supervisor)
-        engine, lasting = await _build(outside, limits, (work, supervisor), lease_events)
-        if engine.replicas is not None:
-            await engine.replicas.start()
+        engine, lasting = await _build(outside, limits, (work, supervisor), lease_events, fleet)
         for one in lasting:
             work.keep_running(one.run)
         try:
             yield engine
         finally:
             work.cancel()
-            if engine.replicas is not None:
-                await engine.replicas.leave()
+    if fleet.registry is not None:
+        await fleet.registry.leave()
 
 
 class Lasting(Protocol):
@@ -129,14 +130,14 @@ async def _build(
     limits: EngineConfig,
     running_in: tuple[BackgroundTasks, Supervisor],
     lease_events: LeaseEventBroker,
+    fleet: _Fleet,
 ) -> tuple[Engine, tuple[Lasting, ...]]:
     """Build the engine; return the parts that services call, and the parts to run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
     work, supervisor = running_in
-    queue = RevocationQueue()
+    queue, replicas = fleet.queue, fleet.registry
     instance = (await store.status()).instance_id
-    limiters, replicas = _rate_limiters(outside, limits.rate_limit, queue)
-    roots = Roots(store, outside.sealer, outside.aws, limiters, rng, instance, supervisor)
+    roots = Roots(store, outside.sealer, outside.aws, fleet.limiters, rng, instance, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
     watch, name = timers.watch, instance if outside.replica is None else outside.replica.name
     expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
@@ -181,16 +182,22 @@ def _terms(by: str, expiry: ExpiryHold) -> Callable[[], ClaimTerms]:
     return lambda: ClaimTerms(by, CLAIM_SPAN, expiry.held)
 
 
-def _rate_limiters(
-    outside: Dependencies, rate_limit: RateLimit, queue: RevocationQueue
-) -> tuple[RateLimiters, ReplicaRegistry | None]:
-    """Return the rate limiters, and the registry that shares their rates with other replicas."""
-    me = outside.replica
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """What this process shares with other replicas; ``registry`` is None if there are none."""
+
+    queue: RevocationQueue
+    limiters: RateLimiters
+    registry: ReplicaRegistry | None = None
+
+
+def _join_fleet(outside: Dependencies, rate_limit: RateLimit) -> _Fleet:
+    queue, me = RevocationQueue(), outside.replica
     if me is None:
-        return RateLimiters(rate_limit), None
+        return _Fleet(queue, RateLimiters(rate_limit))
     wake, boot_us, rate = asyncio.Event(), me.clock.boot_us, rate_limit.rate or 0.0
     limiters = RateLimiters(rate_limit, lambda account: SharedRate(account, rate, boot_us, wake.set))
-    return limiters, ReplicaRegistry(me, limiters, wake, queue, outside.notify)
+    return _Fleet(queue, limiters, ReplicaRegistry(me, limiters, wake, queue, outside.notify))
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:
