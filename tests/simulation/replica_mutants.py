@@ -145,7 +145,7 @@ def each_machine_its_own_clock(patch: Patch) -> None:
 # --- silent replicas -------------------------------------------------------------------------------------
 
 
-@mutant
+@mutant_in("revoke elsewhere")
 def nobody_takes_over(patch: Patch) -> None:
     """The claims of a silent replica stay until they end."""
 
@@ -174,12 +174,6 @@ def each_replica_uses_the_whole_rate(patch: Patch) -> None:
 def shares_of_replicas_without_a_sign_given_away(patch: Patch) -> None:
     """What a replica has reserved counts for nothing; each gets the share of its demand immediately."""
     patch.set(memory_replicas, "grant_share", _granted(lambda _, granted: granted.wanted))
-
-
-@mutant_in("shared rate")
-def smaller_share_confirmed_too_early(patch: Patch) -> None:
-    """A replica that has a smaller share does not report that it used a larger one a moment ago."""
-    patch.set(SharedRate, "_find_recent", lambda self, _: self.share)
 
 
 @mutant_in("shared rate")

@@ -182,11 +182,13 @@ class Responsibilities:
             is_silent = missing.signed_at <= began and (missing.stopped or not missing.alive)
             if row.lease.state is not State.REVOKING or not is_silent:
                 return
-            late = world.now() - max(began, self.somebody_since) - TAKEN_OVER_SECONDS
-            if late >= 0 and not world.expectations.is_shaken(began):
+            others = [one for one in world.replicas.serving if not one.still]
+            since = min((one.going_since for one in others), default=math.inf)
+            late = world.now() - max(began, since) - TAKEN_OVER_SECONDS
+            if late >= 0 and not world.options.disk_faults:
                 text = f"nobody took over from process {missing.number} within {TAKEN_OVER_SECONDS:.0f} s"
                 world.broken("what_the_missing_claimed_is_taken_up", lease_id, text)
             elif late < 0:
-                world.later(min(-late, TAKEN_OVER_SECONDS), look)
+                world.later(min(max(-late, 1.0), TAKEN_OVER_SECONDS), look)
 
         world.later(TAKEN_OVER_SECONDS, look)

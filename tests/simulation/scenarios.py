@@ -394,6 +394,7 @@ async def _rotate_sealing_key(stage: Stage) -> None:
 async def _more_than_the_rate(stage: Stage) -> None:
     """Ask all replicas for more than the rate allows, and stop one until its share has ended."""
     world = stage.world
+    world.shake(300.0)  # calls wait in the queues
     world.later(9.0, lambda: world.replicas.stop(world.replicas.serving[-1], 13.5))
     until = world.now() + 28.0
     issues = [world.spawn(_quietly(stage.issue("app2", life=90.0 + 5 * one))) for one in range(3)]
@@ -437,5 +438,6 @@ SCENARIOS = (
     Scenario("prefix of an owner", _lease_of_each, _prefix_of_an_owner, tenants=2),
     Scenario("rotate sealing key", _root_is_a_user, _rotate_sealing_key),
     Scenario("rule full", _nothing, _fill_a_rule, replicas=2, tenants=1),
+    Scenario("revoke elsewhere", _one_lease, _revoke, replicas=2),
     Scenario("shared rate", _nothing, _more_than_the_rate, replicas=3, rate=4.0),
 )

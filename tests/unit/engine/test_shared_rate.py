@@ -7,9 +7,9 @@ from bisect import bisect_left
 
 import pytest
 
-from lessor_server.domain.rate_shares import SHARE_SECONDS
+from lessor_server.domain.rate_shares import SHARE_SECONDS, GrantedShare
 from lessor_server.engine.aws.rate_limiter import Priority
-from tests.support.replicas import RateUser, rate_users
+from tests.support.replicas import ACCOUNT, RateUser, rate_users
 from tests.support.virtual_loop import virtual
 
 RATE = 300.0
@@ -138,3 +138,16 @@ async def test_an_idle_account_is_no_longer_asked_for() -> None:
         assert users[0].registry.fleet.granted == ()
         await users[0].send()
         assert users[0].limiter.rate == RATE
+
+
+@virtual
+async def test_a_smaller_share_is_confirmed_only_after_a_second() -> None:
+    """A sign that another account's first call causes may come earlier: AWS still counts the calls before."""
+    async with rate_users(RATE, 1) as users:
+        await users[0].send(seconds=0.0)
+        shared = users[0].limiter.shared
+        assert shared is not None
+        shared.accept(GrantedShare(ACCOUNT, 100.0, 100.0, 0.0), int(asyncio.get_running_loop().time() * 1e6))
+        assert (shared.share, shared.request(0).using) == (100.0, RATE)
+        await asyncio.sleep(1.1)
+        assert shared.request(0).using == 100.0
