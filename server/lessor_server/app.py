@@ -26,10 +26,10 @@ from lessor_server.adapters.identity.key_source import KeySource
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
+from lessor_server.adapters.postgres.store import PostgresStore
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.key_file import require_no_key_without_database
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
-from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
 from lessor_server.audit_start import NO_AUDIT, Auditing, show_in_health
 from lessor_server.domain.errors.base import LessorError
@@ -38,7 +38,7 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
-from lessor_server.engine.ports import Linter, Observer
+from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
@@ -55,6 +55,7 @@ from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
+from lessor_server.store_start import open_store_of
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
@@ -121,10 +122,11 @@ async def serve(
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
-        open_store(settings.data_dir, SystemClock(), notify, partial(key.verify, port.open)) as store,
+        open_store_of(settings, notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
         sealer = await key.open(store)
+        await audit.share_keys(store if isinstance(store, PostgresStore) else None, sealer)
         gateway = await _gateway(store, client, settings)
         outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
@@ -146,7 +148,7 @@ def _linter() -> Linter:
     return SentryLinter() if installed() else NoLinter()
 
 
-async def _gateway(store: SqliteStore, client: QueryClient, settings: Settings) -> AwsGateway:
+async def _gateway(store: Store, client: QueryClient, settings: Settings) -> AwsGateway:
     session_name = f"lessor-{(await store.status()).instance_id}"
     routes = Routes(settings.aws.allowed_endpoints)
     return AwsGateway(client, routes, session_name, token_places=settings.token_places)
@@ -239,6 +241,8 @@ def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
     protect_process()
     for warning in settings.warnings:
         logger.warning("settings", warning=warning)
+    if settings.store.is_shared:
+        return
     create_data_dir(settings.data_dir)
     if not settings.sealing.accept_mismatch and settings.sealing.key is None:
         require_no_key_without_database(default_key_file(settings), settings.data_dir / DATABASE_FILE)
@@ -274,7 +278,7 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
         warnings.append(NO_AUDIT)
     return About(
         version=version("lessor"),
-        store_kind="sqlite",
+        store_kind="postgresql" if settings.store.is_shared else "sqlite",
         dev_mode=dev,
         linter=installed(),
         warnings=tuple(warnings),

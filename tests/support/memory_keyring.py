@@ -1,4 +1,4 @@
-"""The data keys of the store in memory, by the rules of ``adapters/sqlite/keyring.py``.
+"""The data keys of the store in memory, by the rules of ``adapters/sql/keyring.py``.
 
 There are no MACs: a test names the rows that somebody edited, by their places, in ``tampered``.
 """

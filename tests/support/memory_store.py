@@ -1,6 +1,6 @@
 """A store in memory with the rules of the real ones: each change is atomic, and durable when it returns.
 
-Its rules are those of ``adapters/sqlite/statements.py``, written in Python. The conformance suite checks that
+Its rules are those of ``adapters/sql/statements.py``, written in Python. The conformance suite checks that
 both behave alike.
 """
 

@@ -15,9 +15,9 @@ import click
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_key
+from lessor_server.adapters.sql.stored_keys import StoredKeys
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import open_store
-from lessor_server.adapters.sqlite.stored_keys import StoredKeys
 from lessor_server.commands.cli_errors import report_errors
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable

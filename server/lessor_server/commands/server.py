@@ -65,12 +65,12 @@ def ca_bundle_or_exit() -> None:
 
 def run_server(settings: Settings, file: Path | None) -> None:
     """Serve until a signal stops it; a start that fails prints one line with the fix and exits with 1."""
-    forget_tokens(os.environ)
+    forgotten = forget_tokens(os.environ)
     level = LogLevel(settings.log.level)
     logger = start_logging(level, settings.log.format)
 
     def reread() -> list[str]:
-        fresh = load(file, os.environ)
+        fresh = load(file, {**os.environ, **forgotten})
         level.name = fresh.log.level
         return need_restart(settings, fresh)
 

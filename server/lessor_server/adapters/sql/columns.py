@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from lessor_server.domain.backoff import MAX_COUNT
@@ -25,7 +25,8 @@ from lessor_server.domain.events import Event, TamperedRow, UnreadableRow
 from lessor_server.domain.lease import MAX_GENERATION
 
 if TYPE_CHECKING:
-    from lessor_server.adapters.sqlite.row_macs import RowMacs
+    from lessor_server.adapters.sql.row_macs import Placed, RowMacs
+    from lessor_server.adapters.sql.transaction import Transaction
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -73,14 +74,6 @@ class Column:
     name: str
     problem: Problem
     spare: object = NEEDED
-
-
-def text_or_bytes(value: bytes) -> str | bytes:
-    """Return a text, or its bytes if it is not UTF-8: SQLite checks no encoding (sqlite.org/quirks)."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value
 
 
 def text(value: object) -> str:
@@ -222,19 +215,20 @@ class Table(Generic[T]):
         build: Callable[[Row], T],
         problem: Problem = lambda _: "",
         *,
-        is_authentic: Callable[[RowMacs, Row], bool] = lambda _, __: True,
+        place: Callable[[Row], Placed] | None = None,
         mark: Callable[[T], T] | None = None,
         kept: int = 0,
     ) -> None:
         """Read rows of ``columns``, the first ``keys`` of which name the row, by ``build``.
 
         What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged. A row that
-        is not authentic can't be read to grant anything; with ``mark`` it can, and is marked. The values of
-        the last ``kept`` rows are not worked out again: each issue reads the same rows of configuration.
+        is not authentic can't be read to grant anything; with ``mark`` it can, and is marked. The MAC of a
+        row is that of its ``place``, or with ``mark`` in the row, as a lease has it. The values of the last
+        ``kept`` rows are not worked out again: each issue reads the same rows of configuration.
         """
         if kept:
             self.read = lru_cache(kept)(self.read)  # type: ignore[method-assign]
-        self.is_authentic = is_authentic
+        self.place = place
         self.mark = mark
         self.name = name
         self._problem = problem
@@ -299,18 +293,23 @@ class Table(Generic[T]):
 
 @dataclass(slots=True)
 class Reader:
-    """Reads rows on the connection's thread, and remembers which could not be read, or are not authentic."""
+    """Reads rows, and remembers which could not be read, or are not authentic."""
 
     unreadable: dict[tuple[str, str], str] = field(default_factory=dict)
     tampered: set[tuple[str, str]] = field(default_factory=set)
     macs: RowMacs | None = None
     _news: list[Event] = field(default_factory=list)
 
-    def one(self, table: Table[T], row: Row | None, *, grants: bool = True) -> T | None:
+    async def one(
+        self, tx: Transaction, table: Table[T], row: Row | None, *, grants: bool = True
+    ) -> T | None:
         """Return the value of a row, None if there is no row; raises as ``read``."""
-        return None if row is None else self.read(table, row, grants=grants)
+        if row is None:
+            return None
+        value: T = await self.read(tx, table, row, grants=grants)
+        return value
 
-    def read(self, table: Table[T], row: Row, *, grants: bool = True) -> T:
+    async def read(self, tx: Transaction, table: Table[T], row: Row, *, grants: bool = True) -> T:
         """Return the value of a row, or raise ``RowUnreadable``.
 
         A row that is not authentic raises ``RowTampered`` if it is read to grant something.
@@ -321,7 +320,7 @@ class Reader:
             self._note(table, row, error)
             raise
         self._note(table, row, None)
-        if self.macs is None or table.is_authentic(self.macs, row):
+        if await self._is_authentic(tx, table, row):
             if self.tampered:
                 self.tampered.discard((table.name, table.key(row)))
             return value
@@ -331,6 +330,13 @@ class Reader:
         if grants:
             raise RowTampered(table.name, table.key(row))
         return value
+
+    async def _is_authentic(self, tx: Transaction, table: Table[T], row: Row) -> bool:
+        if self.macs is None:
+            return True
+        if table.place is not None:
+            return await self.macs.is_authentic(tx, table.place(row))
+        return table.mark is None or self.macs.is_lease_authentic(row)
 
     def salvage(self, table: Table[T], row: Row) -> T:
         """Return a row with spare values, or raise ``RowUnreadable`` if a column has none."""
@@ -342,19 +348,34 @@ class Reader:
         self._note(table, row, problem)
         return value
 
-    def readable(self, table: Table[T], found: Iterable[Row], *, salvage: bool = False) -> Iterator[T]:
-        """Yield the values of readable rows."""
-        read = self.salvage if salvage else self.read
+    async def readable(self, tx: Transaction, table: Table[T], found: Iterable[Row]) -> list[T]:
+        """Return the values of readable rows."""
+        values = []
         for row in found:
-            try:
-                value = read(table, row)
-            except RowUnreadable:
-                continue
-            yield value
+            with suppress(RowUnreadable):
+                values.append(await self.read(tx, table, row))
+        return values
 
-    def page(self, table: Table[T], found: Iterable[Row], limit: int) -> list[T]:
+    def salvaged(self, table: Table[T], found: Iterable[Row]) -> list[T]:
+        """Return the values of rows, those with spare values too."""
+        values = []
+        for row in found:
+            with suppress(RowUnreadable):
+                values.append(self.salvage(table, row))
+        return values
+
+    async def page(
+        self, tx: Transaction, table: Table[T], found: AsyncGenerator[Row, None], limit: int
+    ) -> list[T]:
         """Return the first ``limit`` rows that can be read."""
-        return list(islice(self.readable(table, found), limit))
+        values: list[T] = []
+        async with aclosing(found) as rows:
+            async for row in rows:
+                if len(values) == limit:
+                    break
+                with suppress(RowUnreadable):
+                    values.append(await self.read(tx, table, row))
+        return values
 
     def note(self, table: str, key: str, problem: str) -> None:
         """Remember that a row could not be read; the first time it becomes an event."""

@@ -1,4 +1,4 @@
-"""The service's time on SQLite: it never goes back, even if the wall clock does.
+"""The service's time: it never goes back, even if the wall clock does.
 
 It begins at the greater of the wall clock and the latest time in the store, and advances with the boot-time
 clock.
@@ -6,11 +6,11 @@ clock.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Protocol
 
-from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.columns import MAX_START_US, Reader
+from lessor_server.adapters.sql import statements as sql
+from lessor_server.adapters.sql.columns import MAX_START_US, Reader
+from lessor_server.adapters.sql.transaction import Transaction, require_row
 
 MARK_EVERY_US = 5_000_000
 MARK = "high_water_us"
@@ -25,6 +25,25 @@ class Clock(Protocol):
 
     def boot_us(self) -> int:
         """Return the time since the machine started."""
+        ...
+
+
+class ServiceTime(Protocol):
+    """The service's time, as a store uses it."""
+
+    first_start: bool
+    """Whether the database was not used before."""
+
+    def now(self) -> int:
+        """Return the service's time in microseconds since the epoch."""
+        ...
+
+    def drift_us(self) -> int:
+        """Return how far the wall clock is ahead of the service's time."""
+        ...
+
+    def lower(self) -> int:
+        """Set the service's time to the wall clock, and return it."""
         ...
 
 
@@ -52,11 +71,11 @@ class ServiceClock:
         self._marked_us = self.now()
         return self._marked_us
 
-    def mark(self, connection: sqlite3.Connection) -> None:
+    async def mark(self, tx: Transaction) -> None:
         """Store the time in the current commit, at most once in five seconds."""
         now = self.now()
         if now - self._marked_us >= MARK_EVERY_US:
-            connection.execute(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
+            await tx.change(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
             self._marked_us = now
 
     def unmark(self) -> None:
@@ -69,9 +88,9 @@ def mark_of(now_us: int) -> str:
     return str(min(now_us, MAX_START_US))
 
 
-def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
+async def read_mark(reader: Reader, tx: Transaction) -> int:
     """Return the latest time in the store, or 0 if it was never used."""
-    row = connection.execute(sql.GET_META, {"key": MARK}).fetchone()
+    row = await tx.row(sql.GET_META, {"key": MARK})
     if row is None:
         return 0
     try:
@@ -82,5 +101,5 @@ def stored_mark(reader: Reader, connection: sqlite3.Connection) -> int:
         return mark_us
     reader.note("meta", MARK, "is not a valid time")
     # The time is at least that of the newest lease, and not 0, which would mean a first start.
-    newest: int = connection.execute(sql.NEWEST, {"max_us": MAX_START_US}).fetchone()[0]
+    newest: int = (await require_row(tx, sql.NEWEST, {"max_us": MAX_START_US}))[0]
     return newest

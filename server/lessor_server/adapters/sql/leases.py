@@ -1,18 +1,18 @@
-"""Leases on SQLite: each method is one job with at most one writing statement; its rules are the port's."""
+"""Leases: each method is one job with at most one writing statement; its rules are the port's."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
 
-from lessor_server.adapters.sqlite import rows
-from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.base import SqlitePart
-from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
-from lessor_server.adapters.sqlite.connection import is_of_the_disk
+from lessor_server.adapters.sql import rows
+from lessor_server.adapters.sql import statements as sql
+from lessor_server.adapters.sql.base import StorePart
+from lessor_server.adapters.sql.columns import MAX_US, Row, numbered
+from lessor_server.adapters.sql.transaction import Transaction, require_row
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.access import RuleFull
@@ -23,21 +23,35 @@ from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.engine.store_types import ClaimTerms, LeaseCount
 
 
-class SqliteLeases(SqlitePart):
+class StoredLeases(StorePart):
     """The rows of leases."""
 
     # --- steps ------------------------------------------------------------------------------------------
 
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
-        def job(connection: sqlite3.Connection) -> Lease:
+        async def job(tx: Transaction) -> Lease:
+            await self._lock_mount(tx, intent.mount)
             lease = steps.begin(intent, self.now(), span)
             params = rows.lease_params(lease) | rows.limit_params(intent) | {"now": lease.created_us}
             params["mac"] = self._macs.lease_mac(params)
-            if connection.execute(sql.BEGIN, params).rowcount != 1:
-                raise _why_not(connection, intent, params)
+            if await tx.change(sql.BEGIN, params) != 1:
+                raise await _explain_refusal(tx, intent, params)
             return lease
 
-        return await self._batches.write(job)
+        async def again(tx: Transaction) -> Lease:
+            try:
+                return await job(tx)
+            except Aborted:
+                row = await tx.row(sql.GET_LEASE, {"id": intent.id})
+                found = self._reader.salvage(rows.LEASES, row) if row else None
+                if found is None or found.footprint != intent.footprint or found.state is not State.INTENT:
+                    raise
+                return found
+
+        return await self._jobs.write(job, again, single=True)
+
+    async def _lock_mount(self, tx: Transaction, mount: str) -> None:
+        """Let no other process store an intent of the mount until the transaction ends."""
 
     async def write(self, before: Lease, after: Lease) -> bool:
         params = rows.lease_params(after) | {"before": before.generation}
@@ -45,32 +59,38 @@ class SqliteLeases(SqlitePart):
         changes = after.max_expires_us != before.max_expires_us and not before.tampered
         params["new_mac"] = self._macs.lease_mac(params) if changes else None
 
-        def job(connection: sqlite3.Connection) -> bool:
-            return connection.execute(sql.WRITE_LEASE, params | {"now": self.now()}).rowcount == 1
+        async def job(tx: Transaction) -> bool:
+            return await tx.change(sql.WRITE_LEASE, params | {"now": self.now()}) == 1
 
-        return await self._batches.write(job)
+        async def again(tx: Transaction) -> bool:
+            if await job(tx):
+                return True
+            row = await tx.row(sql.GET_LEASE, {"id": after.id})
+            return row is not None and self._reader.salvage(rows.LEASES, row) == replace(
+                after, tampered=False
+            )
+
+        return await self._jobs.write(job, again, single=True)
 
     async def revoke(self, lease_id: str) -> Lease | None:
-        def job(connection: sqlite3.Connection) -> Lease | None:
-            params = {"id": lease_id, "now": self.now()}
-            row = connection.execute(sql.REVOKE, params).fetchone()
+        async def job(tx: Transaction) -> Lease | None:
+            params: rows.Params = {"id": lease_id, "now": self.now()}
+            row = await tx.row(sql.REVOKE, params)
             if row is None:
-                row = connection.execute(sql.GET_LEASE, params).fetchone()
+                row = await tx.row(sql.GET_LEASE, params)
             return self._reader.salvage(rows.LEASES, row) if row else None
 
-        return await self._batches.write(job)
+        return await self._jobs.write(job, job, single=True)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
         params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}
-        await self._batches.write(
-            lambda connection: connection.execute(sql.REOPEN, params | {"now": self.now()})
-        )
+        await self._jobs.write(lambda tx: tx.change(sql.REOPEN, params | {"now": self.now()}))
 
     async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
-        def job(connection: sqlite3.Connection) -> list[Lease]:
-            return self._claimed(connection, ids, self._claiming(terms))
+        async def job(tx: Transaction) -> list[Lease]:
+            return await self._claim_each(tx, ids, self._claiming(terms))
 
-        return await self._batches.write(job)
+        return await self._jobs.write(job)
 
     async def claim_due(
         self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
@@ -80,48 +100,39 @@ class SqliteLeases(SqlitePart):
         The others stay claimed, so they come no earlier than that ends, and hold nobody up.
         """
 
-        def job(connection: sqlite3.Connection) -> list[Lease]:
+        async def job(tx: Transaction) -> list[Lease]:
             params = self._claiming(terms)
             claims: list[Lease] = []
             ids: list[str | bytes] = []
             while (room := limit - len(claims)) > 0:
                 asked = params | {"limit": room, "without": json.dumps(sorted(without))}
-                before, ids = ids, [row[0] for row in connection.execute(sql.DUE, asked).fetchall()]
-                claims += self._claimed(connection, ids, params)
+                before, ids = ids, [row[0] for row in await tx.rows(sql.DUE, asked)]
+                claims += await self._claim_each(tx, ids, params)
                 if len(ids) < room or ids == before:
                     break
             return claims
 
-        return await self._batches.write(job)
+        return await self._jobs.write(job)
 
-    def _claimed(
-        self, connection: sqlite3.Connection, ids: Sequence[str | bytes], params: rows.Params
+    async def _claim_each(
+        self, tx: Transaction, ids: Sequence[str | bytes], params: rows.Params
     ) -> list[Lease]:
         """Claim those of ``ids`` that are due and unclaimed, in this order, each by one statement."""
-        found = [self._claimed_row(connection, lease_id, params) for lease_id in ids]
-        return list(
-            self._reader.readable(rows.LEASES, (row for row in found if row is not None), salvage=True)
-        )
+        found = [await self._claim_row(tx, lease_id, params) for lease_id in ids]
+        return self._reader.salvaged(rows.LEASES, (row for row in found if row is not None))
 
-    def _claimed_row(
-        self, connection: sqlite3.Connection, lease_id: str | bytes, params: rows.Params
-    ) -> Row | None:
+    async def _claim_row(self, tx: Transaction, lease_id: str | bytes, params: rows.Params) -> Row | None:
         """Claim a row and return it; one that cannot be claimed is due again when its claim would end."""
         problem = "id is not a string"
         if isinstance(lease_id, str):
-            try:
-                row: Row | None = connection.execute(sql.CLAIM, params | {"id": lease_id}).fetchone()
-            except sqlite3.Error as error:
-                if is_of_the_disk(error):
-                    raise
-                problem = str(error)
-            else:
+            row, problem = await tx.attempt(sql.CLAIM, params | {"id": lease_id})
+            if not problem:
                 if row is not None and (problem := numbered(row[rows.GENERATION])):
                     self._reader.note("leases", lease_id, f"generation {problem}")
-                    row = connection.execute(sql.RECOUNT, {"id": lease_id}).fetchone()
+                    row = await tx.row(sql.RECOUNT, {"id": lease_id})
                 return row
         raw = lease_id.encode() if isinstance(lease_id, str) else lease_id
-        connection.execute(sql.POSTPONE_UNREADABLE, params | {"id": raw})
+        await tx.change(sql.POSTPONE_UNREADABLE, params | {"id": raw})
         self._reader.note("leases", str(lease_id), problem)
         return None
 
@@ -130,63 +141,60 @@ class SqliteLeases(SqlitePart):
         return {"by": terms.by, "held": terms.held, "now": now, "until": now + rows.us(terms.span)}
 
     async def void_stale_claims(self) -> int:
-        """Void every claim: the lock on the data directory guarantees that no other process runs.
+        """Void every claim: no other process runs.
 
         Rows with an invalid due time are due when they expire, or now.
         """
 
-        def job(connection: sqlite3.Connection) -> int:
+        async def job(tx: Transaction) -> int:
             params = {"now": self.now(), "max_us": MAX_US}
             for statement in (sql.RESTORE_DUE, sql.RESTORE_DUE_ROTATIONS, sql.VOID_ROTATION_CLAIMS):
-                connection.execute(statement, params)
-            return connection.execute(sql.VOID_CLAIMS, params).rowcount
+                await tx.change(statement, params)
+            return await tx.change(sql.VOID_CLAIMS, params)
 
-        return await self._batches.write(job)
+        return await self._jobs.write(job)
 
     # --- reading ----------------------------------------------------------------------------------------
 
     async def list_due_within(self, span: timedelta, limit: int) -> list[tuple[str, int]]:
         now = self.now()
         params = {"now": now, "until": now + rows.us(span), "limit": limit}
-        return await self._batches.read(
-            lambda connection: [
-                (lease_id, due_us)
-                for lease_id, due_us in connection.execute(sql.DUE_WITHIN, params)
-                if isinstance(lease_id, str) and type(due_us) is int
-            ]
-        )
+        found = await self._jobs.read(lambda tx: tx.rows(sql.DUE_WITHIN, params), single=True)
+        return [
+            (lease_id, due_us)
+            for lease_id, due_us in found
+            if isinstance(lease_id, str) and type(due_us) is int
+        ]
 
     async def get(self, lease_id: str, *, salvage: bool = False) -> Lease | None:
         if not salvage:
             return await self._find(rows.LEASES, sql.GET_LEASE, {"id": lease_id})
 
-        def job(connection: sqlite3.Connection) -> Lease | None:
-            row = connection.execute(sql.GET_LEASE, {"id": lease_id}).fetchone()
+        async def job(tx: Transaction) -> Lease | None:
+            row = await tx.row(sql.GET_LEASE, {"id": lease_id})
             return self._reader.salvage(rows.LEASES, row) if row else None
 
-        return await self._batches.read(job)
+        return await self._jobs.read(job, single=True)
 
     async def is_current(self, lease: Lease) -> bool:
         params: rows.Params = {"id": lease.id, "generation": lease.generation}
-        return await self._batches.read(
-            lambda connection: connection.execute(sql.IS_CURRENT, params).fetchone() is not None
-        )
+        return await self._jobs.read(lambda tx: tx.row(sql.IS_CURRENT, params), single=True) is not None
 
     async def get_owner(self, lease_id: str) -> str | None:
-        def job(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute(sql.GET_OWNER, {"id": lease_id}).fetchone()
+        async def job(tx: Transaction) -> str | None:
+            row = await tx.row(sql.GET_OWNER, {"id": lease_id})
             return row[0] if row and isinstance(row[0], str) else None
 
-        return await self._batches.read(job)
+        return await self._jobs.read(job, single=True)
 
     async def get_bound_account(self, mount: str) -> str:
         params = rows.range_params(IdRange.of_mount(mount)) | {"mount": mount}
 
-        def job(connection: sqlite3.Connection) -> str:
-            row = connection.execute(sql.BOUND_ACCOUNT, params).fetchone()
+        async def job(tx: Transaction) -> str:
+            row = await tx.row(sql.BOUND_ACCOUNT, params)
             return row[0] if row else ""
 
-        return await self._batches.read(job)
+        return await self._jobs.read(job, single=True)
 
     async def page(
         self, ids: IdRange, state: State | None, after: str, limit: int, owner: str | None = None
@@ -207,10 +215,10 @@ class SqliteLeases(SqlitePart):
             return await self._list(rows.OWN_COUNTS, sql.COUNT_OF_OWNER, params)
         now = self.now()
 
-        def job(connection: sqlite3.Connection) -> dict[tuple[str, str, State], int]:
-            found = self._reader.readable(rows.COUNTS, connection.execute(sql.COUNT_LEASES))
+        async def job(tx: Transaction) -> dict[tuple[str, str, State], int]:
+            found = await self._reader.readable(tx, rows.COUNTS, await tx.rows(sql.COUNT_LEASES, {}))
             counts = {(one.mount, one.role, one.state): one.count for one in found}
-            for mount, role, n in connection.execute(sql.COUNT_OVERDUE, {"now": now}).fetchall():
+            for mount, role, n in await tx.rows(sql.COUNT_OVERDUE, {"now": now}):
                 if (mount, role, State.ACTIVE) not in counts:
                     continue  # its counts cannot be read
                 counts[mount, role, State.ACTIVE] -= n
@@ -218,7 +226,7 @@ class SqliteLeases(SqlitePart):
                 counts[revoking] = counts.get(revoking, 0) + n
             return counts
 
-        counts = await self._batches.read(job)
+        counts = await self._jobs.read(job)
         return [
             LeaseCount(mount, role, counted, min(n, backoff.MAX_COUNT))
             for (mount, role, counted), n in sorted(
@@ -228,38 +236,44 @@ class SqliteLeases(SqlitePart):
         ]
 
     async def list_owners(self, after: str, limit: int) -> list[tuple[str, int]]:
-        def job(connection: sqlite3.Connection) -> list[tuple[str, int]]:
-            found = connection.execute(sql.LIVE_OWNERS, {"after": after})
-            return list(islice(((owner, n) for owner, n in found if isinstance(owner, str)), limit))
+        async def job(tx: Transaction) -> list[tuple[str, int]]:
+            owners: list[tuple[str, int]] = []
+            async with aclosing(tx.stream(sql.LIVE_OWNERS, {"after": after}, limit)) as found:
+                async for owner, n in found:
+                    if len(owners) == limit:
+                        break
+                    if isinstance(owner, str):
+                        owners.append((owner, n))
+            return owners
 
-        return await self._batches.read(job)
+        return await self._jobs.read(job)
 
 
-def _why_not(connection: sqlite3.Connection, intent: Intent, params: rows.Params) -> LessorError:
+async def _explain_refusal(tx: Transaction, intent: Intent, params: rows.Params) -> LessorError:
     """Return why an intent was not stored, read in the transaction that refused it."""
-    state = connection.execute(sql.MOUNT_STATE, params).fetchone()
+    state = await tx.row(sql.MOUNT_STATE, params)
     if state is None:
         return NotFound("mount", intent.mount)
     if state[0] != "enabled":
         return MountDisabling(f"mount {intent.mount} is being disabled", subject=intent.mount)
-    if intent.request and connection.execute(sql.BY_REQUEST, params).fetchone():
+    if intent.request and await tx.row(sql.BY_REQUEST, params):
         return Aborted(f"request {intent.request.id} is being served by another process", retry_in=0.5)
-    if connection.execute(sql.LEASE_EXISTS, params).fetchone():
+    if await tx.row(sql.LEASE_EXISTS, params):
         return Aborted(
             f"the lease id {intent.id} is already in use; the next attempt uses another", retry_in=0.1
         )
-    if connection.execute(sql.ROOT_IS, params).fetchone() is None:
+    if await tx.row(sql.ROOT_IS, params) is None:
         return RootChanged(f"the root of {intent.mount} changed during this call", retry_in=0.1)
     most = intent.rule_max_leases
-    if most is not None and connection.execute(sql.RULE_LEASES, params).fetchone()[0] >= most:
+    if most is not None and (await require_row(tx, sql.RULE_LEASES, params))[0] >= most:
         return RuleFull.of(intent.policy_rule, most)
-    live = connection.execute(sql.ROLE_LIVE, params).fetchone()[0]
+    live = (await require_row(tx, sql.ROLE_LIVE, params))[0]
     if intent.max_leases and live >= intent.max_leases:
         return RoleFull(
             f"role {intent.role} has its max_leases, {intent.max_leases}",
             subject=f"role/{intent.mount}/{intent.role}",
         )
-    revoking = connection.execute(sql.MOUNT_REVOKING, params).fetchone()[0]
+    revoking = (await require_row(tx, sql.MOUNT_REVOKING, params))[0]
     return MountFull(
         f"mount {intent.mount} has its max_users, {intent.max_users}; {revoking} of them are being revoked",
         subject=f"mount/{intent.mount}",

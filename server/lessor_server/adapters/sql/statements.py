@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lessor_server.adapters.sqlite.columns import MAX_NUMBERED
+from lessor_server.adapters.sql.columns import MAX_NUMBERED
 from lessor_server.domain.backoff import MAX_COUNT
 
 LEASE_COLUMNS = (
@@ -33,7 +33,7 @@ SELECT count(*) FROM (
     SELECT 1 FROM leases
     WHERE owner = :owner AND policy_rule = :policy_rule AND max_expires_us > :now
       AND state = 'GONE' AND user_name = '' AND policy_rule <> ''
-    LIMIT :rule_max_leases)
+    LIMIT :rule_max_leases) AS counted
 """
 
 BEGIN = f"""
@@ -95,12 +95,12 @@ WHERE id = :id AND state IN ('REVOKING', 'GONE')
 """
 
 # A person's hold is the store's: it counts for every process from its commit on.
-_EXPIRY_HELD = "(:held OR EXISTS (SELECT 1 FROM meta WHERE key = 'held' AND value IS NOT ''))"
+EXPIRY_HELD = "(:held OR EXISTS (SELECT 1 FROM meta WHERE key = 'held' AND value IS NOT ''))"
 
 CLAIM = f"""
 UPDATE leases SET state = 'REVOKING', generation = {NEXT_GENERATION}, claimed_by = :by, due_us = :until
 WHERE id = :id AND state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
-  AND NOT (state = 'ACTIVE' AND {_EXPIRY_HELD})
+  AND NOT (state = 'ACTIVE' AND {EXPIRY_HELD})
 RETURNING {LEASE_COLUMNS}
 """
 
@@ -111,7 +111,7 @@ DUE = f"""
 SELECT id FROM leases
 WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
   AND (user_name = '' OR account NOT IN (SELECT value FROM json_each(:without)))
-  AND NOT (state = 'ACTIVE' AND {_EXPIRY_HELD})
+  AND NOT (state = 'ACTIVE' AND {EXPIRY_HELD})
 ORDER BY due_us, id LIMIT :limit
 """
 
@@ -361,7 +361,7 @@ ON CONFLICT (mount) DO NOTHING
 """
 PUT_ROOT = """
 UPDATE roots SET sealed = :sealed, account = :account, version = :version, etag = :etag
-WHERE mount = :mount AND version = :expect
+WHERE mount = :mount AND version = :expect_version
   AND (:account <> '' OR NOT EXISTS (SELECT 1 FROM lease_counts WHERE mount = :mount AND users > 0))
 """
 BIND_ACCOUNT = """
@@ -420,7 +420,8 @@ WHERE subject GLOB '*/root' AND :key_id IN (SELECT value FROM json_each(body, '$
 ORDER BY subject LIMIT 1
 """
 UNFINISHED_OF_REMOVED = f"""
-SELECT {ROTATION_COLUMNS} FROM ({DISABLED}) JOIN rotations ON subject > name || '/' AND subject < name || '0'
+SELECT {ROTATION_COLUMNS} FROM ({DISABLED}) AS disabled
+    JOIN rotations ON subject > name || '/' AND subject < name || '0'
 WHERE {HALF_MADE} ORDER BY subject
 """
 STATIC_OF_DISABLED = f"""

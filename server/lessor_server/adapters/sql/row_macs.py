@@ -3,21 +3,21 @@
 The MACs of a mount's rows are in one table, and one further MAC covers all of them: a row that was put back
 from a copy differs from the MAC of its place, and the two together differ from the further one. The further
 MACs of all mounts and the MAC of the expiry hold are the rows of the installation, which one last MAC covers:
-so a mount with all of its rows, or a hold, that was put back differs too. A lease has its MAC in its row. All
-methods run on the connection's thread, except ``lease_mac``.
+so a mount with all of its rows, or a hold, that was put back differs too. A lease has its MAC in its row.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final
+from weakref import WeakKeyDictionary
 
-from lessor_server.adapters.sqlite import keyring_statements as sql
-from lessor_server.adapters.sqlite.columns import Row
-from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS, PUT_META
+from lessor_server.adapters.sql import keyring_statements as sql
+from lessor_server.adapters.sql.columns import Row
+from lessor_server.adapters.sql.statements import LEASE_COLUMNS, PUT_META
+from lessor_server.adapters.sql.transaction import Transaction
 from lessor_server.domain.root import root_context
 from lessor_server.domain.rotation import key_context
 from lessor_server.engine.sealing_ports import RowSeals
@@ -96,13 +96,22 @@ class _Known:
     rows: dict[str, Content] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Cache:
+    """What is known of mounts while ``cover`` is the MAC of the installation, which each change replaces."""
+
+    cover: object = None
+    mounts: dict[str, _Known] = field(default_factory=dict)
+
+
 class RowMacs:
     """Computes and checks the MACs of rows; without ``seals`` nothing is checked, and MACs are empty."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Read MACs on ``connection``."""
-        self._connection = connection
-        self._known: dict[str, _Known] = {}
+    def __init__(self, *, shared: bool = False) -> None:
+        """Check the rows of a database that only this process changes, or, if ``shared``, others too."""
+        self._shared = shared
+        self._cache = _Cache()
+        self._caches: WeakKeyDictionary[Transaction, _Cache] = WeakKeyDictionary()
         self.seals: RowSeals | None = None
 
     # --- leases -----------------------------------------------------------------------------------------
@@ -125,11 +134,12 @@ class RowMacs:
 
     # --- rows of mounts ---------------------------------------------------------------------------------
 
-    def is_authentic(self, row: Placed) -> bool:
+    async def is_authentic(self, tx: Transaction, row: Placed) -> bool:
         """Return whether a row is the one that was last written to its place."""
         if self.seals is None:
             return True
-        known = self._known.get(row.mount) or self._read(row.mount)
+        cache = await self._cache_of(tx)
+        known = cache.mounts.get(row.mount) or await self._read(tx, cache, row.mount)
         if known.rows.get(row.place) == row.content:
             return True
         mac = known.macs.get(row.place)
@@ -138,16 +148,27 @@ class RowMacs:
         known.rows[row.place] = row.content
         return True
 
-    def put(self, connection: sqlite3.Connection, row: Placed) -> None:
-        """Store the MAC of a row that Lessor writes; it becomes durable with the row."""
-        self.put_all(connection, row.mount, {row.place: row.content})
+    async def _cache_of(self, tx: Transaction) -> _Cache:
+        """Return what is known in the state of the database that a transaction sees."""
+        if not self._shared:
+            return self._cache
+        if not tx.is_durable:
+            return _Cache()
+        cache = self._caches.get(tx)
+        if cache is None:
+            row = await tx.row(sql.ROW_MAC, {"mount": INSTALLATION, "place": _ALL})
+            cover = row[0] if row else None
+            if self._cache.cover != cover:
+                self._cache = _Cache(cover)
+            cache = self._caches[tx] = self._cache
+        return cache
 
-    def put_all(
-        self,
-        connection: sqlite3.Connection,
-        mount: str,
-        contents: Mapping[str, Content],
-        gone: Iterable[str] = (),
+    async def put(self, tx: Transaction, row: Placed) -> None:
+        """Store the MAC of a row that Lessor writes; it becomes durable with the row."""
+        await self.put_all(tx, row.mount, {row.place: row.content})
+
+    async def put_all(
+        self, tx: Transaction, mount: str, contents: Mapping[str, Content], gone: Iterable[str] = ()
     ) -> None:
         """Store the MACs of rows of one mount, and delete those of places that are ``gone``.
 
@@ -155,69 +176,74 @@ class RowMacs:
         """
         if self.seals is None:
             return
-        self._known.pop(mount, None)
-        macs, authentic = self._authentic(connection, mount)
+        self._forget(mount)
+        macs, authentic = await self._authentic(tx, mount)
         new = {place: self.seals.mac(place, content) for place, content in contents.items()}
-        dropped = [(mount, place) for place in gone if macs.pop(place, None) is not None]
-        connection.executemany(sql.DROP_ROW_MAC, dropped)
-        connection.executemany(sql.PUT_ROW_MAC, [(mount, place, mac) for place, mac in new.items()])
+        dropped = [_at(mount, place) for place in gone if macs.pop(place, None) is not None]
+        await tx.change_many(sql.DROP_ROW_MAC, dropped)
+        await tx.change_many(
+            sql.PUT_ROW_MAC, [_at(mount, place) | {"mac": mac} for place, mac in new.items()]
+        )
         if authentic:
-            self._put_cover(connection, mount, macs | new)
+            await self._put_cover(tx, mount, macs | new)
 
-    def clear(self, connection: sqlite3.Connection) -> None:
+    async def clear(self, tx: Transaction) -> None:
         """Drop all MACs of rows, and store the one that covers none."""
-        self._known.clear()
-        connection.execute(sql.DROP_ALL_ROW_MACS)
-        self._put_cover(connection, INSTALLATION, {})
+        self._cache = _Cache()
+        await tx.change(sql.DROP_ALL_ROW_MACS, {})
+        await self._put_cover(tx, INSTALLATION, {})
 
-    def _put_cover(self, connection: sqlite3.Connection, mount: str, macs: Mapping[str, bytes]) -> None:
+    async def _put_cover(self, tx: Transaction, mount: str, macs: Mapping[str, bytes]) -> None:
         """Store the MAC that covers those of a mount, which is under that of the installation."""
         assert self.seals is not None
-        self._known.pop(INSTALLATION, None)
+        self._forget(INSTALLATION)
         cover = self.seals.mac(_cover_place(mount), _covered(macs))
         if mount == INSTALLATION:
-            connection.execute(sql.PUT_ROW_MAC, (INSTALLATION, _ALL, cover))
+            await tx.change(sql.PUT_ROW_MAC, _at(INSTALLATION, _ALL) | {"mac": cover})
             return
-        above, _ = self._authentic(connection, INSTALLATION)
+        above, _ = await self._authentic(tx, INSTALLATION)
         place = _cover_place(mount)
         if macs:
             above[place] = cover
-            connection.execute(sql.PUT_ROW_MAC, (INSTALLATION, place, cover))
+            await tx.change(sql.PUT_ROW_MAC, _at(INSTALLATION, place) | {"mac": cover})
         else:
             above.pop(place, None)
-            connection.execute(sql.DROP_ROW_MAC, (INSTALLATION, place))
-        self._put_cover(connection, INSTALLATION, above)
+            await tx.change(sql.DROP_ROW_MAC, _at(INSTALLATION, place))
+        await self._put_cover(tx, INSTALLATION, above)
 
-    def put_hold(self, connection: sqlite3.Connection, why: str) -> None:
+    async def put_hold(self, tx: Transaction, why: str) -> None:
         """Store why expiry is held, with its MAC."""
-        connection.execute(PUT_META, {"key": HELD, "value": why})
-        self.put(connection, place_hold(why))
+        await tx.change(PUT_META, {"key": HELD, "value": why})
+        await self.put(tx, place_hold(why))
 
-    def is_hold_authentic(self, row: Row | None) -> bool:
+    async def is_hold_authentic(self, tx: Transaction, row: Row | None) -> bool:
         """Return whether the row of the expiry hold, or its absence, is as Lessor left it."""
         if row is not None:
-            return self.is_authentic(place_hold(row[0]))
-        return self.seals is None or _HOLD not in self._read(INSTALLATION).macs
+            return await self.is_authentic(tx, place_hold(row[0]))
+        return self.seals is None or _HOLD not in (await self._macs_of_installation(tx))
 
-    def is_held(self) -> bool:
+    async def is_held(self, tx: Transaction) -> bool:
         """Return whether expiry is held by what the MACs say, which do not tell why."""
-        mac = self._read(INSTALLATION).macs.get(_HOLD)
+        mac = (await self._macs_of_installation(tx)).get(_HOLD)
         nothing = place_hold("")
         return bool(self.seals and mac and not self.seals.is_authentic(nothing.place, nothing.content, mac))
 
-    def is_whole(self) -> bool:
+    async def _macs_of_installation(self, tx: Transaction) -> Mapping[str, bytes]:
+        return (await self._read(tx, await self._cache_of(tx), INSTALLATION)).macs
+
+    async def is_whole(self, tx: Transaction) -> bool:
         """Return whether the MAC is right that covers the rows of the installation."""
-        return self.seals is None or self._authentic(self._connection, INSTALLATION)[1]
+        return self.seals is None or (await self._authentic(tx, INSTALLATION))[1]
 
-    def drop(self, connection: sqlite3.Connection, mount: str, *places: str) -> None:
+    async def drop(self, tx: Transaction, mount: str, *places: str) -> None:
         """Delete the MACs of rows that Lessor deletes."""
-        self.put_all(connection, mount, {}, places)
+        await self.put_all(tx, mount, {}, places)
 
-    def drop_mount(self, connection: sqlite3.Connection, mount: str) -> None:
+    async def drop_mount(self, tx: Transaction, mount: str) -> None:
         """Delete the MACs of a removed mount, and the one that covers them."""
-        self._known.pop(mount, None)
-        connection.execute(sql.DROP_ROW_MACS, (mount,))
-        self.drop(connection, INSTALLATION, _cover_place(mount))
+        self._forget(mount)
+        await tx.change(sql.DROP_ROW_MACS, {"mount": mount})
+        await self.drop(tx, INSTALLATION, _cover_place(mount))
 
     def reseal(self, sealed: bytes, context: str, version: str) -> bytes:
         """Return a value as it is sealed under the data key in use; an empty one stays empty."""
@@ -226,33 +252,40 @@ class RowMacs:
     def unlock(self, seals: RowSeals) -> None:
         """Check rows with ``seals`` from now on."""
         self.seals = seals
-        self._known.clear()
+        self._cache = _Cache()
 
-    def _read(self, mount: str) -> _Known:
-        macs, authentic = self._authentic(self._connection, mount)
+    def _forget(self, mount: str) -> None:
+        self._cache.mounts.pop(mount, None)
+
+    async def _read(self, tx: Transaction, cache: _Cache, mount: str) -> _Known:
+        macs, authentic = await self._authentic(tx, mount)
         known = _Known(macs if authentic else {})
-        if not self._connection.in_transaction:  # else it may be rolled back
-            self._known[mount] = known
+        if tx.is_durable:  # else it may be rolled back
+            cache.mounts[mount] = known
         return known
 
-    def _authentic(self, connection: sqlite3.Connection, mount: str) -> tuple[dict[str, bytes], bool]:
+    async def _authentic(self, tx: Transaction, mount: str) -> tuple[dict[str, bytes], bool]:
         """Return the stored MACs of a mount's rows, and whether the one that covers them is right.
 
         It is right only if that of the installation is, too.
         """
         assert self.seals is not None
-        stored = connection.execute(sql.ROW_MACS, (mount,)).fetchall()
+        stored = await tx.rows(sql.ROW_MACS, {"mount": mount})
         macs = {place: mac for place, mac in stored if isinstance(place, str) and isinstance(mac, bytes)}
         right = len(stored) == len(macs)
         if mount == INSTALLATION:
             cover = macs.pop(_ALL, None)
         else:
-            above, is_above_right = self._authentic(connection, INSTALLATION)
+            above, is_above_right = await self._authentic(tx, INSTALLATION)
             cover = above.get(_cover_place(mount))
             if cover is None and not stored:
                 return {}, is_above_right
             right = right and is_above_right
         return macs, right and self.seals.is_authentic(_cover_place(mount), _covered(macs), cover)
+
+
+def _at(mount: str, place: str) -> dict[str, str | int | bytes | None]:
+    return {"mount": mount, "place": place}
 
 
 def _covered(macs: Mapping[str, bytes]) -> list[object]:

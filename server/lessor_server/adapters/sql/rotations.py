@@ -1,18 +1,17 @@
-"""Rotations on SQLite: each method is one job, and checks the generation before it writes."""
+"""Rotations: each method is one job, and checks the generation before it writes."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from lessor_server.adapters.sqlite import keyring_statements as keyring_sql
-from lessor_server.adapters.sqlite import rows
-from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.base import SqlitePart
-from lessor_server.adapters.sqlite.columns import (
+from lessor_server.adapters.sql import keyring_statements as keyring_sql
+from lessor_server.adapters.sql import rows
+from lessor_server.adapters.sql import statements as sql
+from lessor_server.adapters.sql.base import StorePart
+from lessor_server.adapters.sql.columns import (
     Column,
     Malformed,
     Row,
@@ -31,7 +30,8 @@ from lessor_server.adapters.sqlite.columns import (
     text,
     whole,
 )
-from lessor_server.adapters.sqlite.row_macs import place_root, place_rotation
+from lessor_server.adapters.sql.row_macs import place_root, place_rotation
+from lessor_server.adapters.sql.transaction import Transaction, require_row
 from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.lease_id import IdRange, is_name
@@ -41,7 +41,7 @@ from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.schedule import violations as schedule_violations
 
 
-class SqliteRotations(SqlitePart):
+class StoredRotations(StorePart):
     """The rows of rotations."""
 
     async def add_rotation(self, rotation: Rotation) -> Rotation | None:
@@ -52,17 +52,17 @@ class SqliteRotations(SqlitePart):
         """
         params = self._params(rotation) | {"account": rotation.account, "user_id": rotation.user_id}
 
-        def job(connection: sqlite3.Connection) -> Rotation | None:
-            if connection.execute(sql.GET_ROTATION, params).fetchone() is not None:
+        async def job(tx: Transaction) -> Rotation | None:
+            if await tx.row(sql.GET_ROTATION, params) is not None:
                 return None
             names_a_user = rotation.user_id and not rotation.is_root
-            taken = connection.execute(sql.STATIC_USER, params).fetchone() if names_a_user else None
+            taken = await tx.row(sql.STATIC_USER, params) if names_a_user else None
             if taken is not None:
                 raise StaticUserTaken(rotation.user_name, Rotation(taken[0]).title)
-            added = connection.execute(sql.ADD_ROTATION, params | self._times()).fetchone()
-            return self._placed(connection, added)
+            added = await require_row(tx, sql.ADD_ROTATION, params | self._times())
+            return await self._place(tx, added)
 
-        return await self._batches.write(job)
+        return await self._jobs.write_alone(job)
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
@@ -90,13 +90,13 @@ class SqliteRotations(SqlitePart):
         """Delete the rows of a disabling mount's static roles, including unreadable ones."""
         params = rows.range_params(IdRange.of_prefix(static_prefix(mount))) | {"mount": mount}
 
-        def job(connection: sqlite3.Connection) -> None:
-            if connection.execute(sql.FORGET_STATIC, params).rowcount:
-                places = connection.execute(keyring_sql.PLACES, {"mount": mount}).fetchall()
+        async def job(tx: Transaction) -> None:
+            if await tx.change(sql.FORGET_STATIC, params):
+                places = await tx.rows(keyring_sql.PLACES, {"mount": mount})
                 static = key_context(static_prefix(mount))
-                self._macs.drop(connection, mount, *(one for (one,) in places if str(one).startswith(static)))
+                await self._macs.drop(tx, mount, *(one for (one,) in places if str(one).startswith(static)))
 
-        await self._batches.write(job)
+        await self._jobs.write_alone(job)
 
     async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
@@ -105,13 +105,13 @@ class SqliteRotations(SqlitePart):
     async def forget_rotation(self, rotation: Rotation) -> bool:
         """Delete a row of this generation."""
 
-        def job(connection: sqlite3.Connection) -> bool:
-            deleted = connection.execute(sql.FORGET_ROTATION, params_of(rotation)).rowcount == 1
+        async def job(tx: Transaction) -> bool:
+            deleted = await tx.change(sql.FORGET_ROTATION, params_of(rotation)) == 1
             if deleted:
-                self._macs.drop(connection, rotation.mount, key_context(rotation.subject))
+                await self._macs.drop(tx, rotation.mount, key_context(rotation.subject))
             return deleted
 
-        return await self._batches.write(job)
+        return await self._jobs.write_alone(job)
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
@@ -120,28 +120,25 @@ class SqliteRotations(SqlitePart):
     async def claim_rotations(self, limit: int, without: frozenset[str]) -> list[Rotation]:
         """Claim what is due, earliest first."""
 
-        def job(connection: sqlite3.Connection) -> list[Rotation]:
+        async def job(tx: Transaction) -> list[Rotation]:
             times = self._times()
             asked = times | {"limit": limit, "without": json.dumps(sorted(without))}
             found = []
-            for (subject,) in connection.execute(sql.DUE_ROTATIONS, asked).fetchall():
+            for (subject,) in await tx.rows(sql.DUE_ROTATIONS, asked):
                 if isinstance(subject, str):
-                    found.append(
-                        connection.execute(sql.CLAIM_ROTATION, times | {"subject": subject}).fetchone()
-                    )
+                    found.append(await tx.row(sql.CLAIM_ROTATION, times | {"subject": subject}))
                 else:
-                    connection.execute(sql.POSTPONE_UNREADABLE_ROTATION, times | {"subject": subject})
+                    await tx.change(sql.POSTPONE_UNREADABLE_ROTATION, times | {"subject": subject})
                     self._reader.note("rotations", repr(subject), "subject is not a string")
-            return list(self._reader.readable(ROTATIONS, (row for row in found if row is not None)))
+            return await self._reader.readable(tx, ROTATIONS, (row for row in found if row is not None))
 
-        return await self._batches.write(job)
+        return await self._jobs.write_alone(job)
 
     async def next_rotation_us(self, without: frozenset[str]) -> int:
         """Return when the next row is due, or 0 for never."""
         params: rows.Params = {"without": json.dumps(sorted(without))}
-        return await self._batches.read(
-            lambda connection: connection.execute(sql.NEXT_ROTATION, params).fetchone()[0] or 0
-        )
+        (due_us,) = await self._jobs.read(lambda tx: require_row(tx, sql.NEXT_ROTATION, params), single=True)
+        return due_us or 0
 
     async def move_rotation(self, rotation: Rotation, *, done: bool) -> Rotation | None:
         """Write a claimed row and keep the claim, or release it if ``done``."""
@@ -160,17 +157,17 @@ class SqliteRotations(SqlitePart):
         }
         params = self._params(rotation) | given | {"claimed": True}
 
-        def job(connection: sqlite3.Connection) -> Rotation | None:
+        async def job(tx: Transaction) -> Rotation | None:
             for condition in (sql.ROTATION_IS, sql.ROOT_BEFORE):
-                if connection.execute(condition, params).fetchone() is None:
+                if await tx.row(condition, params) is None:
                     return None
-            self._reader.one(rows.ROOTS, connection.execute(sql.GET_ROOT, params).fetchone())
-            connection.execute(sql.SWITCH_ROOT, params)
-            self._macs.put(connection, place_root(connection.execute(sql.GET_ROOT, params).fetchone()))
+            await self._reader.one(tx, rows.ROOTS, await tx.row(sql.GET_ROOT, params))
+            await tx.change(sql.SWITCH_ROOT, params)
+            await self._macs.put(tx, place_root(await require_row(tx, sql.GET_ROOT, params)))
             until = {"due_us": self.now() + CLAIM_US}
-            return self._placed(connection, connection.execute(sql.MOVE_ROTATION, params | until).fetchone())
+            return await self._place(tx, await require_row(tx, sql.MOVE_ROTATION, params | until))
 
-        return await self._batches.write(job)
+        return await self._jobs.write_alone(job)
 
     def _times(self) -> rows.Params:
         now = self.now()
@@ -181,20 +178,22 @@ class SqliteRotations(SqlitePart):
     ) -> Rotation | None:
         """Run one conditional change and return the new row, or None if the condition failed."""
 
-        def job(connection: sqlite3.Connection) -> Rotation | None:
+        async def job(tx: Transaction) -> Rotation | None:
             times = self._times()
             due = {} if done else {"due_us": times["until"]}
-            row = connection.execute(statement, params | times | due).fetchone()
+            row = await tx.row(statement, params | times | due)
             if row is None:
                 return None
-            return self._placed(connection, row) if "body" in params else self._reader.read(ROTATIONS, row)
+            if "body" in params:
+                return await self._place(tx, row)
+            return await self._reader.read(tx, ROTATIONS, row)
 
-        return await self._batches.write(job)
+        return await self._jobs.write_alone(job)
 
-    def _placed(self, connection: sqlite3.Connection, row: Row) -> Rotation:
+    async def _place(self, tx: Transaction, row: Row) -> Rotation:
         """Store the MAC of a row that was written, and return the rotation."""
-        self._macs.put(connection, place_rotation(row))
-        return self._reader.read(ROTATIONS, row)
+        await self._macs.put(tx, place_rotation(row))
+        return await self._reader.read(tx, ROTATIONS, row)
 
     def _params(self, rotation: Rotation) -> rows.Params:
         """Return the columns of a rotation, its secrets under the data key in use."""
@@ -316,5 +315,5 @@ ROTATIONS: Final = Table(
         Column("body", text),
     ),
     _rotation,
-    is_authentic=lambda macs, row: macs.is_authentic(place_rotation(row)),
+    place=place_rotation,
 )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
 
-from lessor_server.adapters.sqlite import backups, rows
-from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.base import SqlitePart
-from lessor_server.adapters.sqlite.clock import MARK, ServiceClock, mark_of
-from lessor_server.adapters.sqlite.columns import text
-from lessor_server.adapters.sqlite.connection import Batches
-from lessor_server.adapters.sqlite.keyring import UNREADABLE_HOLD
-from lessor_server.adapters.sqlite.row_macs import HELD, place_mount
+from lessor_server.adapters.sql import rows
+from lessor_server.adapters.sql import statements as sql
+from lessor_server.adapters.sql.base import StorePart
+from lessor_server.adapters.sql.clock import MARK, ServiceTime, mark_of
+from lessor_server.adapters.sql.columns import text
+from lessor_server.adapters.sql.keyring import UNREADABLE_HOLD
+from lessor_server.adapters.sql.row_macs import HELD, place_mount
+from lessor_server.adapters.sql.transaction import Jobs, Transaction, require_row
 from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
 from lessor_server.domain.lease_id import IdRange
@@ -22,40 +20,42 @@ from lessor_server.domain.mount import Mount
 from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
 
 
-class SqliteUpkeep(SqlitePart):
+class StoredUpkeep(StorePart):
     """Ranges of leases, tombstones, and the store as a whole."""
 
-    def __init__(
-        self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
-    ) -> None:
-        """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
-        super().__init__(batches, clock)
-        self._folder = folder
+    def __init__(self, jobs: Jobs, clock: ServiceTime, schema: int, instance: str) -> None:
+        """Serve the database of the installation ``instance``, which was migrated to ``schema``."""
+        super().__init__(jobs, clock)
         self._schema = schema
         self._instance = instance
 
     # --- prefixes ---------------------------------------------------------------------------------------
 
     async def open_prefix(self, ids: IdRange, owner: str = "") -> tuple[BulkRevocation, int]:
-        def job(connection: sqlite3.Connection) -> tuple[BulkRevocation, int]:
-            prefix = BulkRevocation(ids, self.now(), owner)
-            return prefix, _opened(connection, prefix)
+        async def job(tx: Transaction) -> tuple[BulkRevocation, int]:
+            prefix = BulkRevocation(ids, await self._read_cutoff(tx, ids), owner)
+            return prefix, await _open(tx, prefix)
 
-        return await self._batches.write(job)
+        return await self._jobs.write(job)
 
     async def disable(self, mount: str) -> tuple[Mount, int] | None:
-        def job(connection: sqlite3.Connection) -> tuple[Mount, int] | None:
-            before = connection.execute(sql.GET_MOUNT, {"name": mount}).fetchone()
+        async def job(tx: Transaction) -> tuple[Mount, int] | None:
+            before = await tx.row(sql.GET_MOUNT, {"name": mount})
             if before is None:
                 return None
-            authentic = self._macs.is_authentic(place_mount(before))
-            row = connection.execute(sql.DISABLE_MOUNT, {"name": mount}).fetchone()
+            authentic = await self._macs.is_authentic(tx, place_mount(before))
+            row = await require_row(tx, sql.DISABLE_MOUNT, {"name": mount})
             if authentic:  # else it stays what nothing is granted from
-                self._macs.put(connection, place_mount(row))
-            prefix = BulkRevocation(IdRange.of_mount(mount), self.now())
-            return self._reader.salvage(rows.MOUNTS, row), _opened(connection, prefix)
+                await self._macs.put(tx, place_mount(row))
+            ids = IdRange.of_mount(mount)
+            prefix = BulkRevocation(ids, await self._read_cutoff(tx, ids))
+            return self._reader.salvage(rows.MOUNTS, row), await _open(tx, prefix)
 
-        return await self._batches.write(job)
+        return await self._jobs.write_alone(job)
+
+    async def _read_cutoff(self, _tx: Transaction, _ids: IdRange) -> int:
+        """Return when the newest lease of a range has begun, or a later time that is not in the future."""
+        return self.now()
 
     async def prefixes(self) -> list[BulkRevocation]:
         return await self._list(rows.PREFIXES, sql.OPEN_PREFIXES, {})
@@ -65,11 +65,11 @@ class SqliteUpkeep(SqlitePart):
         return sorted(await self._ids(statement, _prefix(prefix) | {"after": after, "limit": limit}))
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
-        await self._batches.write(lambda connection: connection.execute(sql.CLOSE_PREFIX, _prefix(prefix)))
+        await self._jobs.write(lambda tx: tx.change(sql.CLOSE_PREFIX, _prefix(prefix)))
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
-        alive, failed, gone = await self._batches.read(
-            lambda connection: connection.execute(_scoped(sql.PROGRESS, prefix), _prefix(prefix)).fetchone()
+        alive, failed, gone = await self._jobs.read(
+            lambda tx: require_row(tx, _scoped(sql.PROGRESS, prefix), _prefix(prefix)), single=True
         )
         return Progress(alive, failed, gone)
 
@@ -78,24 +78,22 @@ class SqliteUpkeep(SqlitePart):
         return await self._ids(sql.ABANDON, params)
 
     async def _ids(self, statement: str, params: rows.Params) -> list[str]:
-        def job(connection: sqlite3.Connection) -> list[str]:
-            found = connection.execute(statement, params | {"now": self.now()}).fetchall()
+        async def job(tx: Transaction) -> list[str]:
+            found = await tx.rows(statement, params | {"now": self.now()})
             return [row[0] for row in found if isinstance(row[0], str)]
 
-        return await self._batches.write(job)
+        return await self._jobs.write(job)
 
     # --- reconcile --------------------------------------------------------------------------------------
 
     async def leases_by_user_name(self, user_names: Sequence[str]) -> dict[str, Lease | None]:
-        def job(connection: sqlite3.Connection) -> dict[str, Lease | None]:
-            found = connection.execute(
-                sql.LEASES_BY_USER_NAME, {"names": json.dumps(list(user_names))}
-            ).fetchall()
+        async def job(tx: Transaction) -> dict[str, Lease | None]:
+            found = await tx.rows(sql.LEASES_BY_USER_NAME, {"names": json.dumps(list(user_names))})
             named: dict[str, Lease | None] = {row[rows.USER_NAME]: None for row in found}
-            leases = self._reader.readable(rows.LEASES, found, salvage=True)
+            leases = self._reader.salvaged(rows.LEASES, found)
             return named | {lease.footprint.user_name: lease for lease in leases}
 
-        return await self._batches.read(job)
+        return await self._jobs.read(job)
 
     async def adopt(self, orphan: Orphan) -> bool:
         params = rows.lease_params(steps.adopt(orphan, self.now()))
@@ -110,21 +108,21 @@ class SqliteUpkeep(SqlitePart):
             "old_us": self.now() - rows.us(TOMBSTONE_LIFE),
             "grace_us": rows.us(CREATE_GRACE),
         }
-        return await self._batches.write(lambda connection: connection.execute(statement, params).rowcount)
+        return await self._jobs.write(lambda tx: tx.change(statement, params))
 
     async def remove_disabled(self) -> list[str]:
         removals = (sql.REMOVE_ROTATIONS, sql.REMOVE_ROLES, sql.REMOVE_ROOT, sql.REMOVE_MOUNT)
 
-        def job(connection: sqlite3.Connection) -> list[str]:
-            found = connection.execute(sql.DISABLED, {"stuck": STUCK_AFTER}).fetchall()
+        async def job(tx: Transaction) -> list[str]:
+            found = await tx.rows(sql.DISABLED, {"stuck": STUCK_AFTER})
             names: list[str] = [row[0] for row in found if isinstance(row[0], str)]
             for name in names:
                 for statement in removals:
-                    connection.execute(statement, {"mount": name})
-                self._macs.drop_mount(connection, name)
+                    await tx.change(statement, {"mount": name})
+                await self._macs.drop_mount(tx, name)
             return names
 
-        return await self._batches.write(job)
+        return await self._jobs.write_alone(job)
 
     # --- the clock, and the store as a whole ---------------------------------------------------------------
 
@@ -132,8 +130,8 @@ class SqliteUpkeep(SqlitePart):
         return self._clock.drift_us()
 
     async def status(self) -> StoreStatus:
-        def job(connection: sqlite3.Connection) -> StoreStatus:
-            row = connection.execute(sql.GET_META, {"key": HELD}).fetchone()
+        async def job(tx: Transaction) -> StoreStatus:
+            row = await tx.row(sql.GET_META, {"key": HELD})
             hold, problem = (row[0], text(row[0])) if row else ("", "")
             if problem:
                 self._reader.note("meta", HELD, problem)
@@ -148,30 +146,24 @@ class SqliteUpkeep(SqlitePart):
                 unreadable_rows=tuple(f"{table} {key}: {problem}" for (table, key), problem in unreadable),
             )
 
-        return await self._batches.read(job)
+        return await self._jobs.read(job)
 
     async def set_expiry_hold(self, why: str) -> None:
-        await self._batches.write(lambda connection: self._macs.put_hold(connection, why))
+        await self._jobs.write_alone(lambda tx: self._macs.put_hold(tx, why))
 
     async def lower_clock(self) -> None:
-        def job(connection: sqlite3.Connection) -> None:
+        async def job(tx: Transaction) -> None:
             now = self._clock.lower()
-            connection.execute(sql.BEGUN_BY_NOW, {"now": now})
-            connection.execute(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
+            await tx.change(sql.BEGUN_BY_NOW, {"now": now})
+            await tx.change(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
 
-        await self._batches.write(job)
-
-    async def backup(self, path: str) -> tuple[str, int]:
-        name = path or f"backup-{self.now()}.db"
-        return await self._batches.read(
-            lambda connection: backups.write(connection, self._folder, name, self._macs)
-        )
+        await self._jobs.write(job)
 
 
-def _opened(connection: sqlite3.Connection, prefix: BulkRevocation) -> int:
+async def _open(tx: Transaction, prefix: BulkRevocation) -> int:
     """Store a bulk revocation; return how many leases it covers."""
-    connection.execute(sql.OPEN_PREFIX, _prefix(prefix))
-    taken: int = connection.execute(_scoped(sql.COUNT_RANGE, prefix), _prefix(prefix)).fetchone()[0]
+    await tx.change(sql.OPEN_PREFIX, _prefix(prefix))
+    taken: int = (await require_row(tx, _scoped(sql.COUNT_RANGE, prefix), _prefix(prefix)))[0]
     return taken
 
 

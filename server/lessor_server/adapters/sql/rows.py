@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from lessor_server.adapters.sqlite.columns import (
+from lessor_server.adapters.sql.columns import (
     Column,
     Malformed,
     Row,
@@ -35,8 +35,8 @@ from lessor_server.adapters.sqlite.columns import (
     texts,
     ttl_us,
 )
-from lessor_server.adapters.sqlite.row_macs import place_mount, place_role, place_root
-from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
+from lessor_server.adapters.sql.row_macs import place_mount, place_role, place_root
+from lessor_server.adapters.sql.statements import LEASE_COLUMNS
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.lease import Footprint, Intent, Lease, Request, State
@@ -325,7 +325,6 @@ LEASES: Final = Table(
     ),
     _lease,
     lambda lease: "" if is_lease_id(lease.id) else "id is not a valid lease id",
-    is_authentic=lambda macs, row: macs.is_lease_authentic(row),
     mark=lambda lease: replace(lease, tampered=True),
 )
 MOUNTS: Final = Table(
@@ -343,7 +342,7 @@ MOUNTS: Final = Table(
         Column("created_us", past, spare=0),
     ),
     _mount,
-    is_authentic=lambda macs, row: macs.is_authentic(place_mount(row)),
+    place=place_mount,
     kept=256,
 )
 ROOTS: Final = Table(
@@ -357,7 +356,7 @@ ROOTS: Final = Table(
         Column("etag", text),
     ),
     _root,
-    is_authentic=lambda macs, row: macs.is_authentic(place_root(row)),
+    place=place_root,
     kept=256,
 )
 ROLES: Final = Table(
@@ -365,7 +364,7 @@ ROLES: Final = Table(
     2,
     (Column("mount", _name), Column("name", _name), Column("etag", text), Column("body", text)),
     _role,
-    is_authentic=lambda macs, row: macs.is_authentic(place_role(row)),
+    place=place_role,
     kept=256,
 )
 PREFIXES: Final = Table(
