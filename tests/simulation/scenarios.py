@@ -399,7 +399,7 @@ async def _more_than_the_rate(stage: Stage) -> None:
     until = world.now() + 28.0
     issues = [world.spawn(_quietly(stage.issue("app2", life=90.0 + 5 * one))) for one in range(3)]
     while world.now() < until:
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(5.0)
         life = 120.0 + 5 * len(issues)
         issues.append(world.spawn(_quietly(stage.issue("app2", life=life, within=20.0))))
     await asyncio.wait(issues)
