@@ -7,7 +7,14 @@ from dataclasses import replace
 
 from lessor_server.domain.lease import State
 from lessor_server.domain.rate_shares import GrantedShare, StoredShare, grant_share
-from lessor_server.engine.replica_ports import FORGET_SECONDS, Fleet, ReplicaSign, ReplicaStatus
+from lessor_server.engine.replica_ports import (
+    EVENT_SECONDS,
+    FORGET_SECONDS,
+    Fleet,
+    ReplicaSign,
+    ReplicaStatus,
+    SharedEvent,
+)
 from tests.support.memory_config import At
 from tests.support.memory_rows import Clock
 from tests.support.memory_upkeep import MemoryUpkeep
@@ -22,6 +29,9 @@ class MemoryReplicas(MemoryUpkeep):
         self.replicas: dict[str, ReplicaStatus] = {}
         self.shares: dict[tuple[str, str], StoredShare] = {}
         """By account and replica."""
+        self.events: list[tuple[int, str, SharedEvent]] = []
+        """Numbers, the replicas that added them, and what happened."""
+        self._last_event = 0
 
     async def report_alive(self, sign: ReplicaSign) -> Fleet:
         """Store a sign of life, and grant shares."""
@@ -39,6 +49,7 @@ class MemoryReplicas(MemoryUpkeep):
             self.shares[asked.account, sign.name] = row
             granted.append(share)
         self.shares = {key: row for key, row in self.shares.items() if row.until_us > now}
+        self.events = [one for one in self.events if one[2].at_us > now - int(EVENT_SECONDS * 1e6)]
         await self._at("report_alive done")
         return Fleet(now, tuple(self._seen(name) for name in sorted(self.replicas)), tuple(granted))
 
@@ -63,3 +74,22 @@ class MemoryReplicas(MemoryUpkeep):
             self._put(row, state=State.REVOKING, due_us=min(row.lease.due_us, now))
         await self._at("void_claims_of done")
         return len(claimed)
+
+    async def append_events(self, replica: str, events: Sequence[SharedEvent]) -> None:
+        """Add events of one replica."""
+        await self._before("append_events")
+        for event in events:
+            self._last_event += 1
+            self.events.append((self._last_event, replica, event))
+        await self._at("append_events done")
+
+    async def find_last_event(self) -> int:
+        """Return the number of the last event."""
+        await self._before("find_last_event", reads=True)
+        return self._last_event
+
+    async def list_events(self, after: int, without: str, limit: int) -> list[tuple[int, SharedEvent]]:
+        """Return the next events of other replicas."""
+        await self._before("list_events", reads=True)
+        found = [(number, event) for number, by, event in self.events if number > after and by != without]
+        return found[:limit]

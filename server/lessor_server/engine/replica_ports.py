@@ -15,6 +15,8 @@ SILENT_SECONDS: Final = 20.0
 """A replica without a sign of life for so long loses its claims on revocations."""
 FORGET_SECONDS: Final = 600.0
 """A replica without a sign of life for so long is no longer listed."""
+EVENT_SECONDS: Final = 60.0
+"""How long an event is kept for the watchers of other replicas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,17 @@ class ReplicaStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedEvent:
+    """What happened to a lease on one replica, for the watchers of the others."""
+
+    kind: str
+    lease_id: str
+    owner: str
+    at_us: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """All replicas at the instant ``now_us``, by name, and the shares that the asking one has now."""
 
@@ -77,4 +90,16 @@ class ReplicaStore(Protocol):
 
         Returns how many. Claims on intents and rotations stay until they end.
         """
+        ...
+
+    async def append_events(self, replica: str, events: Sequence[SharedEvent]) -> None:
+        """Add events of one replica; their numbers are in the order of the commits."""
+        ...
+
+    async def find_last_event(self) -> int:
+        """Return the number of the last event; 0 if there was none."""
+        ...
+
+    async def list_events(self, after: int, without: str, limit: int) -> list[tuple[int, SharedEvent]]:
+        """Return events with numbers greater than ``after``, except those of one replica, by number."""
         ...
