@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.postgres.store import PostgresStore
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.key_file import require_no_key_without_database
+from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.tls import Certificates
 from lessor_server.audit_start import NO_AUDIT, Auditing, show_in_health
@@ -43,6 +45,7 @@ from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
+from lessor_server.replica_start import as_replica
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -55,7 +58,7 @@ from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
-from lessor_server.store_start import open_store_of
+from lessor_server.store_start import OpenedStore, open_store_of
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
@@ -110,9 +113,9 @@ async def serve(
     """
     tune_garbage_collection()
     _prepare(settings, logger)
-    log = _start_event_log(logger, random.SystemRandom())
+    log = _start_event_log(logger, rng := random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
-    audit = Auditing(_observer(log, health), random.SystemRandom())
+    audit = Auditing(_observer(log, health), rng)
     notify = audit.notify
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
@@ -125,11 +128,11 @@ async def serve(
         open_store_of(settings, notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
-        sealer = await key.open(store)
-        await audit.share_keys(store if isinstance(store, PostgresStore) else None, sealer)
+        sealer = await _open_keyring(store, key, audit)
         gateway = await _gateway(store, client, settings)
-        outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
+        me = as_replica(store, settings, rng, lambda: access.digest)
+        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, _linter(), me)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
@@ -142,6 +145,13 @@ async def serve(
                 yield addresses
             finally:
                 await _drain(port, guard, engine, health, settings.drain_grace.total_seconds())
+
+
+async def _open_keyring(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
+    """Open the keyring; share the audit's key with the other servers of a PostgreSQL database."""
+    keyring = await key.open(store)
+    await audit.share_keys(store if isinstance(store, PostgresStore) else None, keyring)
+    return keyring
 
 
 def _linter() -> Linter:
@@ -206,8 +216,11 @@ def _system(
     dev: bool,
 ) -> SystemService:
     audit.withdraw_by(engine)
+    about = _about(settings, audit, dev=dev)
+    if (replicas := engine.replicas) is not None:
+        about = replace(about, fleet=lambda: replicas.fleet)
     return SystemService(
-        _about(settings, audit, dev=dev),
+        about,
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,

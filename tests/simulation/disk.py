@@ -53,6 +53,8 @@ READS = frozenset(
         "progress",
         "find_replacing_rotation",
         "find_static_holder",
+        "find_last_event",
+        "list_events",
         "list_static_of_disabled",
         "status",
         "list_unfinished_of_removed_mounts",

@@ -83,10 +83,10 @@ class MemoryReplicas(MemoryUpkeep):
             self.events.append((self._last_event, replica, event))
         await self._at("append_events done")
 
-    async def find_last_event(self) -> int:
-        """Return the number of the last event."""
+    async def find_last_event(self, before_us: int) -> int:
+        """Return the number of the last event before an instant."""
         await self._before("find_last_event", reads=True)
-        return self._last_event
+        return max((number for number, _, event in self.events if event.at_us < before_us), default=0)
 
     async def list_events(self, after: int, without: str, limit: int) -> list[tuple[int, SharedEvent]]:
         """Return the next events of other replicas."""

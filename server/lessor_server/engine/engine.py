@@ -34,6 +34,7 @@ from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.sealing_ports import KeyedSealer
 from lessor_server.engine.store_types import ClaimTerms, StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
+from lessor_server.engine.streams.lease_event_relay import LeaseEventRelay
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.upkeep.mount_remover import MountRemover
@@ -174,7 +175,7 @@ async def _build(
         replicas=replicas,
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    return engine, parts if replicas is None else (*parts, replicas)
+    return engine, (*parts, *fleet.parts(lease_events))
 
 
 def _terms(by: str, expiry: ExpiryHold) -> Callable[[], ClaimTerms]:
@@ -189,6 +190,14 @@ class _Fleet:
     queue: RevocationQueue
     limiters: RateLimiters
     registry: ReplicaRegistry | None = None
+    me: ThisReplica | None = None
+
+    def parts(self, lease_events: LeaseEventBroker) -> tuple[Lasting, ...]:
+        """Return the parts to run because of the other replicas."""
+        if self.registry is None or self.me is None:
+            return ()
+        relay = LeaseEventRelay(self.me.store, self.me.name, lease_events, self.registry.has_peers)
+        return self.registry, relay
 
 
 def _join_fleet(outside: Dependencies, rate_limit: RateLimit) -> _Fleet:
@@ -197,7 +206,7 @@ def _join_fleet(outside: Dependencies, rate_limit: RateLimit) -> _Fleet:
         return _Fleet(queue, RateLimiters(rate_limit))
     wake, boot_us, rate = asyncio.Event(), me.clock.boot_us, rate_limit.rate or 0.0
     limiters = RateLimiters(rate_limit, lambda account: SharedRate(account, rate, boot_us, wake.set))
-    return _Fleet(queue, limiters, ReplicaRegistry(me, limiters, wake, queue, outside.notify))
+    return _Fleet(queue, limiters, ReplicaRegistry(me, limiters, wake, queue, outside.notify), me)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

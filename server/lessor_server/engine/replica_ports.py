@@ -96,8 +96,8 @@ class ReplicaStore(Protocol):
         """Add events of one replica; their numbers are in the order of the commits."""
         ...
 
-    async def find_last_event(self) -> int:
-        """Return the number of the last event; 0 if there was none."""
+    async def find_last_event(self, before_us: int) -> int:
+        """Return the number of the last event before an instant; 0 if there is none."""
         ...
 
     async def list_events(self, after: int, without: str, limit: int) -> list[tuple[int, SharedEvent]]:

@@ -41,7 +41,7 @@ WHERE id = claimed_id
 NEXT_EVENTS: Final = """
 UPDATE meta SET value = (value::bigint + :count_us)::text WHERE key = 'lease_events' RETURNING value::bigint
 """
-LAST_EVENT: Final = "SELECT value::bigint FROM meta WHERE key = 'lease_events'"
+LAST_EVENT: Final = "SELECT coalesce(max(number), 0) FROM lease_events WHERE at_us < :until_us"
 ADD_EVENT: Final = """
 INSERT INTO lease_events (number, replica, kind, lease_id, owner, at_us, error)
 VALUES (:number_us, :replica, :kind, :lease_id, :owner, :at_us, :error)

@@ -70,9 +70,9 @@ class StoredReplicas(StorePart):
 
         await self._jobs.write(job)
 
-    async def find_last_event(self) -> int:
+    async def find_last_event(self, before_us: int) -> int:
         async def job(tx: Transaction) -> int:
-            return int((await require_row(tx, sql.LAST_EVENT, {}))[0])
+            return int((await require_row(tx, sql.LAST_EVENT, {"until_us": before_us}))[0])
 
         return await self._jobs.read(job, single=True)
 

@@ -7,6 +7,7 @@ If a replica was silent for 20 s, the leases that it was revoking become due for
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -44,7 +45,8 @@ class ThisReplica:
     clock: MachineClock
     name: str
     version: str
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: Callable[[], tuple[tuple[str, str], ...]] = tuple
+    """Returns the names of settings that all replicas should share, each with a digest of its value."""
 
 
 class ReplicaRegistry:
@@ -72,6 +74,10 @@ class ReplicaRegistry:
     async def start(self) -> None:
         """Give the first sign; raises ``StoreUnavailable``."""
         await self._report()
+
+    def has_peers(self) -> bool:
+        """Return whether there are other replicas, silent ones too."""
+        return any(one.name != self._me.name for one in self.fleet.replicas)
 
     async def run(self) -> None:
         """Give signs and take over from silent replicas, until cancelled."""
@@ -108,7 +114,7 @@ class ReplicaRegistry:
         rates = {one.account: (one, waiting) for one, waiting in self._limiters.sharing()}
         rates = {name: rate for name, rate in rates.items() if not rate[0].let_lapse(rate[1])}
         asked = tuple(one.request(waiting) for one, waiting in rates.values())
-        sign = ReplicaSign(self._me.name, self._me.version, clock.wall_us(), self._me.settings, asked)
+        sign = ReplicaSign(self._me.name, self._me.version, clock.wall_us(), self._me.settings(), asked)
         self._next_at = loop.time() + SIGN_SECONDS
         try:
             async with asyncio.timeout(SIGN_DEADLINE_SECONDS):
