@@ -27,6 +27,7 @@ class ReplicaServer:
     environment: Mapping[str, str]
     client: Lessor = field(init=False)
     _channel: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _runs: bool = False
 
     async def start(self) -> None:
         """Start the server and connect to it."""
@@ -34,9 +35,16 @@ class ReplicaServer:
         self.client = await self._channel.enter_async_context(
             connect(self.process.address, self.process.token)
         )
+        self._runs = True
+
+    @property
+    def runs(self) -> bool:
+        """Return whether it serves, or is stopped."""
+        return self._runs
 
     async def kill(self) -> None:
         """End the server as ``kill -9`` does."""
+        self._runs = False
         await self._channel.aclose()
         await self.process.kill()
 

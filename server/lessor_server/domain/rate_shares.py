@@ -18,9 +18,9 @@ RESERVED_SECONDS: Final = SHARE_SECONDS + 2.0
 """How long the store reserves a share, from its commit: the replica's last calls count a second longer."""
 MIN_FRACTION: Final = 0.02
 """The fraction of the rate that a replica without demand has."""
-MARGIN: Final = 0.035
+MARGIN: Final = 0.041
 """The fraction of a rate that is not used, as calls take different times to arrive; see ``rate_limiter``."""
-MIN_MARGIN: Final = 0.004
+MIN_MARGIN: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
