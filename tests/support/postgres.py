@@ -23,8 +23,8 @@ assert PACKAGE.origin is not None
 BINARIES = Path(PACKAGE.origin).parent / "pginstall18" / "bin"
 NOBODY = 65534
 """Who runs the server if the tests run as root, which it refuses."""
-FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-"""Settings of a server whose data need not outlive the machine."""
+FAST = {"fsync": "off", "full_page_writes": "off"}
+"""Settings of a server whose data need not outlive the machine; a kill of the server loses nothing."""
 
 _REAPER = """
 import fcntl, os, shutil, signal, sys
@@ -41,7 +41,7 @@ shutil.rmtree(sys.argv[3], ignore_errors=True)
 
 @dataclass(slots=True)
 class PostgresProcess:
-    """A server with its data and its unix socket in ``folder``; with a ``port`` it listens on TCP as well."""
+    """A server with its data and its socket in ``folder``; it listens on TCP as well if it has a port."""
 
     folder: Path
     port: int = 0
@@ -52,14 +52,18 @@ class PostgresProcess:
         """Return the data directory."""
         return self.folder / "data"
 
-    def create(self) -> None:
-        """Create the data directory."""
+    def own_folder(self) -> None:
+        """Create the folder, for the user who runs the server."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
+
+    def create(self) -> None:
+        """Create the data directory."""
+        self.own_folder()
         command = [BINARIES / "initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "--no-instructions"]
         command += ["--locale=C.UTF-8", "-U", "lessor", "-D", self.data]
-        subprocess.run(command, check=True, capture_output=True, **_as_nobody())
+        subprocess.run(command, check=True, capture_output=True, **as_nobody())
 
     def start(self, **settings: str) -> None:
         """Start the server, and wait until it answers."""
@@ -68,7 +72,7 @@ class PostgresProcess:
         options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [BINARIES / "postgres", "-D", self.data, *options], stdout=log, stderr=log, **_as_nobody()
+                [BINARIES / "postgres", "-D", self.data, *options], stdout=log, stderr=log, **as_nobody()
             )
         self.wait()
 
@@ -161,5 +165,6 @@ def database_of_worker() -> str:
     return name
 
 
-def _as_nobody() -> dict[str, Any]:
+def as_nobody() -> dict[str, Any]:
+    """Return how a program of PostgreSQL is run: not as root."""
     return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}

@@ -11,7 +11,7 @@ import asyncpg
 
 from lessor_server.adapters.postgres.store import Opening, PostgresStore, open_postgres
 from lessor_server.adapters.postgres.target import DatabaseTarget
-from lessor_server.adapters.postgres.transaction import Session
+from lessor_server.adapters.sql.transaction import Transaction
 from lessor_server.domain.events import Event
 from lessor_server.engine.ports import Store
 from tests.support.hand_clock import HandClock
@@ -40,7 +40,7 @@ class HandDatabaseClock:
         """Return the time since the machine started."""
         return self._clock.boot_us()
 
-    async def sync(self, _: Session) -> None:
+    async def sync(self, _: Transaction) -> None:
         """Ask nothing."""
 
 
@@ -70,7 +70,9 @@ async def open_plain(
 ) -> AsyncIterator[PostgresStore]:
     """Open the database of a folder without a keyring."""
     target = DatabaseTarget(await url_of(folder))
-    async with open_postgres(target, HandDatabaseClock(clock), Opening(notify=notify)) as store:
+    async with open_postgres(
+        target, HandDatabaseClock(clock), Opening(notify=notify, is_alone=True)
+    ) as store:
         yield store
 
 

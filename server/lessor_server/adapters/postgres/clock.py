@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from lessor_server.adapters.postgres import statements as own
-from lessor_server.adapters.postgres.transaction import Session
 from lessor_server.adapters.sql.clock import Clock, ServiceClock
+from lessor_server.adapters.sql.transaction import Transaction, require_row
 
 SYNC_SECONDS: Final = 5.0
 MAX_STEP_US: Final = 2_000_000
@@ -24,7 +24,7 @@ class BootClock(Protocol):
 class DatabaseClock(Clock, Protocol):
     """The clocks of a store, which may have to be synchronised."""
 
-    async def sync(self, connection: Session) -> None:
+    async def sync(self, tx: Transaction) -> None:
         """Ask the database for its time."""
         ...
 
@@ -70,10 +70,10 @@ class DatabaseWall:
         """Return the time since this machine started, in microseconds."""
         return self._clock.boot_us()
 
-    async def sync(self, connection: Session) -> None:
+    async def sync(self, tx: Transaction) -> None:
         """Ask the database for its time."""
         before = self._clock.boot_us()
-        database_us = int(await connection.fetchval(own.CLOCK))
+        database_us = int((await require_row(tx, own.CLOCK, {}))[0])
         after = self._clock.boot_us()
         low, high = database_us - after, database_us - before
         if not low <= self._offset_us <= high:

@@ -1,8 +1,9 @@
 """A pool of connections to PostgreSQL, which runs jobs in transactions and outlives failures of the server.
 
-The server rolls a transaction back that conflicts with another one; it is run again. When a connection ends
-in the middle, nobody knows whether the transaction was committed: jobs that can find out do so, on another
-connection, and the callers of the others get ``StoreUnavailable``, as with a disk that fails.
+The server rolls a transaction back that conflicts with another one; it is run again, as is one whose
+connection ended before its commit. When it ended in the commit, nobody knows whether that happened: jobs that
+can find out do so on another connection. The callers of the others get ``StoreUnavailable``, as they do if a
+disk fails.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ MAX_WRITE_SECONDS: Final = 15.0
 """How long a job may take with all of its retries, before its caller gets ``StoreUnavailable``."""
 MAX_CONFLICTS: Final = 10
 """How often a transaction is run again that the server has rolled back because of another one."""
+MAX_LOST: Final = 3
+"""How often a transaction that was not committed is run again on another connection."""
 PAUSE_SECONDS: Final = 0.002
 RECONNECT_SECONDS: Final = 0.2
 RELEASE_SECONDS: Final = 1.0
@@ -58,7 +61,7 @@ _LOST: Final = (
     OSError,
     TimeoutError,
 )
-"""The connection has ended, or leads to a server that cannot write: what was sent may have been committed."""
+"""The connection has ended, or leads to a server that cannot write."""
 _BUSY: Final = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 """The server works, but not fast enough; it has rolled the transaction back."""
 _REFUSED: Final = (
@@ -78,6 +81,7 @@ SESSION: Final = {
     "lock_timeout": str(int(LOCK_SECONDS * 1000)),
     "idle_in_transaction_session_timeout": str(int(MAX_WRITE_SECONDS * 1000)),
     "default_transaction_isolation": "read committed",
+    "synchronous_commit": "on",
 }
 """What each session sets; the times are in milliseconds, PostgreSQL's unit."""
 
@@ -91,6 +95,10 @@ class DatabaseRefused(LessorError):
 
 class _NotConnected(Exception):
     """There is no connection, so nothing was sent."""
+
+
+class _FateUnknown(Exception):
+    """The connection ended in a commit, which may have happened."""
 
 
 @dataclass(slots=True)
@@ -139,7 +147,8 @@ class PostgresJobs:
     async def _run(self, run: Run[T], again: Run[T] | None, seconds: float) -> T:
         """Run a transaction until its fate is known, for at most ``seconds``."""
         until = asyncio.get_running_loop().time() + seconds
-        conflicts, is_unknown = 0, False
+        conflicts = lost = 0
+        is_unknown = False
         while True:
             try:
                 async with asyncio.timeout_at(until):
@@ -149,16 +158,22 @@ class PostgresJobs:
                 if conflicts > MAX_CONFLICTS:
                     raise _unavailable(error) from error
                 await asyncio.sleep(PAUSE_SECONDS * 2**conflicts * self.rng.random())
-            except (_NotConnected, *_LOST, *_REFUSED) as error:
+            except _REFUSED as error:
+                self._note_failure(error)
+                raise _unavailable(error) from error
+            except (_NotConnected, _FateUnknown, *_LOST) as error:
                 if isinstance(error, ValueError):
                     raise  # the driver refuses a value
-                is_unknown = is_unknown or not isinstance(error, (_NotConnected, *_REFUSED))
+                lost += 1
                 self._note_failure(error)
-                remaining = until - asyncio.get_running_loop().time()
-                if not is_unknown or again is None or remaining < RECONNECT_SECONDS:
+                is_unknown = is_unknown or isinstance(error, _FateUnknown)
+                gives_up = lost > MAX_LOST or isinstance(error, _NotConnected)
+                is_late = asyncio.get_running_loop().time() + RECONNECT_SECONDS > until
+                if is_late or (again is None if is_unknown else gives_up):
                     raise _unavailable(error) from error
-                run = again
-                await asyncio.sleep(RECONNECT_SECONDS)
+                if is_unknown and again is not None:
+                    run = again
+                    await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _attempt(self, run: Run[T]) -> T:
         """Run a transaction once."""
@@ -168,7 +183,7 @@ class PostgresJobs:
             raise _NotConnected from error
         try:
             result = await run(connection)
-        except _LOST:
+        except (_FateUnknown, *_LOST):
             await self.pool.expire_connections()  # the others lead to the same server
             raise
         finally:
@@ -189,8 +204,19 @@ class PostgresJobs:
 
 def _transacting(job: Job[T]) -> Run[T]:
     async def run(connection: Session) -> T:
-        async with connection.transaction():
-            return await job(PostgresTransaction(connection, writes=True))
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            result = await job(PostgresTransaction(connection, writes=True))
+        except BaseException:
+            with suppress(asyncpg.PostgresError, *_LOST):
+                await transaction.rollback()
+            raise
+        try:
+            await transaction.commit()
+        except _LOST as error:
+            raise _FateUnknown from error
+        return result
 
     return run
 
@@ -217,13 +243,15 @@ async def open_pool(target: DatabaseTarget) -> AsyncIterator[Pool[Record]]:
     try:
         pool = await asyncpg.create_pool(
             **target.connect_arguments(),
-            min_size=1,
+            min_size=0,
             max_size=MAX_CONNECTIONS,
             reset=_keep_session,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS + 1,
             server_settings=SESSION,
         )
+        async with pool.acquire(timeout=CONNECT_SECONDS):
+            pass  # a first connection, which shows what is wrong
     except (asyncpg.PostgresError, ValueError, *_LOST) as error:
         raise refusal(target, error) from None
     try:
@@ -263,7 +291,7 @@ def _unavailable(error: Exception) -> StoreUnavailable:
 
 def _describe(error: BaseException) -> str:
     """Return what an error says, on one line."""
-    while isinstance(error, _NotConnected) and error.__cause__ is not None:
+    while isinstance(error, (_NotConnected, _FateUnknown)) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, TimeoutError) and not str(error):
         return "it did not answer in time"

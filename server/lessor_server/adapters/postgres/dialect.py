@@ -78,6 +78,15 @@ def translate(statement: str) -> Translated:
     return Translated(statement)
 
 
+@cache
+def spread(statement: str, columns: tuple[str, ...]) -> tuple[str, tuple[Callable[[Value], object], ...]]:
+    """Return a statement in which an array of each column, with the rows numbered, stands for ``{many}``."""
+    arrays = ", ".join(f"${number}::{type_of(name)}[]" for number, name in enumerate(columns, start=1))
+    table = f"unnest({arrays}) WITH ORDINALITY AS given({', '.join(columns)}, nth)"
+    text = statement.replace("{many} AS given", table).replace("{many}", table)
+    return text, tuple(_conversion(type_of(name)) for name in columns)
+
+
 def type_of(name: str) -> str:
     """Return the type of a named parameter."""
     if name in _BIGINT or name.endswith("_us"):

@@ -90,7 +90,7 @@ async def read_schema(connection: Session) -> int:
             "no schema of the search_path exists",
             fix="create the schema, and grant the role USAGE and CREATE on it",
         )
-    tables = {name for (name,) in await connection.fetch(_TABLES_OF_SCHEMA)}
+    tables = await read_tables(connection)
     if TABLE not in tables:
         if tables:
             raise DatabaseRefused(
@@ -106,6 +106,11 @@ async def read_schema(connection: Session) -> int:
             fix="run the version that migrated the database, or a later one",
         )
     return schema
+
+
+async def read_tables(connection: Session) -> set[str]:
+    """Return the names of the tables and views of the schema."""
+    return {name for (name,) in await connection.fetch(_TABLES_OF_SCHEMA)}
 
 
 async def migrate_schema(connection: Session) -> int:
@@ -138,7 +143,7 @@ async def _create_table(connection: Session) -> None:
     """Create the table of migrations; another process may do so at the same time."""
     try:
         await connection.execute(_CREATE)
-    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
         return  # IF NOT EXISTS does not cover a table that is not committed yet
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from lessor_server.adapters.sql import keyring_statements as keyring_sql
@@ -12,7 +13,9 @@ _LIVE = "state IN ('INTENT', 'ACTIVE', 'REVOKING')"
 LOCK_CONFIGURATION = "SELECT 1 FROM meta WHERE key = 'configuration' FOR UPDATE"
 """What each transaction that writes configuration or MACs begins with: one such runs at a time."""
 
-LOCK_MOUNT = "SELECT 1 FROM mounts WHERE name = :mount FOR NO KEY UPDATE"
+LOCK_MOUNTS = """
+SELECT 1 FROM mounts WHERE name IN (SELECT value FROM json_each(:mounts)) ORDER BY name FOR NO KEY UPDATE
+"""
 """What each issue begins with: limits hold, and no bulk revocation misses a lease that is about to commit."""
 
 LOCK_MOUNTS_OF_RANGE = """
@@ -21,6 +24,58 @@ SELECT 1 FROM mounts WHERE (name || '/') < :high AND (name || '0') > :low ORDER 
 NEWEST_OF_RANGE = """
 SELECT max(created_us) FROM leases WHERE id >= :low AND id < :high AND created_us <= :until
 """
+
+BEGIN_COLUMNS = (
+    *sql.LEASE_COLUMNS.split(", "),
+    "root_version",
+    "max_users",
+    "max_leases",
+    "rule_max_leases",
+    "now",
+)
+_RULE_LEASES = re.sub(r":(\w+)", r"given.\1", sql.RULE_LEASES).replace(
+    "LIMIT given.rule_max_leases", "LIMIT greatest(given.rule_max_leases, 0)"
+)
+# Each row counts those before it in the batch as if all of them were stored. What is refused for that is
+# tried again alone.
+BEGIN_MANY = f"""
+INSERT INTO leases ({sql.LEASE_COLUMNS}, claimed_by, gone_us)
+SELECT {sql.LEASE_COLUMNS}, 'issuer', 0 FROM (
+    SELECT *, count(*) FILTER (WHERE user_name <> '') OVER (PARTITION BY mount ORDER BY nth) AS nth_user,
+        count(*) OVER (PARTITION BY mount, role ORDER BY nth) AS nth_of_role,
+        count(*) OVER (PARTITION BY owner, policy_rule ORDER BY nth) AS nth_of_rule
+    FROM {{many}}) AS given
+WHERE EXISTS (SELECT 1 FROM mounts WHERE name = given.mount AND mounts.state = 'enabled')
+  AND EXISTS (SELECT 1 FROM roots WHERE roots.mount = given.mount AND version = given.root_version
+              AND roots.account = given.account)
+  AND (user_name = '' OR nth_user <= max_users -
+       (SELECT coalesce(sum(users), 0) FROM lease_counts
+        WHERE lease_counts.mount = given.mount AND lease_counts.{_LIVE}))
+  AND (max_leases = 0 OR nth_of_role <= max_leases -
+       (SELECT coalesce(sum(n), 0) FROM lease_counts
+        WHERE lease_counts.mount = given.mount AND lease_counts.role = given.role AND lease_counts.{_LIVE}))
+  AND (rule_max_leases < 0 OR nth_of_rule <= rule_max_leases - ({_RULE_LEASES}))
+ON CONFLICT DO NOTHING
+RETURNING id
+"""
+
+WRITE_COLUMNS = ("id", "before", "new_mac", "now", *sql.CHANGED_COLUMNS.split(", "))
+_SET = re.sub(r"\w+", r"\g<0> = given.\g<0>", sql.CHANGED_COLUMNS)
+WRITE_MANY = f"""
+UPDATE leases SET {_SET}, claimed_by = '', mac = coalesce(given.new_mac, leases.mac),
+    gone_us = CASE given.state WHEN 'GONE' THEN given.now ELSE 0 END
+FROM {{many}} AS given
+WHERE leases.id = given.id AND leases.generation = given.before
+  AND (given.state <> 'ACTIVE' OR ((leases.state = 'INTENT' OR leases.expires_us > given.now)
+       AND NOT EXISTS (
+           SELECT 1 FROM prefixes
+           WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us
+             AND prefixes.owner IN ('', leases.owner))))
+RETURNING leases.id
+"""
+GET_MANY = f"SELECT {sql.LEASE_COLUMNS} FROM leases WHERE id IN (SELECT value FROM json_each(:ids))"
+COVER = "SELECT mac FROM row_macs WHERE mount = '' AND place = ''"
+"""The MAC that covers all configuration: each change of that has another one."""
 
 CLAIM_DUE = f"""
 UPDATE leases SET state = 'REVOKING', generation = {sql.NEXT_GENERATION}, claimed_by = :by, due_us = :until
@@ -82,9 +137,18 @@ REPLACED: Final[dict[str, str]] = {
 }
 """Statements of ``adapters/sql``, and what PostgreSQL runs instead."""
 
+UNFINISHED = "unfinished_copy"
+"""The key of ``meta`` that a database has while it is copied into: no server starts on it."""
+
 PROBE = "UPDATE meta SET value = value WHERE key = 'configuration'"
 """A write that changes nothing: it shows that the database can be written to."""
 
+INCARNATION = """
+SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
+    || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system()
+"""
+"""The cluster, the database and the timeline: a restored dump or archive has another one. A standby that was
+promoted has another timeline, too; servers that run meanwhile store it."""
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 MARK = """
 INSERT INTO meta (key, value) VALUES (:key, :value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,14 +19,17 @@ IGNORED: Final = frozenset(
     )
 )  # fmt: skip
 """Parameters of libpq (PostgreSQL, "Parameter Key Words") that have no meaning for the driver."""
+_VERIFYING: Final = ("verify-ca", "verify-full")
+_OF_TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseTarget:
     """A database; its text never has the password.
 
-    ``ca_file`` has the authorities (PEM) that may sign the server's certificate. ``password_file`` is read at
-    each connection, so that a rotated password is used without a restart.
+    ``ca_file`` has the authorities (PEM) that may sign the server's certificate; with it the mode is
+    ``verify-full`` unless the URI has another. ``password_file`` is read at each connection, so a rotated
+    password needs no restart.
     """
 
     url: str = field(repr=False)
@@ -37,17 +41,35 @@ class DatabaseTarget:
         return without_password(self.url)
 
     def connect_arguments(self) -> dict[str, Any]:
-        """Return what the driver connects with."""
-        parts, given = urlsplit(self.url), dict(parse_query(self.url))
-        query = {key: value for key, value in given.items() if key not in IGNORED}
+        """Return what the driver connects with; raises ``OSError`` if a file of TLS cannot be used."""
+        parts, query = urlsplit(self.url), dict(parse_query(self.url))
         if self.ca_file is not None:
             query["sslrootcert"] = str(self.ca_file)
             query.setdefault("sslmode", "verify-full")
-        query.setdefault("target_session_attrs", "any" if "," not in hosts_of(self.url) else "read-write")
-        dsn = parts._replace(query=urlencode(query, safe="/,", quote_via=quote)).geturl()
-        if self.password_file is None:
-            return {"dsn": dsn}
-        return {"dsn": dsn, "password": _reader_of(self.password_file)}
+        if "," in hosts_of(self.url):
+            query.setdefault("target_session_attrs", "read-write")
+        arguments: dict[str, Any] = {}
+        if query.get("sslmode") in _VERIFYING:
+            arguments["ssl"] = _verifying_context(query)
+            query = {name: value for name, value in query.items() if name not in _OF_TLS}
+        kept = {name: value for name, value in query.items() if name not in IGNORED}
+        arguments["dsn"] = parts._replace(query=urlencode(kept, safe="/,", quote_via=quote)).geturl()
+        if self.password_file is not None:
+            arguments["password"] = _reader_of(self.password_file)
+        return arguments
+
+
+def _verifying_context(query: Mapping[str, str]) -> ssl.SSLContext:
+    """Return how a certificate is verified: by ``sslrootcert``, or by the authorities of the system.
+
+    Without ``sslrootcert`` libpq would look for a file in the home directory of the server's user.
+    """
+    authorities = query.get("sslrootcert", "system")
+    context = ssl.create_default_context(cafile=None if authorities == "system" else authorities)
+    context.check_hostname = query["sslmode"] == "verify-full"
+    if "sslcert" in query:
+        context.load_cert_chain(query["sslcert"], query.get("sslkey"))
+    return context
 
 
 def _reader_of(path: Path) -> Callable[[], str]:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from asyncpg import Connection, Record
 from asyncpg.pool import PoolConnectionProxy
 
-from lessor_server.adapters.postgres.dialect import translate
+from lessor_server.adapters.postgres.dialect import spread, translate
 from lessor_server.adapters.sql.columns import Row
 from lessor_server.adapters.sql.transaction import Params
 
@@ -62,6 +62,17 @@ class PostgresTransaction:
         asked = translate(statement)
         done = await self.connection.execute(asked.text, *asked.arguments(params))
         return int(done.rpartition(" ")[2])
+
+    async def rows_of_many(
+        self, statement: str, columns: tuple[str, ...], many: Sequence[Params]
+    ) -> Sequence[Row]:
+        """Run a statement of PostgreSQL once for all of ``many``, which take the place of ``{many}``."""
+        text, conversions = spread(statement, columns)
+        arrays = [
+            [convert(params[name]) for params in many]
+            for name, convert in zip(columns, conversions, strict=True)
+        ]
+        return [tuple(row) for row in await self.connection.fetch(text, *arrays)]
 
     async def change_many(self, statement: str, many: Sequence[Params]) -> None:
         """Run a statement once for each of ``many``, in one round trip."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.adapters.sql import rows
@@ -30,47 +29,35 @@ class StoredLeases(StorePart):
 
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
         async def job(tx: Transaction) -> Lease:
-            await self._lock_mount(tx, intent.mount)
-            lease = steps.begin(intent, self.now(), span)
-            params = rows.lease_params(lease) | rows.limit_params(intent) | {"now": lease.created_us}
-            params["mac"] = self._macs.lease_mac(params)
+            lease, params = self._begun(intent, span)
             if await tx.change(sql.BEGIN, params) != 1:
-                raise await _explain_refusal(tx, intent, params)
+                raise await explain_refusal(tx, intent, params)
             return lease
 
-        async def again(tx: Transaction) -> Lease:
-            try:
-                return await job(tx)
-            except Aborted:
-                row = await tx.row(sql.GET_LEASE, {"id": intent.id})
-                found = self._reader.salvage(rows.LEASES, row) if row else None
-                if found is None or found.footprint != intent.footprint or found.state is not State.INTENT:
-                    raise
-                return found
+        return await self._jobs.write(job, single=True)
 
-        return await self._jobs.write(job, again, single=True)
+    def _begun(self, intent: Intent, span: timedelta) -> tuple[Lease, rows.Params]:
+        """Return the lease of an intent, and the parameters that store it."""
+        lease = steps.begin(intent, self.now(), span)
+        params = rows.lease_params(lease) | rows.limit_params(intent) | {"now": lease.created_us}
+        params["mac"] = self._macs.lease_mac(params)
+        return lease, params
 
-    async def _lock_mount(self, tx: Transaction, mount: str) -> None:
-        """Let no other process store an intent of the mount until the transaction ends."""
-
-    async def write(self, before: Lease, after: Lease) -> bool:
+    def _changed(self, before: Lease, after: Lease) -> rows.Params:
+        """Return the parameters of a step."""
         params = rows.lease_params(after) | {"before": before.generation}
         # Of what the MAC covers, a step changes this alone; of a row that is not authentic it stays wrong.
         changes = after.max_expires_us != before.max_expires_us and not before.tampered
         params["new_mac"] = self._macs.lease_mac(params) if changes else None
+        return params
+
+    async def write(self, before: Lease, after: Lease) -> bool:
+        params = self._changed(before, after)
 
         async def job(tx: Transaction) -> bool:
             return await tx.change(sql.WRITE_LEASE, params | {"now": self.now()}) == 1
 
-        async def again(tx: Transaction) -> bool:
-            if await job(tx):
-                return True
-            row = await tx.row(sql.GET_LEASE, {"id": after.id})
-            return row is not None and self._reader.salvage(rows.LEASES, row) == replace(
-                after, tampered=False
-            )
-
-        return await self._jobs.write(job, again, single=True)
+        return await self._jobs.write(job, single=True)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         async def job(tx: Transaction) -> Lease | None:
@@ -249,7 +236,7 @@ class StoredLeases(StorePart):
         return await self._jobs.read(job)
 
 
-async def _explain_refusal(tx: Transaction, intent: Intent, params: rows.Params) -> LessorError:
+async def explain_refusal(tx: Transaction, intent: Intent, params: rows.Params) -> LessorError:
     """Return why an intent was not stored, read in the transaction that refused it."""
     state = await tx.row(sql.MOUNT_STATE, params)
     if state is None:

@@ -69,12 +69,11 @@ _UNCOVERED = """NOT EXISTS (
 
 # The one statement for all steps that ``domain.lease`` works out. A lease that is to live on must not have
 # expired by the time of the commit. The claim of the row ends with its generation.
-_CHANGED = re.sub(
-    r"\w+",
-    r"\g<0> = :\g<0>",
+CHANGED_COLUMNS = (
     "state, generation, due_us, access_key_id, ttl_us, issue_us, last_renewal_us, expires_us, max_expires_us,"
-    " attempts, looks, last_error, last_create_us, untaken",
+    " attempts, looks, last_error, last_create_us, untaken"
 )
+_CHANGED = re.sub(r"\w+", r"\g<0> = :\g<0>", CHANGED_COLUMNS)
 WRITE_LEASE = f"""
 UPDATE leases SET {_CHANGED}, claimed_by = '', mac = coalesce(:new_mac, mac),
     gone_us = CASE :state WHEN 'GONE' THEN :now ELSE 0 END

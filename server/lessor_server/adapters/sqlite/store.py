@@ -18,6 +18,7 @@ from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.clock import Clock, ServiceClock, read_mark
 from lessor_server.adapters.sql.columns import Reader
 from lessor_server.adapters.sql.config import StoredConfig
+from lessor_server.adapters.sql.kept_contexts import KeptContexts
 from lessor_server.adapters.sql.keyring import StoredKeyring
 from lessor_server.adapters.sql.leases import StoredLeases
 from lessor_server.adapters.sql.rotations import StoredRotations
@@ -41,31 +42,6 @@ _ID: Final = re.compile("[0-9a-f]{16}")
 """An id of an installation."""
 
 
-MAX_KEPT_CONTEXTS: Final = 1_024
-
-
-class _KeptContexts:
-    """The mounts, roots and roles of recent issues, until anything but leases is written.
-
-    No other process writes: the database is locked.
-    """
-
-    def __init__(self) -> None:
-        self._version = 0
-        self._by_role: dict[tuple[str, str], StoredContext] = {}
-
-    def get(self, version: int, mount: str, role: str) -> StoredContext | None:
-        """Return what was kept at this version of the configuration."""
-        return self._by_role.get((mount, role)) if version == self._version else None
-
-    def put(self, version: int, mount: str, role: str, context: StoredContext) -> None:
-        """Keep what was read at this version of the configuration."""
-        if version != self._version or len(self._by_role) >= MAX_KEPT_CONTEXTS:
-            self._version = version
-            self._by_role.clear()
-        self._by_role[mount, role] = context
-
-
 class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, StoredKeyring):
     """The whole store."""
 
@@ -76,7 +52,7 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         super().__init__(SqliteJobs(batches, batches.raw.transaction), clock, schema, instance)
         self._batches = batches
         self._folder = folder
-        self._contexts = _KeptContexts()
+        self._contexts = KeptContexts()
 
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""

@@ -21,8 +21,8 @@ SETTLE_SECONDS: Final = 1.05
 LATE_SECONDS: Final = 0.25
 """A call that begins later than this after it was admitted is admitted again: the process was stopped."""
 BURST: Final = 0.03
-"""The part of the share that may be sent at the same time, after the event loop was busy. With more of it calls
-arrive less evenly: 309 of 300 in a second were measured with 0.1."""
+"""The part of the share that may be sent at the same time, after the event loop was busy. With more of it
+calls arrive less evenly: 309 of 300 in a second were measured with 0.1."""
 DEMAND_SECONDS: Final = 5.0
 DEMAND_SAMPLE_SECONDS: Final = 1.0
 QUEUE_SECONDS: Final = 0.25
