@@ -15,6 +15,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from lessor.v1 import creds_pb2, lease_pb2, system_pb2
 from tests.fire.environment import keys_of
 from tests.support.clients import SECONDS, Refusal, lease_of, until, users_of
+from tests.support.postgres import shared_postgres
 from tests.support.replica_servers import ReplicaServer, replica, replicas
 from tests.support.standin_control import StandIn
 
@@ -78,7 +79,7 @@ async def ask(server: ReplicaServer, request_id: str) -> Refusal | creds_pb2.Gen
 async def test_a_request_id_sent_to_all_replicas_at_once_makes_one_user(
     fleet: list[ReplicaServer], aws: StandIn
 ) -> None:
-    """One issues; the others answer ABORTED with a delay, or once it is done the same lease with a new key."""
+    """One issues; the others answer ABORTED with a delay, or later the same lease with a new key."""
     request_id = str(uuid.uuid4())
     await aws.latency(0.1)
     async with asyncio.TaskGroup() as group:
@@ -169,6 +170,35 @@ async def test_a_hold_on_one_replica_holds_all(fleet: list[ReplicaServer], aws: 
         return made.lease_id in {lease_of(user) for user in await users_of(aws, "aws")}
 
     await until(live, lambda is_live: not is_live)
+
+
+async def test_the_sealing_key_is_rotated_while_all_replicas_issue_and_renew(
+    fleet: list[ReplicaServer],
+) -> None:
+    """No row is sealed under a key that a replica does not know, and the earlier key is dropped."""
+    made = [await server.client.generate("aws") for server in fleet]
+    stop = asyncio.Event()
+
+    async def work(server: ReplicaServer) -> None:
+        while not stop.is_set():
+            fresh = await server.client.generate("aws")
+            for other in fleet:
+                await other.client.renew(fresh.lease_id, 300)
+            await server.client.put_role("aws")
+
+    async with asyncio.TaskGroup() as group:
+        for server in fleet:
+            group.create_task(work(server))
+        request = system_pb2.RotateSealingKeyRequest()
+        rotated = await fleet[1].client.system.RotateSealingKey(request, timeout=SECONDS)
+        stop.set()
+    for one in made:
+        for server in fleet:
+            await server.client.renew(one.lease_id, 300)
+    for server in fleet:
+        assert not any("was edited" in one for one in (await server.client.info()).warnings)
+    database = fleet[0].environment["LESSOR_STORE_URL"].partition("@/")[2].partition("?")[0]
+    assert shared_postgres().run("SELECT id FROM sealing_keys", database) == rotated.key_id
 
 
 async def test_a_replica_with_other_settings_is_named(

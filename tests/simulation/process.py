@@ -38,6 +38,7 @@ from tests.simulation.rules import ruled
 from tests.simulation.stopping import LIFE
 from tests.simulation.wire import Wire
 from tests.support.access import FixedAccess
+from tests.support.plain_keyring import PlainKeyring
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -199,7 +200,9 @@ class Process:
         if world.options.replicas == 1:
             world.sealer.load(world.store.data_keys)
         else:
-            outside = replace(outside, replica=self._as_replica())
+            keyring = PlainKeyring()
+            keyring.load(world.store.data_keys)
+            outside = replace(outside, sealer=keyring, replica=self._as_replica())
             limits = EngineConfig(RateLimit(rate=world.options.rate or None))
         async with run_engine(outside, limits) as engine:
             self.engine = engine

@@ -40,7 +40,15 @@ class MemoryReplicas(MemoryUpkeep):
         forgotten_us = now - int(FORGET_SECONDS * 1e6)
         self.replicas = {name: one for name, one in self.replicas.items() if one.seen_us > forgotten_us}
         ahead_us = sign.wall_us - now
-        self.replicas[sign.name] = ReplicaStatus(sign.name, sign.version, now, ahead_us, sign.settings)
+        self.replicas[sign.name] = ReplicaStatus(
+            sign.name,
+            sign.version,
+            now,
+            ahead_us,
+            sign.settings,
+            known_key=sign.known_key,
+            used_key=sign.used_key,
+        )
         live = [name for name, one in self.replicas.items() if not one.is_silent(now)]
         granted: list[GrantedShare] = []
         for asked in sign.shares:
@@ -51,7 +59,9 @@ class MemoryReplicas(MemoryUpkeep):
         self.shares = {key: row for key, row in self.shares.items() if row.until_us > now}
         self.events = [one for one in self.events if one[2].at_us > now - int(EVENT_SECONDS * 1e6)]
         await self._at("report_alive done")
-        return Fleet(now, tuple(self._seen(name) for name in sorted(self.replicas)), tuple(granted))
+        active = next((key.id for key in self.data_keys if key.is_active), "")
+        listed = tuple(self._seen(name) for name in sorted(self.replicas))
+        return Fleet(now, listed, tuple(granted), active)
 
     def _seen(self, name: str) -> ReplicaStatus:
         shares = tuple(row for _, row in sorted(self.shares.items()) if row.replica == name)

@@ -15,6 +15,7 @@ from lessor_server.engine.aws.rate_limiter import Priority, RateLimit, RateLimit
 from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.ports import Store
+from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.replicas.registry import ReplicaRegistry, ThisReplica
 from lessor_server.engine.revocation.queue import RevocationQueue
 from tests.support.engine_world import Clocks, World
@@ -128,7 +129,8 @@ async def rate_users(
             limit, lambda account, wake=wake: share(account, rate, clocks.boot_us, wake.set)
         )
         me = ThisReplica(cast("Any", store), clocks, f"replica-{number}", "1.0.0")
-        registry = ReplicaRegistry(me, limiters, wake, RevocationQueue(), Recording())
+        keys = KeyAgreement(me.name, PlainKeyring(), store.list_data_keys, clocks.boot_us)
+        registry = ReplicaRegistry(me, limiters, wake, RevocationQueue(), Recording(), keys)
         await registry.start()
         users.append(RateUser(registry, limiters, store))
     async with asyncio.TaskGroup() as group:

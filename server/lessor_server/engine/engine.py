@@ -21,6 +21,7 @@ from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
+from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.replicas.registry import ReplicaRegistry, ThisReplica
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
@@ -153,7 +154,7 @@ async def _build(
     root_keys = RootKeys(store, roots, rotator, supervisor)
     static_roles = StaticRoles(store, roots, outside.sealer, notify, rotator)
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
-    sealing_keys = SealingKeys(store, outside.sealer, notify, work)
+    sealing_keys = SealingKeys(store, outside.sealer, notify, work, fleet.keys)
     engine = Engine(
         issuer=issuer,
         credential_stream=CredentialStream(store, issuer, queue, watch, notify, work, rng),
@@ -191,6 +192,7 @@ class _Fleet:
     limiters: RateLimiters
     registry: ReplicaRegistry | None = None
     me: ThisReplica | None = None
+    keys: KeyAgreement | None = None
 
     def parts(self, lease_events: LeaseEventBroker) -> tuple[Lasting, ...]:
         """Return the parts to run because of the other replicas."""
@@ -206,7 +208,9 @@ def _join_fleet(outside: Dependencies, rate_limit: RateLimit) -> _Fleet:
         return _Fleet(queue, RateLimiters(rate_limit))
     wake, boot_us, rate = asyncio.Event(), me.clock.boot_us, rate_limit.rate or 0.0
     limiters = RateLimiters(rate_limit, lambda account: SharedRate(account, rate, boot_us, wake.set))
-    return _Fleet(queue, limiters, ReplicaRegistry(me, limiters, wake, queue, outside.notify), me)
+    keys = KeyAgreement(me.name, outside.sealer, outside.store.list_data_keys, boot_us)
+    registry = ReplicaRegistry(me, limiters, wake, queue, outside.notify, keys)
+    return _Fleet(queue, limiters, registry, me, keys)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

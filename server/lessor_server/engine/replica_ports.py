@@ -32,6 +32,10 @@ class ReplicaSign:
     wall_us: int
     settings: tuple[tuple[str, str], ...] = ()
     shares: tuple[ShareRequest, ...] = ()
+    known_key: str = ""
+    """The id of the active data key, if it is known here."""
+    used_key: str = ""
+    """The id of the data key that this replica seals with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class ReplicaStatus:
     clock_ahead_us: int
     settings: tuple[tuple[str, str], ...]
     shares: tuple[StoredShare, ...] = ()
+    known_key: str = ""
+    used_key: str = ""
 
     def is_silent(self, now_us: int) -> bool:
         """Return whether it has given no sign of life for ``SILENT_SECONDS``."""
@@ -68,6 +74,8 @@ class Fleet:
     now_us: int
     replicas: tuple[ReplicaStatus, ...]
     granted: tuple[GrantedShare, ...] = ()
+    active_key: str = ""
+    """The id of the active data key in the store."""
 
 
 class ReplicaStore(Protocol):

@@ -9,12 +9,16 @@ from lessor_server.adapters.sql import statements as sql
 LOCK: Final = "SELECT 1 FROM meta WHERE key = 'replicas' FOR UPDATE"
 FORGET: Final = "DELETE FROM replicas WHERE seen_us <= :until_us"
 SIGN: Final = """
-INSERT INTO replicas (name, version, seen_us, clock_ahead_us, settings)
-VALUES (:name, :program, :seen_us, :ahead_us, :settings)
+INSERT INTO replicas (name, version, seen_us, clock_ahead_us, settings, known_key, used_key)
+VALUES (:name, :program, :seen_us, :ahead_us, :settings, :known_key, :used_key)
 ON CONFLICT (name) DO UPDATE SET version = excluded.version, seen_us = excluded.seen_us,
-    clock_ahead_us = excluded.clock_ahead_us, settings = excluded.settings
+    clock_ahead_us = excluded.clock_ahead_us, settings = excluded.settings,
+    known_key = excluded.known_key, used_key = excluded.used_key
 """
-REPLICAS: Final = "SELECT name, version, seen_us, clock_ahead_us, settings FROM replicas ORDER BY name"
+REPLICAS: Final = """
+SELECT name, version, seen_us, clock_ahead_us, settings, known_key, used_key FROM replicas ORDER BY name
+"""
+ACTIVE_KEY: Final = "SELECT id FROM sealing_keys WHERE active <> 0"
 LEAVE: Final = "DELETE FROM replicas WHERE name = :name"
 
 END_SHARES: Final = "DELETE FROM rate_shares WHERE until_us <= :now"

@@ -44,7 +44,8 @@ class StoredReplicas(StorePart):
                 replace(one, shares=tuple(row for row in shares if row.replica == one.name))
                 for one in replicas
             )
-            return Fleet(now_us, tuple(listed), granted)
+            active = await tx.row(sql.ACTIVE_KEY, {})
+            return Fleet(now_us, tuple(listed), granted, active[0] if active else "")
 
         return await self._jobs.write(job)
 
@@ -112,12 +113,15 @@ def _params_of_sign(sign: ReplicaSign, now_us: int) -> Params:
         "seen_us": now_us,
         "ahead_us": sign.wall_us - now_us,
         "settings": json.dumps(dict(sign.settings)),
+        "known_key": sign.known_key,
+        "used_key": sign.used_key,
     }
 
 
 def _read_replica(row: Row) -> ReplicaStatus:
-    name, version, seen_us, ahead_us, settings = row
-    return ReplicaStatus(name, version, seen_us, ahead_us, tuple(json.loads(settings).items()))
+    name, version, seen_us, ahead_us, settings, known, used = row
+    found = tuple(json.loads(settings).items())
+    return ReplicaStatus(name, version, seen_us, ahead_us, found, known_key=known, used_key=used)
 
 
 def _params_of_share(share: StoredShare) -> dict[str, str | float]:

@@ -16,6 +16,7 @@ from lessor_server.domain.events import ReplicaSilent
 from lessor_server.engine.aws.rate_limiter import RateLimiters
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.replica_ports import Fleet, ReplicaSign, ReplicaStore
+from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.revocation.queue import RevocationQueue
 
 SIGN_SECONDS: Final = 5.0
@@ -23,6 +24,8 @@ BUSY_SECONDS: Final = 1.1
 """The interval of the signs while replicas share a rate that one of them uses, or the store fails."""
 MIN_PAUSE_SECONDS: Final = 0.1
 SIGN_DEADLINE_SECONDS: Final = 4.0
+START_PAUSE_SECONDS, MAX_START_SIGNS = 0.5, 60
+"""A start waits for so long if another replica does not know the data key in use."""
 
 
 class MachineClock(Protocol):
@@ -59,6 +62,7 @@ class ReplicaRegistry:
         wake: asyncio.Event,
         queue: RevocationQueue,
         notify: Observer,
+        keys: KeyAgreement,
     ) -> None:
         """Ask for the shares of ``limiters``; a sign is given early when ``wake`` is set."""
         self._me = me
@@ -66,14 +70,24 @@ class ReplicaRegistry:
         self._wake = wake
         self._queue = queue
         self._notify = notify
+        self._keys = keys
         self._next_at = self._asked_at = 0.0
         self._silent: frozenset[str] = frozenset()
         self.fleet = Fleet(0, ())
         """All replicas, as of the last sign."""
 
     async def start(self) -> None:
-        """Give the first sign; raises ``StoreUnavailable``."""
+        """Give the first sign; do not use a data key that the others do not know yet.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
         await self._report()
+        for _ in range(MAX_START_SIGNS):
+            if self._keys.is_known_to_others:
+                return
+            await asyncio.sleep(START_PAUSE_SECONDS)
+            await self._report()
 
     def has_peers(self) -> bool:
         """Return whether there are other replicas, silent ones too."""
@@ -114,7 +128,15 @@ class ReplicaRegistry:
         rates = {one.account: (one, waiting) for one, waiting in self._limiters.sharing()}
         rates = {name: rate for name, rate in rates.items() if not rate[0].let_lapse(rate[1])}
         asked = tuple(one.request(waiting) for one, waiting in rates.values())
-        sign = ReplicaSign(self._me.name, self._me.version, clock.wall_us(), self._me.settings(), asked)
+        sign = ReplicaSign(
+            self._me.name,
+            self._me.version,
+            clock.wall_us(),
+            self._me.settings(),
+            asked,
+            self._keys.known,
+            self._keys.used,
+        )
         self._next_at = loop.time() + SIGN_SECONDS
         try:
             async with asyncio.timeout(SIGN_DEADLINE_SECONDS):
@@ -123,6 +145,8 @@ class ReplicaRegistry:
             raise StoreUnavailable("the store did not answer in time", retry_in=1.0) from None
         for granted in self.fleet.granted:
             rates[granted.account][0].accept(granted, asked_us)
+        if await self._keys.follow(self.fleet, asked_us):
+            self._next_at = loop.time() + BUSY_SECONDS
         shares = [row for one in self.fleet.replicas for row in one.shares]
         if asked and len(self.fleet.replicas) > 1 and any(row.demand for row in shares):
             self._next_at = loop.time() + BUSY_SECONDS

@@ -1,10 +1,13 @@
 -- Replicas, and what they share. Only PostgreSQL has these tables: a file of SQLite has one process.
+-- known_key: the active data key, if the replica knows it; used_key: the one that it seals with.
 CREATE TABLE replicas (
     name           text COLLATE "C" PRIMARY KEY,
     version        text NOT NULL,
     seen_us        bigint NOT NULL,
     clock_ahead_us bigint NOT NULL,
-    settings       text NOT NULL
+    settings       text NOT NULL,
+    known_key      text NOT NULL,
+    used_key       text NOT NULL
 ) WITH (fillfactor = 50);
 
 -- Shares of an account's rate, in calls a second; reserved is valid until until_us.
