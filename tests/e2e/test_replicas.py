@@ -10,11 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 
-from lessor.v1 import creds_pb2, lease_pb2, system_pb2
+from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from tests.fire.environment import keys_of
-from tests.support.clients import SECONDS, Refusal, lease_of, until, users_of
+from tests.support.clients import SECONDS, Refusal, lease_of, refused, until, users_of
 from tests.support.postgres import shared_postgres
 from tests.support.replica_servers import ReplicaServer, replica, replicas
 from tests.support.standin_control import StandIn
@@ -62,6 +63,31 @@ async def test_get_info_of_each_replica_lists_all(fleet: list[ReplicaServer]) ->
 async def test_what_one_replica_stores_the_others_use_immediately(fleet: list[ReplicaServer]) -> None:
     made = await fleet[1].client.generate("aws")
     assert (await fleet[2].client.lookup(made.lease_id)).lease_id == made.lease_id
+
+
+async def test_changes_of_roles_mounts_and_roots_hold_on_all_replicas_immediately(
+    fleet: list[ReplicaServer], aws: StandIn
+) -> None:
+    """Each replica keeps what it has read in memory, and asks the database whether that has changed."""
+    await fleet[0].client.enable("lab", aws.url)
+    await fleet[0].client.put_role("lab")
+    for server in fleet:
+        await server.client.generate("lab")
+    for number, server in enumerate(fleet):
+        await server.client.put_role("lab", max_ttl=Duration(seconds=100 + number))
+        for other in fleet:
+            made = await other.client.generate("lab")
+            assert round(made.lease_duration.ToSeconds()) == 100 + number
+    request = role_pb2.DeleteRoleRequest(mount="lab", name="app")
+    await fleet[1].client.roles.DeleteRole(request)
+    for server in fleet:
+        assert (await refused(server.client.generate("lab"))).code is grpc.StatusCode.NOT_FOUND
+    await fleet[2].client.put_role("lab")
+    disable = config_pb2.DisableMountRequest(mount="lab")
+    await fleet[2].client.config.DisableMount(disable)
+    for server in fleet:
+        refusal = await refused(server.client.generate("lab"))
+        assert refusal.code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
 
 
 # --- requests ----------------------------------------------------------------------------------------------
