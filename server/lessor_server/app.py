@@ -73,8 +73,16 @@ class DataDirUnusable(LessorError):
     fix = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
 
 
-async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates."""
+async def run(
+    settings: Settings,
+    logger: FilteringBoundLogger,
+    reread: Reread,
+    on_serving: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates.
+
+    ``on_serving`` is called when the server serves.
+    """
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -87,6 +95,8 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
                 logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
+                if on_serving is not None:
+                    on_serving()
                 await stop.wait()
                 logger.info("draining")
     except asyncio.CancelledError:
@@ -144,7 +154,7 @@ async def serve(
             try:
                 yield addresses
             finally:
-                await _drain(port, guard, engine, health, settings.drain_grace.total_seconds())
+                await _drain(port, guard, engine, health, settings)
 
 
 async def _open_keyring(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
@@ -333,12 +343,18 @@ def _port(
     return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
 
 
-async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, grace: float) -> None:
-    """Report the shutdown, give calls and the engine's work ``grace`` seconds to end, then stop."""
-    loop = asyncio.get_running_loop()
+async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, settings: Settings) -> None:
+    """Report the shutdown, give calls and the engine's work the grace of the settings to end, then stop.
+
+    A worker closes its listeners first, so that new connections go to the others.
+    """
+    loop, grace = asyncio.get_running_loop(), settings.drain_grace.total_seconds()
     until = loop.time() + grace
     health.close()
-    await guard.drain(grace)
+    async with asyncio.TaskGroup() as group:
+        if settings.worker:
+            group.create_task(port.stop(grace))
+        await guard.drain(grace)
     await engine.work.settle(max(until - loop.time(), 0))
     await port.stop(STOP_SECONDS)
 

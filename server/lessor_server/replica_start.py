@@ -17,19 +17,12 @@ from lessor_server.engine.ports import Store
 from lessor_server.engine.replicas.registry import ThisReplica
 from lessor_server.settings.model import Settings
 
-OWN_SETTINGS: Final = (
-    *(
-        "listen",
-        "insecure_listen",
-        "data_dir",
-        "root_token",
-        "root_token_file",
-        "tls",
-        "log",
-        "file",
-        "warnings",
-    ),
-    *("sealing", "store", "access.file", "audit.file", "audit.socket", "audit.stdout"),
+OWN_SETTINGS: Final = frozenset(
+    (
+        *("listen", "insecure_listen", "data_dir", "root_token", "root_token_file", "tls", "log", "file"),
+        *("worker", "warnings", "sealing", "store"),
+        *("access.file", "audit.file", "audit.socket", "audit.stdout"),
+    )
 )
 """Settings that may differ between replicas, and those that hold a secret."""
 ACCESS_FILE: Final = "access.file"
