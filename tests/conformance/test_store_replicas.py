@@ -136,6 +136,18 @@ async def test_only_revocations_of_silent_replicas_become_due(b: Bench) -> None:
     assert (await b.row(intent.id)).state is State.INTENT
 
 
+async def test_lost_claims_of_one_replica_become_due_except_those_that_it_keeps(b: Bench) -> None:
+    leases = [await b.active(number) for number in range(3)]
+    for number, lease in enumerate(leases):
+        await b.store.revoke(lease.id)
+        assert await b.store.claim([lease.id], ClaimTerms("other" if number == 2 else "mine", SPAN))
+    intent = await b.begun(3)
+    assert await shared(b).void_lost_claims("mine", [leases[0].id]) == 1
+    again = await b.store.claim_due(ClaimTerms("mine", SPAN), 10)
+    assert [lease.id for lease in again] == [leases[1].id]
+    assert (await b.row(intent.id)).state is State.INTENT
+
+
 async def test_a_step_of_the_replica_that_lost_its_claim_is_not_written(b: Bench) -> None:
     await shared(b).report_alive(sign(b, "dead"))
     lease = await b.active()

@@ -116,8 +116,8 @@ async def test_workers_end_when_their_supervisor_is_killed(
     settings: Mapping[str, str], tmp_path: Path
 ) -> None:
     """Otherwise they would keep the port."""
-    process = ServerProcess()
-    await process.start(tmp_path, settings, "--workers", "2")
+    process, own = ServerProcess(), {**settings, "LESSOR_AUDIT_FILE": str(tmp_path / "audit.log")}
+    await process.start(tmp_path, own, "--workers", "2")
     host, _, port = process.address.rpartition(":")
     await until(lambda: count_workers(process), lambda count: count == COUNT)
     left = workers_of(process.pid)

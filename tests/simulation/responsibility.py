@@ -15,8 +15,9 @@ from lessor_server.domain.events import AccountPaused, AccountResumed, Event, Ex
 from lessor_server.domain.lease import State
 from lessor_server.engine.issuing.lease_writer import ISSUE_SPAN
 from lessor_server.engine.replica_ports import SILENT_SECONDS
+from lessor_server.engine.revocation.claims import CLAIM_SPAN
 from lessor_server.engine.revocation.expiry_hold import ASKED, STORE_ROLLED_BACK
-from lessor_server.engine.revocation.worker import CLAIM_SPAN, FULL_SCAN_SECONDS
+from lessor_server.engine.revocation.worker import FULL_SCAN_SECONDS
 from tests.simulation.disk import Change
 from tests.simulation.journal import suffix
 

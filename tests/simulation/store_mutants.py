@@ -311,14 +311,19 @@ def grace_by_an_untrusted_clock(patch: Patch) -> None:
     look_again = RevocationWorker._check_again
 
     async def trusting(self: Any, claim: Any, began_us: int) -> None:
-        terms = self._terms
-        self._terms = lambda: replace(terms(), held=False)
+        hold, self._claims._expiry = self._claims._expiry, _Free()
         try:
             await look_again(self, claim, began_us)
         finally:
-            self._terms = terms
+            self._claims._expiry = hold
 
     patch.set(RevocationWorker, "_check_again", trusting)
+
+
+class _Free:
+    """An expiry hold that is never on."""
+
+    held = False
 
 
 # --- sessions ------------------------------------------------------------------------------------------

@@ -85,6 +85,16 @@ class MemoryReplicas(MemoryUpkeep):
         await self._at("void_claims_of done")
         return len(claimed)
 
+    async def void_lost_claims(self, name: str, kept: Sequence[str]) -> int:
+        """Void the claims of a replica on leases that it does not know of."""
+        await self._before("void_lost_claims")
+        rows = [row for row in self.rows.values() if row.claimed_by == name and row.lease.id not in kept]
+        lost = [row for row in rows if row.lease.state is State.REVOKING]
+        for row in lost:
+            self._put(row, state=State.REVOKING, due_us=min(row.lease.due_us, self.now()))
+        await self._at("void_lost_claims done")
+        return len(lost)
+
     async def append_events(self, replica: str, events: Sequence[SharedEvent]) -> None:
         """Add events of one replica."""
         await self._before("append_events")

@@ -24,16 +24,17 @@ from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.replicas.registry import ReplicaRegistry, ThisReplica
 from lessor_server.engine.revocation.bulk import Prefixes
+from lessor_server.engine.revocation.claims import RevocationClaims
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 from lessor_server.engine.revocation.queue import RevocationQueue
-from lessor_server.engine.revocation.worker import CLAIM_SPAN, RevocationWorker
+from lessor_server.engine.revocation.worker import RevocationWorker
 from lessor_server.engine.rotation.root_keys import RootKeys
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.rotation.static_roles import StaticRoles
 from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.sealing_ports import KeyedSealer
-from lessor_server.engine.store_types import ClaimTerms, StoreStatus
+from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.engine.streams.lease_event_relay import LeaseEventRelay
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
@@ -141,12 +142,12 @@ async def _build(
     instance = (await store.status()).instance_id
     roots = Roots(store, outside.sealer, outside.aws, fleet.limiters, rng, instance, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
-    watch, name = timers.watch, instance if outside.replica is None else outside.replica.name
+    watch = timers.watch
     expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
     await expiry.start()
     prefixes = Prefixes(store, queue, notify, supervisor)
     reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
-    worker = RevocationWorker(store, roots, queue, watch, _terms(name, expiry), notify, work, rng)
+    worker = RevocationWorker(store, roots, queue, watch, fleet.claims(instance, expiry), notify, work, rng)
     writer = LeaseWriter(store, watch, notify, work, rng)
     issuer = Issuer(store, roots, writer, work)
     keys = UserKeys(store, roots, outside.sealer)
@@ -179,11 +180,6 @@ async def _build(
     return engine, (*parts, *fleet.parts(lease_events))
 
 
-def _terms(by: str, expiry: ExpiryHold) -> Callable[[], ClaimTerms]:
-    """Return what gives the terms of each claim on revocations."""
-    return lambda: ClaimTerms(by, CLAIM_SPAN, expiry.held)
-
-
 @dataclass(frozen=True, slots=True)
 class _Fleet:
     """What this process shares with other replicas; ``registry`` is None if there are none."""
@@ -193,6 +189,12 @@ class _Fleet:
     registry: ReplicaRegistry | None = None
     me: ThisReplica | None = None
     keys: KeyAgreement | None = None
+
+    def claims(self, instance: str, expiry: ExpiryHold) -> RevocationClaims:
+        """Return what claims leases, by the name of this replica, or else of the installation."""
+        if self.me is None:
+            return RevocationClaims(instance, expiry)
+        return RevocationClaims(self.me.name, expiry, self.me.store)
 
     def parts(self, lease_events: LeaseEventBroker) -> tuple[Lasting, ...]:
         """Return the parts to run because of the other replicas."""

@@ -100,6 +100,13 @@ class ReplicaStore(Protocol):
         """
         ...
 
+    async def void_lost_claims(self, name: str, kept: Sequence[str]) -> int:
+        """Make the leases due that ``name`` claimed for revocation, except ``kept``; return how many.
+
+        For a replica that did not get the answer to a claim, so that it does not know what it has claimed.
+        """
+        ...
+
     async def append_events(self, replica: str, events: Sequence[SharedEvent]) -> None:
         """Add events of one replica; their numbers are in the order of the commits."""
         ...

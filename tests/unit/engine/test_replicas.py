@@ -115,3 +115,34 @@ async def test_an_expiry_is_carried_out_once_although_all_replicas_have_its_time
         sent = [*w.aws.sent, *one.aws.sent, *two.aws.sent]
         deleted = [call.user for call in sent if call.action == "DeleteUser"]
         assert sorted(deleted) == sorted(lease.footprint.user_name for lease in made)
+
+
+@virtual
+async def test_leases_whose_claim_was_not_answered_are_revoked_before_the_claim_ends() -> None:
+    """The replica lives and gives signs, so no other one takes them over."""
+    async with world() as w, replica(w, "a") as one:
+        made = [(await w.issue(ttl=600)).lease.id for _ in range(3)]
+        await w.stop()
+        await asyncio.sleep(5)
+        one.store.deaf = True
+        for lease_id in made:
+            await w.store.revoke(lease_id)
+        await w.until(lambda: any(row.claimed_by == "a" for row in w.store.rows.values()))
+        await asyncio.sleep(2)
+        one.store.deaf = False
+        began = w.now()
+        await w.until(lambda: set(w.states().values()) == {State.GONE})
+        assert w.now() - began < 10
+
+
+@virtual
+async def test_a_lease_whose_result_was_not_written_is_tried_again_before_the_claim_ends() -> None:
+    async with world() as w, replica(w, "a") as one:
+        made = await w.issue(ttl=600)
+        await w.stop()
+        await w.store.revoke(made.lease.id)
+        await w.until(lambda: "DeleteUser" in one.aws.actions())
+        one.store.cut = True
+        await asyncio.sleep(3)
+        one.store.cut = False
+        await w.until(lambda: set(w.states().values()) == {State.GONE}, 10)

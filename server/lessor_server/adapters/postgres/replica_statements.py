@@ -35,11 +35,17 @@ ON CONFLICT (account, replica) DO UPDATE SET rate = excluded.rate, demand = excl
 VOID_CLAIMS_OF: Final = f"""
 UPDATE leases SET generation = {sql.NEXT_GENERATION}, claimed_by = '', due_us = least(due_us, :now)
 FROM (SELECT id AS claimed_id FROM leases
-      WHERE state = 'REVOKING' AND claimed_by IN (
+      WHERE state = 'REVOKING' AND claimed_by <> '' AND claimed_by IN (
           SELECT name FROM replicas
           WHERE seen_us <= :until_us AND name IN (SELECT value FROM json_each(:names)))
       ORDER BY id FOR UPDATE SKIP LOCKED) AS claimed
 WHERE id = claimed_id
+"""
+
+VOID_LOST_CLAIMS: Final = f"""
+UPDATE leases SET generation = {sql.NEXT_GENERATION}, claimed_by = '', due_us = least(due_us, :now)
+WHERE state = 'REVOKING' AND claimed_by <> '' AND claimed_by = :by
+  AND id NOT IN (SELECT value FROM json_each(:ids))
 """
 
 NEXT_EVENTS: Final = """

@@ -61,6 +61,13 @@ class StoredReplicas(StorePart):
 
         return await self._jobs.write(job)
 
+    async def void_lost_claims(self, name: str, kept: Sequence[str]) -> int:
+        async def job(tx: Transaction) -> int:
+            params: Params = {"by": name, "ids": json.dumps(list(kept)), "now": await _read_clock(tx)}
+            return await tx.change(sql.VOID_LOST_CLAIMS, params)
+
+        return await self._jobs.write(job)
+
     async def append_events(self, replica: str, events: Sequence[SharedEvent]) -> None:
         async def job(tx: Transaction) -> None:
             (last,) = await require_row(tx, sql.NEXT_EVENTS, {"count_us": len(events)})

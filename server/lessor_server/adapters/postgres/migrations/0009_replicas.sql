@@ -34,6 +34,9 @@ CREATE TABLE lease_events (
     error    text NOT NULL
 );
 
+-- What replicas are revoking. Each claim changes due_us, which has an index as well.
+CREATE INDEX leases_claimed ON leases (claimed_by) WHERE claimed_by <> '';
+
 INSERT INTO meta (key, value) VALUES
     ('replicas', 'locked by each replica that gives a sign of life'),
     ('lease_events', '0');
