@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.postgres.store import PostgresStore
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.key_file import require_no_key_without_database
+from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.tls import Certificates
 from lessor_server.audit_start import NO_AUDIT, Auditing, show_in_health
@@ -43,6 +45,7 @@ from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
+from lessor_server.replica_start import as_replica
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -55,7 +58,7 @@ from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
-from lessor_server.store_start import open_store_of
+from lessor_server.store_start import OpenedStore, open_store_of
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
@@ -70,8 +73,16 @@ class DataDirUnusable(LessorError):
     fix = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
 
 
-async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates."""
+async def run(
+    settings: Settings,
+    logger: FilteringBoundLogger,
+    reread: Reread,
+    on_serving: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates.
+
+    ``on_serving`` is called when the server serves.
+    """
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -84,6 +95,8 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
                 logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
+                if on_serving is not None:
+                    on_serving()
                 await stop.wait()
                 logger.info("draining")
     except asyncio.CancelledError:
@@ -110,9 +123,9 @@ async def serve(
     """
     tune_garbage_collection()
     _prepare(settings, logger)
-    log = _start_event_log(logger, random.SystemRandom())
+    log = _start_event_log(logger, rng := random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
-    audit = Auditing(_observer(log, health), random.SystemRandom())
+    audit = Auditing(_observer(log, health), rng)
     notify = audit.notify
     certificates = _certificates(settings.tls)
     identifier = _identifier(settings, certificates, logger)
@@ -125,11 +138,11 @@ async def serve(
         open_store_of(settings, notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
-        sealer = await key.open(store)
-        await audit.share_keys(store if isinstance(store, PostgresStore) else None, sealer)
+        sealer = await _open_keyring(store, key, audit)
         gateway = await _gateway(store, client, settings)
-        outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
+        me = as_replica(store, settings, rng, lambda: access.digest)
+        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, _linter(), me)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
@@ -141,7 +154,14 @@ async def serve(
             try:
                 yield addresses
             finally:
-                await _drain(port, guard, engine, health, settings.drain_grace.total_seconds())
+                await _drain(port, guard, engine, health, settings)
+
+
+async def _open_keyring(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
+    """Open the keyring; share the audit's key with the other servers of a PostgreSQL database."""
+    keyring = await key.open(store)
+    await audit.share_keys(store if isinstance(store, PostgresStore) else None, keyring)
+    return keyring
 
 
 def _linter() -> Linter:
@@ -206,8 +226,11 @@ def _system(
     dev: bool,
 ) -> SystemService:
     audit.withdraw_by(engine)
+    about = _about(settings, audit, dev=dev)
+    if (replicas := engine.replicas) is not None:
+        about = replace(about, fleet=lambda: replicas.fleet)
     return SystemService(
-        _about(settings, audit, dev=dev),
+        about,
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,
@@ -320,12 +343,18 @@ def _port(
     return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
 
 
-async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, grace: float) -> None:
-    """Report the shutdown, give calls and the engine's work ``grace`` seconds to end, then stop."""
-    loop = asyncio.get_running_loop()
+async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, settings: Settings) -> None:
+    """Report the shutdown, give calls and the engine's work the grace of the settings to end, then stop.
+
+    A worker closes its listeners first, so that new connections go to the others.
+    """
+    loop, grace = asyncio.get_running_loop(), settings.drain_grace.total_seconds()
     until = loop.time() + grace
     health.close()
-    await guard.drain(grace)
+    async with asyncio.TaskGroup() as group:
+        if settings.worker:
+            group.create_task(port.stop(grace))
+        await guard.drain(grace)
     await engine.work.settle(max(until - loop.time(), 0))
     await port.stop(STOP_SECONDS)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from lessor_server.domain.events import BackedUp, TakenOver
 from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.config.mounts import Mounts, RootRules
 from lessor_server.engine.config.roles import NoLinter, Roles
@@ -20,7 +21,10 @@ from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
+from lessor_server.engine.replicas.key_agreement import KeyAgreement
+from lessor_server.engine.replicas.registry import ReplicaRegistry, ThisReplica
 from lessor_server.engine.revocation.bulk import Prefixes
+from lessor_server.engine.revocation.claims import RevocationClaims
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 from lessor_server.engine.revocation.queue import RevocationQueue
@@ -32,6 +36,7 @@ from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.sealing_ports import KeyedSealer
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
+from lessor_server.engine.streams.lease_event_relay import LeaseEventRelay
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.upkeep.mount_remover import MountRemover
@@ -50,6 +55,8 @@ class Dependencies:
     report: Report
     rng: random.Random
     linter: Linter = NoLinter()
+    replica: ThisReplica | None = None
+    """This process as one of several on the store; None if no other process uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +89,35 @@ class Engine:
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
     store_status: Callable[[], Awaitable[StoreStatus]]
+    replicas: ReplicaRegistry | None = None
+    """What this process knows of the others; None if no other process uses the store."""
 
 
 @asynccontextmanager
 async def run_engine(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
-    """Run the engine while the block runs; first void the claims of earlier processes.
+    """Run the engine while the block runs; if no other process can, first void the claims of earlier ones.
 
     The end of the block cancels all tasks, which is as safe as a kill at any moment.
     """
     lease_events = LeaseEventBroker(outside.store.now)
     supervisor = Supervisor(outside.report)
     outside = replace(outside, notify=supervisor.observer(lease_events.beside(outside.notify)))
-    taken = await outside.store.void_stale_claims()
-    if taken:
+    if outside.replica is None and (taken := await outside.store.void_stale_claims()):
         outside.notify(TakenOver(taken))
+    fleet = _join_fleet(outside, limits.rate_limit)
+    if fleet.registry is not None:
+        await fleet.registry.start()
     async with asyncio.TaskGroup() as group:
         work = BackgroundTasks(group, supervisor)
-        engine, lasting = await _build(outside, limits, (work, supervisor), lease_events)
+        engine, lasting = await _build(outside, limits, (work, supervisor), lease_events, fleet)
         for one in lasting:
             work.keep_running(one.run)
         try:
             yield engine
         finally:
             work.cancel()
+    if fleet.registry is not None:
+        await fleet.registry.leave()
 
 
 class Lasting(Protocol):
@@ -120,22 +133,21 @@ async def _build(
     limits: EngineConfig,
     running_in: tuple[BackgroundTasks, Supervisor],
     lease_events: LeaseEventBroker,
+    fleet: _Fleet,
 ) -> tuple[Engine, tuple[Lasting, ...]]:
     """Build the engine; return the parts that services call, and the parts to run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
     work, supervisor = running_in
-    queue = RevocationQueue()
+    queue, replicas = fleet.queue, fleet.registry
     instance = (await store.status()).instance_id
-    roots = Roots(
-        store, outside.sealer, outside.aws, RateLimiters(limits.rate_limit), rng, instance, supervisor
-    )
+    roots = Roots(store, outside.sealer, outside.aws, fleet.limiters, rng, instance, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
     watch = timers.watch
     expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
     await expiry.start()
     prefixes = Prefixes(store, queue, notify, supervisor)
     reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
-    worker = RevocationWorker(store, roots, queue, watch, expiry, notify, work, rng)
+    worker = RevocationWorker(store, roots, queue, watch, fleet.claims(instance, expiry), notify, work, rng)
     writer = LeaseWriter(store, watch, notify, work, rng)
     issuer = Issuer(store, roots, writer, work)
     keys = UserKeys(store, roots, outside.sealer)
@@ -143,7 +155,7 @@ async def _build(
     root_keys = RootKeys(store, roots, rotator, supervisor)
     static_roles = StaticRoles(store, roots, outside.sealer, notify, rotator)
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
-    sealing_keys = SealingKeys(store, outside.sealer, notify, work)
+    sealing_keys = SealingKeys(store, outside.sealer, notify, work, fleet.keys)
     engine = Engine(
         issuer=issuer,
         credential_stream=CredentialStream(store, issuer, queue, watch, notify, work, rng),
@@ -162,9 +174,45 @@ async def _build(
         work=work,
         backup=_backup(store, notify),
         store_status=store.status,
+        replicas=replicas,
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    return engine, parts
+    return engine, (*parts, *fleet.parts(lease_events))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """What this process shares with other replicas; ``registry`` is None if there are none."""
+
+    queue: RevocationQueue
+    limiters: RateLimiters
+    registry: ReplicaRegistry | None = None
+    me: ThisReplica | None = None
+    keys: KeyAgreement | None = None
+
+    def claims(self, instance: str, expiry: ExpiryHold) -> RevocationClaims:
+        """Return what claims leases, by the name of this replica, or else of the installation."""
+        if self.me is None:
+            return RevocationClaims(instance, expiry)
+        return RevocationClaims(self.me.name, expiry, self.me.store)
+
+    def parts(self, lease_events: LeaseEventBroker) -> tuple[Lasting, ...]:
+        """Return the parts to run because of the other replicas."""
+        if self.registry is None or self.me is None:
+            return ()
+        relay = LeaseEventRelay(self.me.store, self.me.name, lease_events, self.registry.has_peers)
+        return self.registry, relay
+
+
+def _join_fleet(outside: Dependencies, rate_limit: RateLimit) -> _Fleet:
+    queue, me = RevocationQueue(), outside.replica
+    if me is None:
+        return _Fleet(queue, RateLimiters(rate_limit))
+    wake, boot_us, rate = asyncio.Event(), me.clock.boot_us, rate_limit.rate or 0.0
+    limiters = RateLimiters(rate_limit, lambda account: SharedRate(account, rate, boot_us, wake.set))
+    keys = KeyAgreement(me.name, outside.sealer, outside.store.list_data_keys, boot_us)
+    registry = ReplicaRegistry(me, limiters, wake, queue, outside.notify, keys)
+    return _Fleet(queue, limiters, registry, me, keys)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

@@ -258,6 +258,8 @@ class Settings(SettingsFile):
 
     file: Path | None = None
     """The settings file, if there is one."""
+    worker: int = 0
+    """Which of several workers this process is, from 1; 0 if it alone serves its ports."""
     warnings: tuple[str, ...] = ()
     """Warnings for the operator; the server starts nevertheless."""
 

@@ -21,6 +21,7 @@ _BIGINT: Final = frozenset(
         "active",
     )
 )  # fmt: skip
+_DOUBLE: Final = frozenset(("rate", "demand", "share", "reserved"))
 _BOOLEAN: Final = frozenset(("held", "live"))
 _BYTEA: Final = frozenset(
     ("sealed", "fresh_sealed", "root_sealed", "mac", "new_mac", "wrapped", "complete")
@@ -50,7 +51,7 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     )
 )  # fmt: skip
 
-Value = str | int | bytes | None
+Value = str | int | float | bytes | None
 
 
 class Translated:
@@ -93,6 +94,8 @@ def type_of(name: str) -> str:
         return "bigint"
     if name in _BOOLEAN:
         return "boolean"
+    if name in _DOUBLE:
+        return "double precision"
     return "bytea" if name in _BYTEA else "text"
 
 
@@ -108,4 +111,6 @@ def _conversion(kind: str) -> Callable[[Value], object]:
     """Return how a value becomes one that the driver takes for a parameter of this type."""
     if kind == "bigint":
         return lambda value: None if value is None else int(value)
+    if kind == "double precision":
+        return lambda value: None if value is None else float(value)
     return bool if kind == "boolean" else escape_text

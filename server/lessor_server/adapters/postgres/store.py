@@ -25,6 +25,7 @@ from lessor_server.adapters.postgres.migrate import (
     require_usable,
     schema_migrations,
 )
+from lessor_server.adapters.postgres.replicas import StoredReplicas
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.transaction import PostgresTransaction, Session
 from lessor_server.adapters.sql import rows
@@ -65,7 +66,9 @@ async def _verify_nothing(_: StoredKeys) -> None:
     """Open a database whatever its key."""
 
 
-class PostgresStore(StoredConfig, StoredUpkeep, PostgresLeases, StoredRotations, StoredKeyring):
+class PostgresStore(
+    StoredConfig, StoredUpkeep, PostgresLeases, StoredRotations, StoredKeyring, StoredReplicas
+):
     """The whole store."""
 
     def __init__(self, jobs: PostgresJobs, clock: SharedTime, schema: int, instance: str) -> None:

@@ -11,7 +11,10 @@ VALUES (:id, :wrapped, :wrapped_by, :active, :complete)
 """
 REWRAP_DATA_KEY = "UPDATE sealing_keys SET wrapped = :wrapped, wrapped_by = :wrapped_by WHERE id = :id"
 NONE_ACTIVE = "UPDATE sealing_keys SET active = 0"
-DROP_OTHER_DATA_KEYS = "DELETE FROM sealing_keys WHERE id <> :id"
+DROP_OTHER_DATA_KEYS = """
+DELETE FROM sealing_keys
+WHERE id <> :id AND EXISTS (SELECT 1 FROM sealing_keys AS active_key WHERE id = :id AND active <> 0)
+"""
 DROP_DATA_KEYS = "DELETE FROM sealing_keys"
 # What only a version with data keys writes.
 IS_SEALED = """

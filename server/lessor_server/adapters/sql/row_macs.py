@@ -284,7 +284,7 @@ class RowMacs:
         return macs, right and self.seals.is_authentic(_cover_place(mount), _covered(macs), cover)
 
 
-def _at(mount: str, place: str) -> dict[str, str | int | bytes | None]:
+def _at(mount: str, place: str) -> dict[str, str | int | float | bytes | None]:
     return {"mount": mount, "place": place}
 
 

@@ -46,7 +46,7 @@ from lessor_server.domain.role import CredentialType, Role
 from lessor_server.domain.root import StoredRoot
 from lessor_server.engine.store_types import BulkRevocation, LeaseCount
 
-Params = dict[str, str | int | bytes | None]
+Params = dict[str, str | int | float | bytes | None]
 
 _AFTER_ALL = "\x7f"
 """Is greater than every id: those are printable ASCII."""

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from lessor_server.adapters.sql.columns import Reader, Row
 
 T = TypeVar("T")
-Params = Mapping[str, "str | int | bytes | None"]
+Params = Mapping[str, "str | int | float | bytes | None"]
 
 
 class Transaction(Protocol):
