@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Protocol, Self, TypeVar, cast
 
@@ -21,6 +18,7 @@ from google.protobuf.message import Message
 from lessor import errors
 from lessor.channel import BadConnection, Connection, PlaintextWarning
 from lessor.cli import diagnosis, output, retry
+from lessor.cli.connecting import connection_of
 from lessor.v1.config_pb2_grpc import ConfigServiceStub
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
 from lessor.v1.lease_pb2_grpc import LeaseServiceStub
@@ -105,16 +103,11 @@ class Call:
         """Configure the connection by the options, else by the environment; ``seconds`` limits each call."""
         self.style = style
         self._seconds = seconds
-        connection = Connection.from_environ(os.environ)
-        if address is not None:
-            connection = replace(connection, address=address)
-        if token_file is not None:
-            connection = replace(connection, token="", token_file=Path(token_file))
-        self._connection = connection
+        self._connection = connection_of(address, token_file)
 
     def __enter__(self) -> Self:
         """Open the channel."""
-        with _errors_reported(self._connection), warnings.catch_warnings(record=True) as caught:
+        with errors_reported(self._connection), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PlaintextWarning)
             # Without retries a user sees immediately that the server is unreachable.
             self.channel = self._connection.open(retries=False)
@@ -154,7 +147,7 @@ class Call:
 
     def __call__(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
         """Call ``method``; raises ``Failed``."""
-        with _errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
+        with errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
             return method(request, timeout=self._seconds, metadata=self._connection.metadata())
 
     def again(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -163,7 +156,7 @@ class Call:
         def attempt(seconds: float) -> Answer:
             return method(request, timeout=seconds, metadata=self._connection.metadata())
 
-        with _errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
+        with errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
             return retry.repeated(attempt, self._seconds, time)
 
     def stream(
@@ -171,12 +164,12 @@ class Call:
     ) -> Iterator[Answer]:
         """Call ``method`` and yield its responses as they arrive; raises ``Failed``."""
         seconds = None if self._seconds == math.inf else self._seconds
-        with _errors_reported(self._connection):
+        with errors_reported(self._connection):
             yield from method(request, timeout=seconds, metadata=self._connection.metadata())
 
     def anonymous(self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
         """Call ``method`` without a token; raises ``Failed``."""
-        with _errors_reported(self._connection):
+        with errors_reported(self._connection):
             return method(request, timeout=self._seconds)
 
     def all(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -216,7 +209,7 @@ class Call:
 
 
 @contextmanager
-def _errors_reported(connection: Connection) -> Iterator[None]:
+def errors_reported(connection: Connection) -> Iterator[None]:
     """Turn an error of the client into a message for the user."""
     try:
         yield

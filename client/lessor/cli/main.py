@@ -37,6 +37,7 @@ OWN: Final = {
     "config": "config",
     "role": "role",
     "creds": "creds",
+    "exec": "exec",
     "console": "console",
     "static-role": "static_role",
     "static-creds": "static_role",

@@ -1,0 +1,54 @@
+"""The connection of a command: its options, else the environment. Does not import gRPC."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import click
+
+from lessor import values
+from lessor.channel import Connection
+
+REACHING_OPTIONS: Final = ("address", "token_file", "timeout")
+"""The options of ``lessor`` itself, which are also accepted after a command."""
+
+Command = Callable[..., "int | None"]
+
+
+def connection_of(address: str | None, token_file: str | None) -> Connection:
+    """Return the connection that the options describe, else the environment."""
+    connection = Connection.from_environ(os.environ)
+    if address is not None:
+        connection = replace(connection, address=address)
+    if token_file is not None:
+        connection = replace(connection, token="", token_file=Path(token_file))
+    return connection
+
+
+def reaching_options(command: Command) -> Command:
+    """Add the options of ``lessor`` itself to a command."""
+    for name in REACHING_OPTIONS:
+        command = click.option(f"--{name.replace('_', '-')}", hidden=True)(command)
+    return command
+
+
+def reaching(options: dict[str, object]) -> tuple[Connection, float | None]:
+    """Take the options of ``lessor`` itself out of ``options``; return the connection and the timeout.
+
+    Raises:
+        UsageError: The timeout is not a duration.
+    """
+    found: Mapping[str, str] = click.get_current_context().obj or {}
+    given = {name: options.pop(name) for name in REACHING_OPTIONS}
+    merged = {**found, **{name: str(value) for name, value in given.items() if value is not None}}
+    seconds = None
+    if "timeout" in merged:
+        try:
+            seconds = values.duration(merged["timeout"]).total_seconds()
+        except values.InvalidValue as wrong:
+            raise click.UsageError(f"--timeout: {wrong}") from None
+    return connection_of(merged.get("address"), merged.get("token_file")), seconds
