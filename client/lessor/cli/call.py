@@ -19,6 +19,7 @@ from lessor import errors
 from lessor.channel import BadConnection, Connection, PlaintextWarning
 from lessor.cli import diagnosis, output, retry
 from lessor.cli.connecting import connection_of
+from lessor.leasing.issued import InvalidCredentials
 from lessor.v1.config_pb2_grpc import ConfigServiceStub
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
 from lessor.v1.lease_pb2_grpc import LeaseServiceStub
@@ -107,7 +108,7 @@ class Call:
 
     def __enter__(self) -> Self:
         """Open the channel."""
-        with errors_reported(self._connection), warnings.catch_warnings(record=True) as caught:
+        with _errors_reported(self._connection), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PlaintextWarning)
             # Without retries a user sees immediately that the server is unreachable.
             self.channel = self._connection.open(retries=False)
@@ -147,7 +148,7 @@ class Call:
 
     def __call__(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
         """Call ``method``; raises ``Failed``."""
-        with errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
+        with _errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
             return method(request, timeout=self._seconds, metadata=self._connection.metadata())
 
     def again(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -156,7 +157,7 @@ class Call:
         def attempt(seconds: float) -> Answer:
             return method(request, timeout=seconds, metadata=self._connection.metadata())
 
-        with errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
+        with _errors_reported(self._connection), _noting(f"waiting for {self._connection.address}"):
             return retry.repeated(attempt, self._seconds, time)
 
     def stream(
@@ -164,12 +165,12 @@ class Call:
     ) -> Iterator[Answer]:
         """Call ``method`` and yield its responses as they arrive; raises ``Failed``."""
         seconds = None if self._seconds == math.inf else self._seconds
-        with errors_reported(self._connection):
+        with _errors_reported(self._connection):
             yield from method(request, timeout=seconds, metadata=self._connection.metadata())
 
     def anonymous(self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes:
         """Call ``method`` without a token; raises ``Failed``."""
-        with errors_reported(self._connection):
+        with _errors_reported(self._connection):
             return method(request, timeout=self._seconds)
 
     def all(self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
@@ -209,7 +210,7 @@ class Call:
 
 
 @contextmanager
-def errors_reported(connection: Connection) -> Iterator[None]:
+def _errors_reported(connection: Connection) -> Iterator[None]:
     """Turn an error of the client into a message for the user."""
     try:
         yield
@@ -218,12 +219,30 @@ def errors_reported(connection: Connection) -> Iterator[None]:
     except grpc.RpcError as error:
         failure = cast("errors.Failure", error)
         refused = errors.of(failure, connection.address)
-        code = exit_code_of(refused)
-        if isinstance(refused, errors.Unavailable) and not refused.reason:
-            cause = diagnosis.cause_of(connection, failure.details() or "")
-            if cause is not None:
-                raise Failed(f"can't reach a server at {connection.address}: {cause}", code) from None
-        raise Failed(describe(refused, connection), code) from None
+        raise _failure_of(refused, failure.details() or "", connection) from None
+
+
+@contextmanager
+def refusals_reported(connection: Connection) -> Iterator[None]:
+    """Turn an error of ``lessor.leasing`` into a message for the user; raises ``Failed``."""
+    try:
+        yield
+    except BadConnection as error:
+        raise Failed(str(error), WRONG_USAGE) from None
+    except InvalidCredentials as error:
+        raise Failed(str(error), FAILED) from None
+    except errors.LessorError as error:
+        raise _failure_of(error, error.message, connection) from None
+
+
+def _failure_of(refused: errors.LessorError, said: str, connection: Connection) -> Failed:
+    """Return the message of a refused call; ``said`` is gRPC's text."""
+    code = exit_code_of(refused)
+    if isinstance(refused, errors.Unavailable) and not refused.reason:
+        cause = diagnosis.cause_of(connection, said)
+        if cause is not None:
+            return Failed(f"can't reach a server at {connection.address}: {cause}", code)
+    return Failed(describe(refused, connection), code)
 
 
 def exit_code_of(error: errors.LessorError) -> int:

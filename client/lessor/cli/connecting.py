@@ -1,9 +1,11 @@
-"""The connection of a command: its options, else the environment. Does not import gRPC."""
+"""The connection of a command, its options and its messages; imports neither gRPC nor protobuf."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -52,3 +54,12 @@ def reaching(options: dict[str, object]) -> tuple[Connection, float | None]:
         except values.InvalidValue as wrong:
             raise click.UsageError(f"--timeout: {wrong}") from None
     return connection_of(merged.get("address"), merged.get("token_file")), seconds
+
+
+def report(text: str) -> None:
+    """Print a message on standard error, which may be a terminal that has hung up."""
+    from lessor.cli.output import plain  # noqa: PLC0415 - protobuf takes its time to load
+
+    with suppress(OSError):
+        sys.stderr.write(f"lessor: {plain(text)}\n")
+        sys.stderr.flush()

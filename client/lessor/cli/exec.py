@@ -6,25 +6,21 @@ import asyncio
 import os
 import random
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from lessor.cli import output
 from lessor.cli.command import mount_option
-from lessor.cli.connecting import Command, reaching, reaching_options
+from lessor.cli.connecting import Command, reaching, reaching_options, report
 from lessor.cli.params import DURATION, given, session_options
 
 if TYPE_CHECKING:
     from lessor.channel import Connection
     from lessor.leasing.clock import Clock
 
-FAILED, NOT_EXECUTABLE, NOT_FOUND = 1, 126, 127
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
 WORDS: Final = "lessor.words"
 """Where the words after ``--`` are kept."""
 
@@ -49,7 +45,8 @@ def with_session_options(command: Command) -> Command:
         click.option("--wait-usable", type=DURATION, default="10s", show_default=True,
                      help="Maximum wait until AWS accepts the new key; 0s: no wait."),
         click.option("--reason", help="Reason for the request; stored with the lease, and logged."),
-        click.option("--ttl", type=DURATION, help="Lifetime that is granted, and at which renewals keep it."),
+        click.option("--ttl", type=DURATION, default="1h", show_default=True,
+                     help="Lifetime to request; each renewal requests it again."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -93,7 +90,7 @@ def run(role: str, mount: str, words: tuple[str, ...], options: dict[str, object
     connection, seconds = reaching(options)
     require_program(words[0])
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from lessor.cli.call import Failed  # noqa: PLC0415 - gRPC takes its time to load
+    from lessor.cli.call import Failed, refusals_reported  # noqa: PLC0415 - gRPC takes its time to load
     from lessor.leasing import execution  # noqa: PLC0415
     from lessor.leasing.caller import caller_of  # noqa: PLC0415
     from lessor.leasing.environment import Passed  # noqa: PLC0415
@@ -142,36 +139,6 @@ def require_program(name: str) -> None:
     if exists:
         raise Failed(f"{name} can't be executed; nothing was issued", NOT_EXECUTABLE)
     raise Failed(f"{name}: no such command; check its name and PATH", NOT_FOUND)
-
-
-def report(text: str) -> None:
-    """Print a message on standard error, which may be a terminal that has hung up."""
-    with suppress(OSError):
-        sys.stderr.write(f"lessor: {output.plain(text)}\n")
-        sys.stderr.flush()
-
-
-@contextmanager
-def refusals_reported(connection: Connection) -> Iterator[None]:
-    """Turn an error of the core into a message for the user, with the exit code of other commands."""
-    from lessor import errors  # noqa: PLC0415
-    from lessor.channel import BadConnection  # noqa: PLC0415
-    from lessor.cli import call, diagnosis  # noqa: PLC0415
-    from lessor.leasing.issued import InvalidCredentials  # noqa: PLC0415
-
-    try:
-        yield
-    except BadConnection as error:
-        raise call.Failed(str(error), call.WRONG_USAGE) from None
-    except InvalidCredentials as error:
-        raise call.Failed(str(error), FAILED) from None
-    except errors.LessorError as error:
-        code = call.exit_code_of(error)
-        if isinstance(error, errors.Unavailable) and not error.reason:
-            cause = diagnosis.cause_of(connection, error.message)
-            if cause is not None:
-                raise call.Failed(f"can't reach a server at {connection.address}: {cause}", code) from None
-        raise call.Failed(call.describe(error, connection), code) from None
 
 
 def _note_folder() -> Path | None:

@@ -38,6 +38,7 @@ OWN: Final = {
     "role": "role",
     "creds": "creds",
     "exec": "exec",
+    "credential-process": "credential_process",
     "console": "console",
     "static-role": "static_role",
     "static-creds": "static_role",
