@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import threading
@@ -47,7 +46,7 @@ def credential_process(role: str, mount: str, ttl: str, no_cache: bool, **option
 def run(role: str, mount: str, ttl: str, options: dict[str, object], clock: Clock, *, caches: bool) -> None:
     """Print cached or new credentials; raises ``ClickException``."""
     from lessor.channel import BadConnection  # noqa: PLC0415
-    from lessor.leasing.cache import CacheKey, open_cache  # noqa: PLC0415
+    from lessor.leasing.cache import CacheKey, load_from_memory, open_cache  # noqa: PLC0415
     from lessor.leasing.caller import caller_of  # noqa: PLC0415
 
     lifetime = _lifetime(ttl)
@@ -57,10 +56,12 @@ def run(role: str, mount: str, ttl: str, options: dict[str, object], clock: Cloc
         key = CacheKey(connection.address, caller_of(connection), mount, role, int(lifetime.total_seconds()))
     except BadConnection as error:
         raise click.UsageError(str(error)) from None
-    cache = open_cache(os.environ, report) if caches else None
-    found = None if cache is None else cache.load(key)
+    found = load_from_memory(os.environ, key) if caches else None
     if found is None or not found.term.is_servable(clock.now()):
-        found = _fetched(order, key, cache, connection, seconds, clock)
+        cache = open_cache(os.environ, report) if caches else None
+        found = None if cache is None else cache.load(key)
+        if found is None or not found.term.is_servable(clock.now()):
+            found = _fetched(order, key, cache, connection, seconds, clock)
     click.echo(json.dumps(found.process_object()))
 
 
@@ -101,6 +102,8 @@ def _fetched(
             if cached is not None and cached.term.start > clock.now():
                 cached = None  # from the future: the clock was wrong then or is wrong now
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        import asyncio  # noqa: PLC0415 - it takes its time to load, as gRPC does
+
         from lessor.cli.call import refusals_reported  # noqa: PLC0415
 
         with refusals_reported(connection):

@@ -139,6 +139,15 @@ class Cache:
             return None
 
 
+def load_from_memory(environ: Mapping[str, str], key: CacheKey) -> Issued | None:
+    """Return the credentials of a request from the folder in memory, not asking the slow keyring.
+
+    There are none if there is a keyring.
+    """
+    folder = runtime_folder(environ)
+    return None if folder is None else Cache(folder, None).load(key)
+
+
 def open_caches(environ: Mapping[str, str], report: Callable[[str], None]) -> Iterator[Cache]:
     """Yield the caches that can be used, the best one first."""
     for folder, cipher in _places(environ, report):

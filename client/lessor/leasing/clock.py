@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
@@ -31,6 +30,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait for ``seconds``, at most ``MAX_SLEEP_SECONDS``."""
+        import asyncio  # noqa: PLC0415 - it takes its time to load, and a cache is read without it
+
         await asyncio.sleep(min(seconds, MAX_SLEEP_SECONDS))
 
 
