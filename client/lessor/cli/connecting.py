@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 
@@ -18,7 +18,18 @@ from lessor.channel import Connection
 REACHING_OPTIONS: Final = ("address", "token_file", "timeout")
 """The options of ``lessor`` itself, which are also accepted after a command."""
 
+if TYPE_CHECKING:
+    from lessor.leasing.clock import Clock
+
 Command = Callable[..., "int | None"]
+
+
+def get_clock() -> Clock:
+    """Return the clock of a command: that of this machine, if the caller of the command passed no other."""
+    from lessor.leasing.clock import SystemClock  # noqa: PLC0415 - help needs none of it
+
+    found = click.get_current_context().obj or {}
+    return cast("Clock", found.get("clock") or SystemClock())
 
 
 def connection_of(address: str | None, token_file: str | None) -> Connection:
@@ -44,9 +55,9 @@ def reaching(options: dict[str, object]) -> tuple[Connection, float | None]:
     Raises:
         UsageError: The timeout is not a duration.
     """
-    found: Mapping[str, str] = click.get_current_context().obj or {}
-    given = {name: options.pop(name) for name in REACHING_OPTIONS}
-    merged = {**found, **{name: str(value) for name, value in given.items() if value is not None}}
+    found: Mapping[str, object] = click.get_current_context().obj or {}
+    given = {name: options.pop(name, None) for name in REACHING_OPTIONS}
+    merged = {name: str(value) for name, value in (*found.items(), *given.items()) if value is not None}
     seconds = None
     if "timeout" in merged:
         try:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lessor import values
-from lessor.cli.connecting import reaching, reaching_options, report
+from lessor.cli.connecting import get_clock, reaching, reaching_options, report
 from lessor.leasing.issued import Issued, Order
-from lessor.refresh import MIN_CACHED_TTL
+from lessor.refresh import CLOCK_TOLERANCE, MIN_CACHED_TTL
 
 if TYPE_CHECKING:
     from lessor.channel import Connection
@@ -38,9 +38,7 @@ def credential_process(role: str, mount: str, ttl: str, no_cache: bool, **option
     issued only if that is no longer possible. The cache is encrypted if lessor[keyring] is installed, else it
     is in XDG_RUNTIME_DIR. `lessor aws-profile add` writes the setting.
     """
-    from lessor.leasing.clock import SystemClock  # noqa: PLC0415
-
-    run(role, mount, ttl, options, SystemClock(), caches=not no_cache)
+    run(role, mount, ttl, options, get_clock(), caches=not no_cache)
 
 
 def run(role: str, mount: str, ttl: str, options: dict[str, object], clock: Clock, *, caches: bool) -> None:
@@ -99,7 +97,7 @@ def _fetched(
             cached = cache.load(key)
             if cached is not None and cached.term.is_servable(clock.now()):
                 return cached
-            if cached is not None and cached.term.start > clock.now():
+            if cached is not None and cached.term.start - CLOCK_TOLERANCE > clock.now():
                 cached = None  # from the future: the clock was wrong then or is wrong now
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         import asyncio  # noqa: PLC0415 - it takes its time to load, as gRPC does

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from lessor.cli.command import mount_option
-from lessor.cli.connecting import Command, reaching, reaching_options, report
+from lessor.cli.connecting import Command, get_clock, reaching, reaching_options, report
 from lessor.cli.params import DURATION, given, session_options
 
 if TYPE_CHECKING:
@@ -73,12 +73,10 @@ def exec(role: str | None, mount: str, **options: object) -> int:  # noqa: A001 
     Signals are passed to the program. The exit code is the program's: 128 + N if signal N ended it, 127 if it
     does not exist, 126 if it can't be executed.
     """
-    from lessor.leasing.clock import SystemClock  # noqa: PLC0415 - help needs none of it
-
     if role is None:
         raise click.UsageError("Missing argument 'ROLE'.")
     words = click.get_current_context().meta[WORDS] or (os.environ.get("SHELL") or "/bin/sh",)
-    return run(role, mount, words, options, SystemClock())
+    return run(role, mount, words, options, get_clock())
 
 
 def run(role: str, mount: str, words: tuple[str, ...], options: dict[str, object], clock: Clock) -> int:
@@ -93,6 +91,7 @@ def run(role: str, mount: str, words: tuple[str, ...], options: dict[str, object
     from lessor.cli.call import Failed, refusals_reported  # noqa: PLC0415 - gRPC takes its time to load
     from lessor.leasing import execution  # noqa: PLC0415
     from lessor.leasing.caller import caller_of  # noqa: PLC0415
+    from lessor.leasing.child import NotStarted  # noqa: PLC0415
     from lessor.leasing.environment import Passed  # noqa: PLC0415
     from lessor.leasing.issued import Order  # noqa: PLC0415
     from lessor.leasing.notes import Holder  # noqa: PLC0415
@@ -115,7 +114,7 @@ def run(role: str, mount: str, words: tuple[str, ...], options: dict[str, object
         )
         try:
             return asyncio.run(_execute(job, connection, seconds, clock))
-        except execution.NotStarted as error:
+        except NotStarted as error:
             raise Failed(str(error), error.exit_code) from None
 
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from lessor.channel import BadConnection
 from lessor.errors import LessorError
-from lessor.leasing.child import SIGNALLED, NotStarted, Signals, exit_code_of, start_child
+from lessor.leasing.child import SIGNALLED, Signals, exit_code_of, start_child
 from lessor.leasing.endpoint import Endpoint, Reply, draw_token, own_host
-from lessor.leasing.environment import Passed, hidden_files, with_endpoint, with_keys
+from lessor.leasing.environment import NO_FILE, Passed, hidden_files, with_endpoint, with_keys
 from lessor.leasing.issued import Issued, Order
 from lessor.leasing.notes import Holder, Note, dead_notes
 from lessor.leasing.refreshed import REVOKE_SECONDS, Plan, RefreshedLease, Tools
@@ -126,13 +126,9 @@ async def _environment(
     if not uses_endpoint:
         yield with_keys(job.environ, job.passed, issued)
         return
-    if lease.plan.order.is_repeatable and issued.term.ttl < SDK_LEFT:
-        tools.report(
-            f"warning: the role grants {int(issued.term.ttl.total_seconds())}s; AWS's SDKs ask again at each "
-            "request if less than 15 minutes are left"
-        )
+    warn_if_short(lease, tools)
     for name in hidden_files(job.environ):
-        tools.report(f"warning: {name} is {'/dev/null'} for the program: its default profile has credentials")
+        tools.report(f"warning: {name} is {NO_FILE} for the program: its default profile has credentials")
     path = f"/creds/{job.order.mount}/{job.order.role}"
     token = draw_token()
 
@@ -144,6 +140,16 @@ async def _environment(
     async with Endpoint(token, answer).listen("127.0.0.1", 0, own_host) as port:
         url = f"http://127.0.0.1:{port}{path}"
         yield with_endpoint(job.environ, job.passed, issued, url, token)
+
+
+def warn_if_short(lease: RefreshedLease, tools: Tools) -> None:
+    """Warn once of a lifetime with which SDKs ask the endpoint at each request."""
+    if lease.current is not None and lease.current.term.ttl < SDK_LEFT:
+        seconds = int(lease.current.term.ttl.total_seconds())
+        tools.report(
+            f"warning: role {lease.plan.order.role} grants {seconds}s; AWS's SDKs ask again at each request "
+            "while less than 15 minutes are left"
+        )
 
 
 def reply_with(lease: RefreshedLease, tools: Tools) -> Reply:
@@ -183,6 +189,3 @@ def _create_note(folder: Path, holder: Holder, tools: Tools) -> Note | None:
         return Note.create(folder, holder)
     tools.report(f"warning: {folder} can't be written; if this process is killed, its lease ends by itself")
     return None
-
-
-__all__ = ["Job", "NotStarted", "execute"]

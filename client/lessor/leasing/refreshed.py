@@ -150,8 +150,6 @@ class RefreshedLease:
         """Report a failure, keep what it means for the lease, and return that."""
         role, now = self.plan.order.role, self._tools.clock.now()
         setback = Setback.AWAY if isinstance(error, InvalidCredentials) else setback_of(error)
-        if isinstance(error, LessorError) and error.reason == SPENT:
-            self._request_id = ""
         if step is Step.RENEW and setback is not Setback.AWAY:
             self._tools.report(f"warning: lease {issued.lease_id} can't be renewed: {error}")
         else:
@@ -187,7 +185,13 @@ class RefreshedLease:
         """Issue; a try after a lost answer has the same request id, so that it creates no second user."""
         if not self._request_id:
             self._request_id = draw_request_id(self._tools.rng)
-        issued = await self._tools.server.issue(self.plan.order, self._request_id)
+        try:
+            issued = await self._tools.server.issue(self.plan.order, self._request_id)
+        except LessorError as error:
+            if error.reason != SPENT:
+                raise
+            self._request_id = draw_request_id(self._tools.rng)
+            issued = await self._tools.server.issue(self.plan.order, self._request_id)
         self._request_id = ""
         for warning in issued.warnings:
             self._tools.report(f"warning: {warning}")
