@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from collections.abc import Sequence
@@ -73,6 +72,8 @@ def run(
     if not config.all_names:
         raise click.UsageError("there is nothing to serve; give --role ROLE, or --config FILE")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio  # noqa: PLC0415 - help needs none of it
+
     from lessor.cli.call import Failed, refusals_reported  # noqa: PLC0415 - gRPC takes its time to load
     from lessor.leasing.agent import BadToken  # noqa: PLC0415
 

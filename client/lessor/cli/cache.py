@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from typing import TYPE_CHECKING
@@ -43,6 +42,8 @@ def clear(*, revoke: bool, **options: object) -> int:
             report(f"lease {entry.issued.lease_id} of {entry.key.address} stays active until it ends")
     if revoke:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        import asyncio  # noqa: PLC0415 - help needs none of it
+
         from lessor.cli.call import refusals_reported  # noqa: PLC0415 - gRPC takes its time to load
 
         with refusals_reported(connection):

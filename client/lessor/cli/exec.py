@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import shutil
@@ -88,6 +87,8 @@ def run(role: str, mount: str, words: tuple[str, ...], options: dict[str, object
     connection, seconds = reaching(options)
     require_program(words[0])
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio  # noqa: PLC0415 - help needs none of it
+
     from lessor.cli.call import Failed, refusals_reported  # noqa: PLC0415 - gRPC takes its time to load
     from lessor.leasing import execution  # noqa: PLC0415
     from lessor.leasing.caller import caller_of  # noqa: PLC0415
