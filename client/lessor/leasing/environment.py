@@ -26,8 +26,8 @@ STALE: Final = frozenset(
         "AWS_ROLE_ARN",
         "AWS_ROLE_SESSION_NAME",
         "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINERCREDENTIALS_FULL_URI",
-        "AWS_CONTAINERCREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     }
@@ -64,7 +64,7 @@ def with_endpoint(
     program; the region of that profile is passed in a variable.
     """
     found = _base(environ, passed, issued)
-    found["AWS_CONTAINERCREDENTIALS_FULL_URI"] = url
+    found["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = url
     found["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = token
     for name, hidden in hidden_files(environ).items():
         found[name] = NO_FILE
@@ -76,7 +76,7 @@ def with_endpoint(
 def hidden_files(environ: Mapping[str, str]) -> dict[str, str]:
     """Return which of AWS's two files have credentials in their default profile, and its region."""
     found = {}
-    for name, file in (("AWS_SHAREDCREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+    for name, file in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
         path = Path(environ.get(name) or Path(environ.get("HOME", "/"), ".aws", file)).expanduser()
         settings = _default_profile(path)
         if not CREDENTIALS.isdisjoint(settings):
