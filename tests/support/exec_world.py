@@ -9,6 +9,7 @@ from asyncio.subprocess import Process
 from collections.abc import Mapping
 from pathlib import Path
 
+from lessor.v1 import lease_pb2
 from tests.support.clients import Lessor, until
 from tests.support.command_line import CommandLine
 from tests.support.server_process import ServerProcess
@@ -61,8 +62,6 @@ async def ended(process: Process) -> tuple[int, str, str]:
 
 async def states(lessor: Lessor, prefix: str) -> list[str]:
     """Return the states of the leases under a prefix."""
-    from lessor.v1 import lease_pb2
-
     request = lease_pb2.ListLeasesRequest(prefix=prefix, page_size=1000)
     answer = await lessor.leases.ListLeases(request)
     return [lease_pb2.Lease.State.Name(one.state) for one in answer.leases]
