@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope=
 
 SDKS = ROOT / "tests" / "sdks"
 LATER = 56 * 60
+NOW = ("--wait-usable", "0s")
 TYPES = ("IAM_USER", "ASSUMED_ROLE")
 
 
@@ -188,7 +189,7 @@ async def test_profiles_with_credential_process_share_one_lease_across_a_refresh
     place: Place, lessor: Lessor, aws: StandIn, mount: str, kind: str
 ) -> None:
     await put_role(lessor, aws, mount, kind)
-    command = shlex.join(place.lessor("credential-process", "app", "--mount", mount))
+    command = shlex.join(place.lessor("credential-process", "app", "--mount", mount, *NOW))
     (place.folder / "config").write_text(f"[profile dev]\ncredential_process = {command}\n")
     variables = {"AWS_CONFIG_FILE": str(place.folder / "config"), "AWS_PROFILE": "dev"}
     async with AsyncExitStack() as stack:
@@ -212,7 +213,7 @@ async def test_programs_ask_the_agent_across_a_refresh(
 ) -> None:
     await put_role(lessor, aws, mount, kind)
     token = place.folder / "token"
-    words = ("agent", "--role", f"{mount}/app", "--listen", "127.0.0.1:0", "--token-file", str(token))
+    words = ("agent", "--role", f"{mount}/app", "--listen", "127.0.0.1:0", "--token-file", str(token), *NOW)
     agent = await place.start(*place.lessor(*words))
     uri = (await line(agent)).partition("=")[2]
     assert (await line(agent)) == f"export AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE={token}"
@@ -241,7 +242,7 @@ async def test_ten_commands_at_the_same_time_make_one_lease(
     place: Place, lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
     await put_role(lessor, aws, mount, "IAM_USER")
-    command = shlex.join(place.lessor("credential-process", "app", "--mount", mount))
+    command = shlex.join(place.lessor("credential-process", "app", "--mount", mount, *NOW))
     (place.folder / "config").write_text(f"[profile dev]\ncredential_process = {command}\n")
     variables = {"AWS_CONFIG_FILE": str(place.folder / "config"), "AWS_PROFILE": "dev"}
     words = (str(aws_cli()), "sts", "get-caller-identity", "--output", "json")

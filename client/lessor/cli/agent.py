@@ -33,6 +33,7 @@ FAILED = 1
 )
 @click.option("--config", metavar="FILE", help="A TOML file with these settings, and files to keep current.")
 @click.option("--ttl", type=DURATION, help="Lifetime to request [1h].")
+@click.option("--wait-usable", type=DURATION, help="Maximum wait until AWS accepts a new key [10s].")
 @click.option("--keep", is_flag=True, default=None, help="Leave the leases active at the end.")
 @click.option("--address", hidden=True)
 @click.option("--timeout", hidden=True)
@@ -63,7 +64,8 @@ def run(
             names=(*config.names, *names),
             listen=options["listen"],
             token_file=None if options["endpoint_token"] is None else Path(str(options["endpoint_token"])),
-            ttl=_positive(options["ttl"]),
+            ttl=_given(options["ttl"], "--ttl"),
+            wait_usable=_given(options["wait_usable"], "--wait-usable"),
             keep=options["keep"],
         )
         config.address()
@@ -114,10 +116,10 @@ def _show(served: Served, token_file: Path | None) -> None:
         click.echo(f"# {name.mount}/{name.role}: {served.uri(name)}")
 
 
-def _positive(ttl: object) -> timedelta | None:
-    if ttl is not None and not isinstance(ttl, timedelta):
-        raise click.UsageError("--ttl is empty; give a duration such as 1h")
-    return ttl
+def _given(duration: object, option: str) -> timedelta | None:
+    if duration is not None and not isinstance(duration, timedelta):
+        raise click.UsageError(f"{option} is empty; give a duration such as 1h")
+    return duration
 
 
 container_credentials = agent

@@ -22,38 +22,43 @@ if TYPE_CHECKING:
     from lessor.leasing.clock import Clock
 
 FAILED, TRY_AGAIN = 1, 6
-WAIT_USABLE = timedelta(seconds=10)
 
 
 @click.command("credential-process")
 @click.argument("role")
 @click.option("--mount", default="aws", show_default=True, help="The engine.")
 @click.option("--ttl", default="1h", show_default=True, help="Lifetime to request, 30m or more.")
+@click.option(
+    "--wait-usable", default="10s", show_default=True, help="Maximum wait until AWS accepts a new key."
+)
 @click.option("--no-cache", is_flag=True, help="Issue new credentials, and don't keep them.")
 @reaching_options
-def credential_process(role: str, mount: str, ttl: str, no_cache: bool, **options: object) -> None:
+def credential_process(
+    role: str, mount: str, ttl: str, wait_usable: str, no_cache: bool, **options: object
+) -> None:
     """Print credentials of a role as AWS's SDKs read them from the setting `credential_process`.
 
     They are cached while 20 minutes or more are left. Then the lease is renewed, and new credentials are
     issued only if that is no longer possible. The cache is encrypted if lessor[keyring] is installed, else it
     is in XDG_RUNTIME_DIR. `lessor aws-profile add` writes the setting.
     """
-    run(role, mount, ttl, options, get_clock(), caches=not no_cache)
+    lifetime = _lifetime(ttl)
+    order = Order(mount, role, _duration("--wait-usable", wait_usable), {"ttl": lifetime})
+    run(order, lifetime, options, get_clock(), caches=not no_cache)
 
 
-def run(role: str, mount: str, ttl: str, options: dict[str, object], clock: Clock, *, caches: bool) -> None:
+def run(order: Order, ttl: timedelta, options: dict[str, object], clock: Clock, *, caches: bool) -> None:
     """Print cached or new credentials; raises ``ClickException``."""
     from lessor.channel import BadConnection  # noqa: PLC0415
     from lessor.leasing.cache import CacheKey, load_from_memory, open_cache  # noqa: PLC0415
     from lessor.leasing.caller import caller_of  # noqa: PLC0415
 
-    lifetime = _lifetime(ttl)
     connection, seconds = reaching(options)
-    order = Order(mount, role, WAIT_USABLE, {"ttl": lifetime})
     try:
-        key = CacheKey(connection.address, caller_of(connection), mount, role, int(lifetime.total_seconds()))
+        caller = caller_of(connection)
     except BadConnection as error:
         raise click.UsageError(str(error)) from None
+    key = CacheKey(connection.address, caller, order.mount, order.role, int(ttl.total_seconds()))
     found = load_from_memory(os.environ, key) if caches else None
     if found is None or not found.term.is_servable(clock.now()):
         cache = open_cache(os.environ, report) if caches else None
@@ -63,11 +68,15 @@ def run(role: str, mount: str, ttl: str, options: dict[str, object], clock: Cloc
     click.echo(json.dumps(found.process_object()))
 
 
-def _lifetime(text: str) -> timedelta:
+def _duration(option: str, text: str) -> timedelta:
     try:
-        found = values.duration(text)
+        return values.duration(text)
     except values.InvalidValue as wrong:
-        raise click.UsageError(f"--ttl: {wrong}") from None
+        raise click.UsageError(f"{option}: {wrong}") from None
+
+
+def _lifetime(text: str) -> timedelta:
+    found = _duration("--ttl", text)
     if found < MIN_CACHED_TTL:
         raise click.UsageError(
             f"--ttl: {text} is less than 30m. AWS's SDKs call again 15 minutes before the end, so that each "

@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -84,7 +83,7 @@ class Agent:
         self._written: set[FileSpec] = set()
         self._leases: dict[str, RefreshedLease] = {}
         for name in config.all_names:
-            order = Order(name.mount, name.role, timedelta(seconds=10), {"ttl": config.ttl})
+            order = Order(name.mount, name.role, config.wait_usable, {"ttl": config.ttl})
             plan = Plan(order, SDK_LEFT)
             self._leases[name.path] = RefreshedLease(plan, tools, partial(self._note, name))
 

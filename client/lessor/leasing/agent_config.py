@@ -17,11 +17,12 @@ from lessor.leasing.private_files import FILE_MODE
 
 DEFAULT_LISTEN: Final = "127.0.0.1:9911"
 DEFAULT_TTL: Final = timedelta(hours=1)
+DEFAULT_WAIT: Final = timedelta(seconds=10)
 FORMATS: Final = ("aws-credentials", "env", "json")
 MAX_ROLES: Final = 1000
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _PROFILE: Final = re.compile(r"[^\s\[\]#;]+")
-_KEYS: Final = ("listen", "token_file", "role", "ttl", "keep", "file")
+_KEYS: Final = ("listen", "token_file", "role", "ttl", "wait_usable", "keep", "file")
 _FILE_KEYS: Final = ("role", "mount", "path", "format", "profile", "mode", "owner", "exec")
 
 
@@ -73,6 +74,7 @@ class AgentConfig:
     token_file: Path | None = None
     names: tuple[RoleName, ...] = ()
     ttl: timedelta = DEFAULT_TTL
+    wait_usable: timedelta = DEFAULT_WAIT
     keep: bool = False
     files: tuple[FileSpec, ...] = ()
 
@@ -155,7 +157,8 @@ class _Reader:
             listen=self._text(found, "listen") or DEFAULT_LISTEN,
             token_file=Path(token_file) if token_file else None,
             names=names,
-            ttl=self._ttl(self._text(found, "ttl")),
+            ttl=self._duration(found, "ttl", DEFAULT_TTL),
+            wait_usable=self._duration(found, "wait_usable", DEFAULT_WAIT),
             keep=self._bool(found, "keep"),
             files=tuple(filter(None, files)),
         )
@@ -223,9 +226,10 @@ class _Reader:
             self.problems.append(f"{at}: {text!r} is not a role; write ROLE or MOUNT/ROLE")
             return None
 
-    def _ttl(self, text: str) -> timedelta:
+    def _duration(self, found: Mapping[str, object], name: str, default: timedelta) -> timedelta:
+        text = self._text(found, name)
         try:
-            return values.duration(text) if text else DEFAULT_TTL
+            return values.duration(text) if text else default
         except values.InvalidValue as error:
-            self.problems.append(f"ttl: {error}")
-            return DEFAULT_TTL
+            self.problems.append(f"{name}: {error}")
+            return default

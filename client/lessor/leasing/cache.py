@@ -145,7 +145,13 @@ def load_from_memory(environ: Mapping[str, str], key: CacheKey) -> Issued | None
     There are none if there is a keyring.
     """
     folder = runtime_folder(environ)
-    return None if folder is None else Cache(folder, None).load(key)
+    if folder is None:
+        return None
+    try:
+        make_private_folder(folder)
+    except NotPrivate:
+        return None
+    return Cache(folder, None).load(key)
 
 
 def open_caches(environ: Mapping[str, str], report: Callable[[str], None]) -> Iterator[Cache]:
