@@ -163,7 +163,7 @@ async def say_all(processes: list[Process], seconds: int) -> list[str]:
 
 
 async def say_all_refreshed(kind: str, processes: list[Process], before: list[str]) -> list[str]:
-    """Let all programs call AWS later, again until none has an old session: one SDK refreshes in background."""
+    """Let all programs call AWS later, and again until none has an old session: one refreshes late."""
     if kind == "IAM_USER":
         return await say_all(processes, LATER)
     return await until(lambda: say_all(processes, LATER), lambda seen: not set(seen) & set(before))
