@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -136,6 +137,37 @@ async def test_the_context_of_an_issue_is_read_together(b: Bench) -> None:
     found = await b.store.load_issue_context("aws", "app")
     assert found == StoredContext(builders.mount(), builders.stored_root(), role)
     assert await b.store.load_issue_context("none", "app") == StoredContext(None, None, None)
+
+
+async def test_the_context_of_an_issue_shows_each_write_of_the_configuration(b: Bench) -> None:
+    role, mount, root = builders.role(), builders.mount(), builders.stored_root()
+
+    async def context() -> StoredContext:
+        first = await b.store.load_issue_context("aws", "app")
+        assert await b.store.load_issue_context("aws", "app") == first
+        return first
+
+    assert await context() == StoredContext(mount, root, None)
+    await b.store.put_role(role, None)
+    assert await context() == StoredContext(mount, root, role)
+    following = builders.stored_root(version=2)
+    await b.store.put_root(following, 1)
+    assert await context() == StoredContext(mount, following, role)
+    await b.store.delete_role("aws", "app")
+    assert await context() == StoredContext(mount, following, None)
+    disabled = await b.store.disable("aws")
+    assert disabled is not None
+    assert (await context()).mount == disabled[0]
+
+
+async def test_the_context_of_an_issue_shows_a_write_that_ended_while_it_was_read(b: Bench) -> None:
+    role = builders.role()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(b.store.load_issue_context("aws", "app"))
+        group.create_task(b.store.put_role(role, None))
+        group.create_task(b.store.load_issue_context("aws", "app"))
+    assert (await b.store.load_issue_context("aws", "app")).role == role
 
 
 async def test_a_store_has_an_instance_id_and_a_schema_version(b: Bench) -> None:

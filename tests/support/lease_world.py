@@ -17,7 +17,7 @@ from lessor.refresh import Term
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 AWAY = errors.Unavailable("can't reach a server at nowhere", grpc.StatusCode.UNAVAILABLE)
-BUSY = errors.Unavailable("busy", grpc.StatusCode.UNAVAILABLE, "TRY_LATER", retry_in=2 * SECOND)
+BUSY = errors.Unavailable("busy", grpc.StatusCode.UNAVAILABLE, "TRY_LATER", retry_after=2 * SECOND)
 LOST = errors.NotFound("no lease", grpc.StatusCode.NOT_FOUND, "LEASE_NOT_FOUND")
 DENIED = errors.PermissionDenied("not permitted", grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
@@ -46,7 +46,7 @@ class MemoryServer:
     is_session: bool = False
     clock: LoopClock = field(default_factory=LoopClock)
     calls: list[tuple[str, timedelta]] = field(default_factory=list)
-    failures: list[errors.LessorError | None] = field(default_factory=list)
+    failures: list[errors.Error | None] = field(default_factory=list)
     down: bool = False
     request_ids: list[str] = field(default_factory=list)
     issued: dict[str, datetime] = field(default_factory=dict)

@@ -56,7 +56,7 @@ def clear(*, revoke: bool, **options: object) -> int:
 async def _revoke(lease_ids: list[str], connection: Connection, seconds: float | None) -> bool:
     """Revoke leases, and those of killed processes; return whether all of the former have ended."""
     from lessor.channel import BadConnection  # noqa: PLC0415
-    from lessor.errors import LessorError  # noqa: PLC0415
+    from lessor.errors import Error  # noqa: PLC0415
     from lessor.leasing.caller import caller_of  # noqa: PLC0415
     from lessor.leasing.clock import SystemClock  # noqa: PLC0415
     from lessor.leasing.execution import revoke_of_the_dead  # noqa: PLC0415
@@ -71,7 +71,7 @@ async def _revoke(lease_ids: list[str], connection: Connection, seconds: float |
         for lease_id in lease_ids:
             try:
                 await server.revoke(lease_id, REVOKE_SECONDS)
-            except (LessorError, BadConnection) as error:
+            except (Error, BadConnection) as error:
                 if setback_of(error) is not Setback.LOST:
                     report(f"lease {lease_id} was not revoked: {error}")
                     done = False

@@ -66,7 +66,7 @@ class Failed(click.ClickException):
         click.echo(f"lessor: {lines}", file=file, err=True)
 
 
-def describe(error: errors.LessorError, connection: Connection | None = None) -> str:
+def describe(error: errors.Error, connection: Connection | None = None) -> str:
     """Return the lines of an error: message, violations, reason, AWS's code, time of a retry.
 
     For a caller that is not known, they name the credential that the ``connection`` sent.
@@ -76,12 +76,12 @@ def describe(error: errors.LessorError, connection: Connection | None = None) ->
     lines = [error.message, *(text for text in others if text != error.message)]
     if connection is not None and isinstance(error, errors.Unauthenticated):
         lines.append(f"credential: {diagnosis.credential_of(connection)}")
-    if error.reason:
-        lines.append(f"reason: {error.reason}")
+    if error.reason_name:
+        lines.append(f"reason: {error.reason_name}")
     if error.aws_code:
         lines.append(f"AWS's code: {error.aws_code}")
-    if error.retry_in is not None:
-        lines.append(f"try again in {error.retry_in.total_seconds():g}s")
+    if error.retry_after is not None:
+        lines.append(f"try again in {error.retry_after.total_seconds():g}s")
     return "\n  ".join(map(output.plain, lines))
 
 
@@ -231,23 +231,23 @@ def refusals_reported(connection: Connection) -> Iterator[None]:
         raise Failed(str(error), WRONG_USAGE) from None
     except InvalidCredentials as error:
         raise Failed(str(error), FAILED) from None
-    except errors.LessorError as error:
+    except errors.Error as error:
         raise _failure_of(error, error.message, connection) from None
 
 
-def _failure_of(refused: errors.LessorError, said: str, connection: Connection) -> Failed:
+def _failure_of(refused: errors.Error, said: str, connection: Connection) -> Failed:
     """Return the message of a refused call; ``said`` is gRPC's text."""
     code = exit_code_of(refused)
-    if isinstance(refused, errors.Unavailable) and not refused.reason:
+    if isinstance(refused, errors.Unavailable) and not refused.reason_name:
         cause = diagnosis.cause_of(connection, said)
         if cause is not None:
             return Failed(f"can't reach a server at {connection.address}: {cause}", code)
     return Failed(describe(refused, connection), code)
 
 
-def exit_code_of(error: errors.LessorError) -> int:
+def exit_code_of(error: errors.Error) -> int:
     """Return the exit code of a command whose call was refused."""
-    return TRY_AGAIN if error.reason in _BUSY else _EXIT_CODES.get(error.code, FAILED)
+    return TRY_AGAIN if error.reason_name in _BUSY else _EXIT_CODES.get(error.code, FAILED)
 
 
 @contextmanager

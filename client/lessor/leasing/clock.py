@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
+
+from lessor.clock import MachineClock
 
 MAX_SLEEP_SECONDS: Final = 15.0
 """How long a wait lasts before it reads the time again: a suspended machine wakes up late."""
@@ -24,9 +26,11 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of this machine."""
 
+    _machine = MachineClock()
+
     def now(self) -> datetime:
         """Return the time, in UTC."""
-        return datetime.now(UTC)
+        return self._machine.now()
 
     async def sleep(self, seconds: float) -> None:
         """Wait for ``seconds``, at most ``MAX_SLEEP_SECONDS``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from lessor.channel import BadConnection
-from lessor.errors import LessorError
+from lessor.errors import Error
 from lessor.leasing.child import SIGNALLED, Signals, exit_code_of, start_child
 from lessor.leasing.endpoint import Endpoint, Reply, draw_token, own_host
 from lessor.leasing.environment import NO_FILE, Passed, hidden_files, with_endpoint, with_keys
@@ -51,7 +51,7 @@ async def execute(job: Job, tools: Tools) -> int:
     """Run a program and return its exit code.
 
     Raises:
-        LessorError: No credentials were issued, and nothing was started.
+        Error: No credentials were issued, and nothing was started.
         NotStarted: The program could not be started; the lease is revoked.
     """
     signals = Signals()
@@ -178,7 +178,7 @@ async def _revoke_one(lease_id: str, tools: Tools) -> bool:
     """Revoke a lease of a dead process, and return whether nothing is left to do."""
     try:
         await tools.server.revoke(lease_id, REVOKE_SECONDS)
-    except (LessorError, BadConnection) as error:
+    except (Error, BadConnection) as error:
         return setback_of(error) is Setback.LOST
     tools.report(f"revoked lease {lease_id} of a process that was killed")
     return True

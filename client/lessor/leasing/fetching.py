@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from lessor.channel import BadConnection
-from lessor.errors import LessorError
+from lessor.errors import Error
 from lessor.leasing.issued import Issued, Order
 from lessor.leasing.refreshed import Plan, RefreshedLease, Tools
 from lessor.leasing.server import setback_of
@@ -28,14 +28,14 @@ async def fetch(order: Order, cached: Issued | None, tools: Tools) -> Issued:
     If the server can't be reached, cached ones that are still valid are returned, with a warning.
 
     Raises:
-        LessorError: The server refused.
+        Error: The server refused.
         BadConnection: The connection's settings are not usable.
         TooShort: The role grants less than 30 minutes; what was issued is revoked.
     """
     if cached is not None and cached.term.renewable and cached.term.end > tools.clock.now():
         try:
             renewed = await tools.server.renew(cached)
-        except (LessorError, BadConnection) as error:
+        except (Error, BadConnection) as error:
             if setback_of(error) is Setback.AWAY and cached.term.left(tools.clock.now()) >= MIN_SERVED:
                 tools.report(f"warning: the lease of the cached credentials can't be renewed now: {error}")
                 return cached
@@ -50,7 +50,7 @@ async def issue_long_enough(order: Order, cached: Issued | None, tools: Tools) -
     lease = RefreshedLease(Plan(order), tools)
     try:
         issued = await lease.issue_first()
-    except LessorError as error:
+    except Error as error:
         if (
             cached is not None
             and setback_of(error) is Setback.AWAY

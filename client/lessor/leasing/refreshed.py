@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lessor.channel import BadConnection
-from lessor.errors import Aborted, LessorError, Unavailable
+from lessor.errors import Aborted, Error, Unavailable
 from lessor.leasing.clock import Clock, wait_until
 from lessor.leasing.issued import InvalidCredentials, Issued, Order
 from lessor.leasing.server import SPENT, LeaseServer, draw_request_id, setback_of
@@ -22,8 +22,8 @@ _NOT_REACHED: Final = "can't reach a server"
 REVOKE_SECONDS: Final = 30.0
 """For how long a revocation is retried if the server is unreachable."""
 HURRY_POLL_SECONDS: Final = 0.2
-Failure = LessorError | BadConnection | InvalidCredentials
-FAILURES: Final = (LessorError, BadConnection, InvalidCredentials)
+Failure = Error | BadConnection | InvalidCredentials
+FAILURES: Final = (Error, BadConnection, InvalidCredentials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class RefreshedLease:
         A busy server is asked again a few times; one that can't be reached is not.
 
         Raises:
-            LessorError: The server refused.
+            Error: The server refused.
             BadConnection: The connection's settings are not usable.
         """
         for tries in range(FIRST_TRIES):
@@ -92,7 +92,7 @@ class RefreshedLease:
         for tries in range(1 << 30):
             try:
                 return await self._issue()
-            except LessorError as error:
+            except Error as error:
                 if setback_of(error) is not Setback.AWAY:
                     raise
                 self._report_once(f"waiting for the server: {error}")
@@ -187,8 +187,8 @@ class RefreshedLease:
             self._request_id = draw_request_id(self._tools.rng)
         try:
             issued = await self._tools.server.issue(self.plan.order, self._request_id)
-        except LessorError as error:
-            if error.reason != SPENT:
+        except Error as error:
+            if error.reason_name != SPENT:
                 raise
             self._request_id = draw_request_id(self._tools.rng)
             issued = await self._tools.server.issue(self.plan.order, self._request_id)
@@ -206,7 +206,7 @@ class RefreshedLease:
         self._changed(self)
 
     async def _pause(self, error: Failure, tries: int) -> None:
-        asked = error.retry_in if isinstance(error, LessorError) else None
+        asked = error.retry_after if isinstance(error, Error) else None
         pause = asked or retry_pause(tries, self._tools.rng.uniform(0, 1))
         await wait_until(self._tools.clock, self._tools.clock.now() + pause)
 
@@ -218,7 +218,7 @@ class RefreshedLease:
             try:
                 left = max((late - clock.now()).total_seconds(), 1.0)
                 pending = await self._tools.server.revoke(lease_id, left)
-            except (LessorError, BadConnection) as error:
+            except (Error, BadConnection) as error:
                 pause = retry_pause(tries, self._tools.rng.uniform(0, 1))
                 if setback_of(error) is Setback.AWAY and clock.now() + pause < late and not self.hurried:
                     until = clock.now() + pause

@@ -34,7 +34,7 @@ Answer = TypeVar("Answer", bound=Message)
 class LeaseServer(Protocol):
     """Issues, renews and revokes leases.
 
-    Every method raises ``errors.LessorError`` if the call does not succeed, and ``BadConnection`` if the
+    Every method raises ``errors.Error`` if the call does not succeed, and ``BadConnection`` if the
     token can't be read.
     """
 
@@ -127,17 +127,17 @@ class GrpcLeaseServer:
         return end_on_this_clock(sent, self._clock.now(), granted, expire_time)
 
     async def _call(self, answer: Awaitable[Answer]) -> Answer:
-        """Wait for an answer; raises ``errors.LessorError``."""
+        """Wait for an answer; raises ``errors.Error``."""
         try:
             return await answer
         except grpc.RpcError as failure:
             raise errors.of(cast("errors.Failure", failure), self._connection.address) from None
 
 
-def setback_of(error: errors.LessorError | BadConnection) -> Setback:
+def setback_of(error: errors.Error | BadConnection) -> Setback:
     """Return what a refused renewal means for the lease."""
     match error:
-        case errors.NotFound() | errors.Precondition() | errors.LessorError(reason="NOT_YOUR_LEASE"):
+        case errors.NotFound() | errors.Precondition() | errors.Error(reason_name="NOT_YOUR_LEASE"):
             return Setback.LOST
         case errors.PermissionDenied() | errors.Invalid() | errors.Unimplemented():
             return Setback.DENIED

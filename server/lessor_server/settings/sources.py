@@ -27,7 +27,11 @@ from lessor_server.settings.parsers import InvalidValue
 
 PREFIX: Final = "LESSOR_"
 CLIENTS: Final = frozenset(
-    PREFIX + name for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
+    PREFIX + name
+    for name in (
+        *("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY"),
+        *("LEASE_ID", "ROLE", "FORMAT", "CONTEXT"),
+    )
 )
 """Variables of the client; the server ignores them."""
 

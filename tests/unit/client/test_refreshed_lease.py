@@ -21,7 +21,7 @@ from tests.support.lease_world import (
 )
 from tests.support.virtual_loop import virtual
 
-from lessor.errors import LessorError, Precondition, Unavailable
+from lessor.errors import Error, Precondition, Unavailable
 from lessor.leasing.issued import InvalidCredentials, Issued, Order
 from lessor.leasing.refreshed import Plan, RefreshedLease
 from lessor.refresh import SDK_LEFT, Term
@@ -162,7 +162,7 @@ async def test_the_first_issue_waits_for_a_busy_server_but_not_for_one_that_is_a
 @virtual
 async def test_a_spent_request_id_is_replaced() -> None:
     world = LeaseWorld()
-    spent = Precondition("spent", reason="REQUEST_ID_SPENT")
+    spent = Precondition("spent", reason_name="REQUEST_ID_SPENT")
     world.server.failures = [BUSY, spent]
     await world.lease.issue_first()
     first, again, new = world.server.request_ids
@@ -178,7 +178,7 @@ async def test_an_agent_waits_for_a_server_that_is_away_but_not_for_a_refusal() 
     assert len(world.reports) == 1
     world = LeaseWorld()
     world.server.failures = [LOST]
-    with pytest.raises(LessorError):
+    with pytest.raises(Error):
         await world.lease.issue_when_reachable()
 
 

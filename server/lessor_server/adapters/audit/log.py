@@ -25,6 +25,11 @@ works, so they have places of their own."""
 WRITE_SECONDS: Final = 2.0
 """A sink that has not written a record for so long counts as failed."""
 STOP_SECONDS: Final = 2.0
+MANY_RECORDS: Final = 4
+GATHER_SECONDS_PER_RECORD: Final = 0.000_5
+MAX_GATHER_SECONDS: Final = 0.005
+"""How long records of concurrent calls gather after a batch of more than ``MANY_RECORDS``, by the number of
+its records: a batch costs two changes of threads."""
 
 
 class _Sink:
@@ -45,6 +50,8 @@ class _Sink:
         self._pending: list[Entry] = []
         self._batches = 0
         """How many batches the thread has not answered: at most one, so that records gather meanwhile."""
+        self._last_size = 0
+        """How many records the last batch had."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -81,7 +88,12 @@ class _Sink:
             self.others_waiting += 1
         self._pending.append(entry)
         if len(self._pending) == 1 and not self._batches:
-            self._loop.call_soon(self._send)
+            self._send_soon()
+
+    def _send_soon(self) -> None:
+        """Hand over what gathers, after a while if the last batch was large."""
+        seconds = GATHER_SECONDS_PER_RECORD * self._last_size if self._last_size > MANY_RECORDS else 0
+        self._loop.call_later(min(seconds, MAX_GATHER_SECONDS), self._send)
 
     def _send(self) -> None:
         if not self._batches:
@@ -91,13 +103,15 @@ class _Sink:
         """Hand the records that have gathered to the thread."""
         if self._pending:
             self._batches += 1
+            self._last_size = len(self._pending)
             self.writer.put(self._pending)
             self._pending = []
 
     def answered(self, batches: int) -> None:
         """Hand over what has gathered, once the thread has answered."""
         self._batches -= batches
-        self._send()
+        if self._pending:
+            self._send_soon()
 
 
 class AuditLog:

@@ -2,8 +2,8 @@
 
 SQLite 3.7.0 to 3.51.2 can lose commits in WAL mode with several connections (sqlite.org, "WAL-reset
 bug"), so there is exactly one, in exclusive mode. Jobs that arrive while a batch runs form the next batch.
-The reads of a batch run before its transaction, so that none sees a write that is not durable yet. Each write
-is a savepoint: an exception rolls back only its job. A failing disk rolls back the whole batch.
+The reads of a batch run before its transaction, so that none sees a write that is not durable yet. An
+exception rolls back only its job. A failing disk rolls back the whole batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -27,9 +28,10 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 MANY_JOBS: Final = 4
-GATHER_SECONDS: Final = 0.001
-"""How long the jobs of concurrent calls gather after a batch of more than ``MANY_JOBS``: a batch costs two
-changes of threads and a commit."""
+GATHER_SECONDS_PER_JOB: Final = 0.000_25
+MAX_GATHER_SECONDS: Final = 0.003
+"""How long the jobs of concurrent calls gather after a batch of more than ``MANY_JOBS``, by the number of its
+jobs: a batch costs two changes of threads and a commit."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
 
@@ -46,6 +48,16 @@ _OF_THE_DISK: Final = frozenset(
     )
 )
 """Primary result codes (sqlite.org/rescode.html) of the database, with which every job would fail."""
+
+
+class Writes(Enum):
+    """What a writing job may change."""
+
+    ANYTHING = auto()
+    LEASES = auto()
+    """Leases only, by any number of statements."""
+    ONE_LEASE = auto()
+    """One lease, by one statement. A failing statement undoes itself, so such a job needs no savepoint."""
 
 
 @dataclass(slots=True)
@@ -78,7 +90,7 @@ class _Job(Generic[T]):
     """One job and its outcome; ``result`` and ``error`` are set on the connection's thread."""
 
     work: Work[T]
-    writes: bool
+    writes: Writes | None
     future: asyncio.Future[T]
     result: T | None = None
     error: Exception | None = None
@@ -91,16 +103,20 @@ class _Job(Generic[T]):
             self.error = _unavailable("failed", error) if is_of_the_disk(error) else error
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Run the job in a savepoint; raise only errors of the disk."""
-        connection.execute("SAVEPOINT job")
+        """Run the job, in a savepoint if it may have to be undone; raise only errors of the disk."""
+        needs_savepoint = self.writes is not Writes.ONE_LEASE
+        if needs_savepoint:
+            connection.execute("SAVEPOINT job")
         try:
             self.result = self.work(connection)
         except Exception as error:
             if is_of_the_disk(error):
                 raise
             self.error = error
-            connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
+            if needs_savepoint:
+                connection.execute("ROLLBACK TO job")
+        if needs_savepoint:
+            connection.execute("RELEASE job")
 
     def settle(self) -> None:
         """Resolve the caller's future, unless it was cancelled."""
@@ -128,9 +144,9 @@ class _BatchConnection(sqlite3.Connection):
     def commit(self) -> None:
         """Run the reads, then the writes in one transaction."""
         for job in self.batch:
-            if not job.writes:
+            if job.writes is None:
                 job.read(self)
-        writes = [job for job in self.batch if job.writes]
+        writes = [job for job in self.batch if job.writes is not None]
         if writes:
             self._write(writes)
 
@@ -168,21 +184,21 @@ class Batches:
     _queue: list[_Job[Any]] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
+    config_version: int = field(default=0, init=False)
+    """A number that changes before and after each write that may change more than leases."""
+
     async def read(self, work: Work[T]) -> T:
         """Run a reading job and return its result."""
-        return await self._put(work, writes=False)
+        return await self._queued(work, None).future
 
-    async def write(self, work: Work[T]) -> T:
-        """Run a job of one writing statement; when this returns, it is durable."""
-        return await self._put(work, writes=True)
+    async def write(self, work: Work[T], writes: Writes = Writes.ANYTHING) -> T:
+        """Run a writing job; when this returns, it is durable."""
+        return await self._queued(work, writes).future
 
-    async def _put(self, work: Work[T], *, writes: bool) -> T:
-        job = self._queued(work, writes=writes)
-        result: T = await job.future
-        return result
-
-    def _queued(self, work: Work[T], *, writes: bool) -> _Job[T]:
+    def _queued(self, work: Work[T], writes: Writes | None) -> _Job[T]:
         job = _Job(work, writes, asyncio.get_running_loop().create_future())
+        if writes is Writes.ANYTHING:
+            self.config_version += 1
         self._queue.append(job)
         self._wake.set()
         return job
@@ -193,7 +209,7 @@ class Batches:
         size = 0
         while True:
             await self._wait(RETRY_SECONDS if failed else None)
-            await asyncio.sleep(GATHER_SECONDS if size > MANY_JOBS else 0)  # let all ready jobs join
+            await asyncio.sleep(_gather_seconds(size))  # let all ready jobs join
             self._wake.clear()
             batch, self._queue = self._queue, []
             size = len(batch)
@@ -208,6 +224,7 @@ class Batches:
                 self.notify(StoreFailed(failed) if failed else StoreBack())
             for event in self.reader.news():
                 self.notify(event)
+            self.config_version += any(job.writes is Writes.ANYTHING for job in batch)
             for job in batch:
                 job.settle()
 
@@ -217,7 +234,7 @@ class Batches:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
-            probe = self._queued(lambda _: None, writes=True)
+            probe = self._queued(lambda _: None, Writes.LEASES)
             probe.future.add_done_callback(lambda future: future.exception())
 
 
@@ -240,7 +257,7 @@ async def connect(
 
     _require_openable(path)
     async with aiosqlite.connect(path, isolation_level=None, factory=factory) as connection:
-        first = _Job(prepare, writes=False, future=asyncio.get_running_loop().create_future())
+        first = _Job(prepare, writes=None, future=asyncio.get_running_loop().create_future())
         raws[0].batch = [first]
         await connection.commit()
         first.settle()
@@ -255,6 +272,11 @@ async def connect(
                 yield batches, prepared
             finally:
                 runner.cancel()
+
+
+def _gather_seconds(size: int) -> float:
+    """Return how long jobs gather after a batch of this size."""
+    return min(GATHER_SECONDS_PER_JOB * size, MAX_GATHER_SECONDS) if size > MANY_JOBS else 0
 
 
 def _require_openable(path: Path) -> None:

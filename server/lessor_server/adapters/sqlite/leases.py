@@ -12,7 +12,7 @@ from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.columns import MAX_US, Row, numbered
-from lessor_server.adapters.sqlite.connection import is_of_the_disk
+from lessor_server.adapters.sqlite.connection import Writes, is_of_the_disk
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.access import RuleFull
@@ -37,7 +37,7 @@ class SqliteLeases(SqlitePart):
                 raise _why_not(connection, intent, params)
             return lease
 
-        return await self._batches.write(job)
+        return await self._batches.write(job, Writes.ONE_LEASE)
 
     async def write(self, before: Lease, after: Lease) -> bool:
         params = rows.lease_params(after) | {"before": before.generation}
@@ -48,7 +48,7 @@ class SqliteLeases(SqlitePart):
         def job(connection: sqlite3.Connection) -> bool:
             return connection.execute(sql.WRITE_LEASE, params | {"now": self.now()}).rowcount == 1
 
-        return await self._batches.write(job)
+        return await self._batches.write(job, Writes.ONE_LEASE)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         def job(connection: sqlite3.Connection) -> Lease | None:
@@ -58,7 +58,7 @@ class SqliteLeases(SqlitePart):
                 row = connection.execute(sql.GET_LEASE, params).fetchone()
             return self._reader.salvage(rows.LEASES, row) if row else None
 
-        return await self._batches.write(job)
+        return await self._batches.write(job, Writes.ONE_LEASE)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
         params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}
@@ -70,7 +70,7 @@ class SqliteLeases(SqlitePart):
         def job(connection: sqlite3.Connection) -> list[Lease]:
             return self._claimed(connection, ids, self._claiming(terms))
 
-        return await self._batches.write(job)
+        return await self._batches.write(job, Writes.LEASES)
 
     async def claim_due(
         self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
@@ -92,7 +92,7 @@ class SqliteLeases(SqlitePart):
                     break
             return claims
 
-        return await self._batches.write(job)
+        return await self._batches.write(job, Writes.LEASES)
 
     def _claimed(
         self, connection: sqlite3.Connection, ids: Sequence[str | bytes], params: rows.Params

@@ -18,7 +18,7 @@ from lessor_server.adapters.sqlite import rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
 from lessor_server.adapters.sqlite.columns import Reader
-from lessor_server.adapters.sqlite.connection import connect
+from lessor_server.adapters.sqlite.connection import Batches, connect
 from lessor_server.adapters.sqlite.keyring import SqliteKeyring
 from lessor_server.adapters.sqlite.leases import SqliteLeases
 from lessor_server.adapters.sqlite.lock import directory_lock
@@ -43,12 +43,48 @@ _ID: Final = re.compile("[0-9a-f]{16}")
 """An id of an installation."""
 
 
+MAX_KEPT_CONTEXTS: Final = 1_024
+
+
+class _KeptContexts:
+    """The mounts, roots and roles of recent issues, until anything but leases is written.
+
+    No other process writes: the database is locked.
+    """
+
+    def __init__(self) -> None:
+        self._version = 0
+        self._by_role: dict[tuple[str, str], StoredContext] = {}
+
+    def get(self, version: int, mount: str, role: str) -> StoredContext | None:
+        """Return what was kept at this version of the configuration."""
+        return self._by_role.get((mount, role)) if version == self._version else None
+
+    def put(self, version: int, mount: str, role: str, context: StoredContext) -> None:
+        """Keep what was read at this version of the configuration."""
+        if version != self._version or len(self._by_role) >= MAX_KEPT_CONTEXTS:
+            self._version = version
+            self._by_role.clear()
+        self._by_role[mount, role] = context
+
+
 class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations, SqliteKeyring):
     """The whole store: this class has the configuration, and inherits leases, upkeep, rotations and keys."""
+
+    def __init__(
+        self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
+    ) -> None:
+        """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
+        super().__init__(batches, clock, folder, schema, instance)
+        self._contexts = _KeptContexts()
 
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
+        version = self._batches.config_version
+        if not request_id and (kept := self._contexts.get(version, mount, role)) is not None:
+            return kept
+
         def job(connection: sqlite3.Connection) -> StoredContext:
             params: rows.Params = {"name": mount, "mount": mount, "role": role}
             found = connection.execute(sql.GET_MOUNT, params).fetchone()
@@ -61,7 +97,10 @@ class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations, SqliteKeyring):
                 earlier=self._earlier(connection, params | {"owner": owner, "request_id": request_id}),
             )
 
-        return await self._batches.read(job)
+        context = await self._batches.read(job)
+        if not request_id and version == self._batches.config_version:
+            self._contexts.put(version, mount, role, context)
+        return context
 
     def _earlier(self, connection: sqlite3.Connection, params: rows.Params) -> Lease | None:
         """Return the lease that the same request id has, if any."""
