@@ -82,8 +82,6 @@ def run(
     with refusals_reported(connection):
         try:
             asyncio.run(_serve(config, connection, seconds, clock))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
         except BadToken as error:
             raise click.UsageError(str(error)) from None
         except OSError as error:

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from lessor.channel import BadConnection
+from lessor.errors import Error
 from lessor.leasing.agent_config import AgentConfig, FileSpec, RoleName, content_of
 from lessor.leasing.child import Signals
 from lessor.leasing.clock import wait_until
@@ -25,6 +27,7 @@ from lessor.refresh import SDK_LEFT, retry_pause
 
 READY: Final = "/ready"
 EXEC_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 10.0
 MIN_TOKEN: Final = 16
 
 
@@ -82,33 +85,49 @@ class Agent:
         self._changes: dict[FileSpec, asyncio.Event] = {spec: asyncio.Event() for spec in config.files}
         self._written: set[FileSpec] = set()
         self._leases: dict[str, RefreshedLease] = {}
+        self._settled: dict[str, asyncio.Event] = {}
+        self._refusal: Error | BadConnection | None = None
+        self._stopped = asyncio.Event()
         for name in config.all_names:
             order = Order(name.mount, name.role, config.wait_usable, {"ttl": config.ttl})
             plan = Plan(order, SDK_LEFT)
+            self._settled[name.path] = asyncio.Event()
             self._leases[name.path] = RefreshedLease(plan, tools, partial(self._note, name))
 
     async def run(self, started: Callable[[Served], object]) -> None:
         """Serve until a signal asks for the end; then revoke the leases, unless they are to be kept.
 
         Raises:
-            ExceptionGroup: The server refused a role at the start.
+            Error: The server refused a role at the start.
+            BadConnection: The connection's settings are not usable.
             OSError: The address can't be listened on.
             BadToken: The token file can't be used.
         """
-        signals, stopped = Signals(), asyncio.Event()
-        with signals.handled(), signals.ends(stopped.set):
+        signals = Signals()
+        with signals.handled(), signals.ends(self._stopped.set):
             async with self._listening(started):
                 try:
                     async with asyncio.TaskGroup() as group:
-                        tasks = [group.create_task(self._keep(lease)) for lease in self._leases.values()]
+                        tasks = [group.create_task(self._keep(path)) for path in self._leases]
                         tasks += [group.create_task(self._keep_file(spec)) for spec in self._config.files]
-                        await stopped.wait()
+                        await self._stopped.wait()
+                        if self._refusal is not None:
+                            await self._settle()
                         for task in tasks:
                             task.cancel()
                 finally:
                     if not self._config.keep:
                         with signals.hastens(self._hurry):
                             await self._revoke_all()
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def _settle(self) -> None:
+        """Wait until no issue is on its way any more, so that its lease can be revoked."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                for settled in self._settled.values():
+                    await settled.wait()
 
     async def _revoke_all(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -153,9 +172,17 @@ class Agent:
             if spec.name == name:
                 event.set()
 
-    async def _keep(self, lease: RefreshedLease) -> None:
-        """Issue the credentials of a role, and keep them valid."""
-        await lease.issue_when_reachable()
+    async def _keep(self, path: str) -> None:
+        """Issue the credentials of a role and keep them valid; if the first issue is refused, end the agent."""
+        lease = self._leases[path]
+        try:
+            await lease.issue_when_reachable()
+        except (Error, BadConnection) as error:
+            self._refusal = error
+            self._stopped.set()
+            return
+        finally:
+            self._settled[path].set()
         warn_if_short(lease, self._tools)
         if all(one.current is not None for one in self._leases.values()):
             self._tools.report("every role has credentials")
