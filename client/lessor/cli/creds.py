@@ -12,6 +12,7 @@ import click
 from lessor.cli import output
 from lessor.cli.command import calling, mount_option
 from lessor.cli.params import DURATION, fill, given, session_options
+from lessor.cli.role_picker import pick_role
 from lessor.v1 import creds_pb2 as pb
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ ENV, AUTO = "env", "auto"
 
 
 @click.command("creds")
-@click.argument("role")
+@click.argument("role", required=False)
 @mount_option
 @click.option("--ttl", type=DURATION, help="Requested lifetime.")
 @click.option("--reason", help="Reason for the request; stored with the lease, and logged.")
@@ -29,8 +30,10 @@ ENV, AUTO = "env", "auto"
 @click.option("--wait-usable", type=DURATION, help="Maximum wait until AWS accepts the new key.")
 @session_options
 @calling(ENV)
-def creds(call: Call, mount: str, role: str, **options: object) -> None:
+def creds(call: Call, mount: str, role: str | None, **options: object) -> None:
     """Issue credentials of a role. They are printed only now, and are not stored.
+
+    Without ROLE you are asked for it at a terminal.
 
     In a shell: eval "$(lessor creds ROLE --format env)"
 
@@ -41,6 +44,7 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
     you run it again with the same id, you get the same lease with a new key. `auto` generates an id and
     prints it on standard error.
     """
+    role = pick_role(call, mount) if role is None else role
     fields = given(options)
     if fields.get("request_id") == AUTO:
         fields["request_id"] = drawn(random.SystemRandom())

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from lessor.cli.command import mount_option
+from lessor.cli.command import DEFAULT_SECONDS, mount_option
 from lessor.cli.connecting import Command, get_clock, reaching, reaching_options, report
+from lessor.cli.output import TABLE
 from lessor.cli.params import DURATION, given, session_options
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def with_session_options(command: Command) -> Command:
 def exec(role: str | None, mount: str, **options: object) -> int:  # noqa: A001 - the command's name
     """Run a program with credentials of a role; without CMD run your shell.
 
+    Without ROLE you are asked for it at a terminal.
+
     The lease is renewed while the program runs and revoked when it ends. An IAM user's keys are passed in the
     environment, because they work as long as the lease is renewed. A session's are served on an endpoint of
     127.0.0.1, where AWS's SDKs fetch new ones before they end. --env and --endpoint choose.
@@ -73,7 +76,7 @@ def exec(role: str | None, mount: str, **options: object) -> int:  # noqa: A001 
     does not exist, 126 if it can't be executed.
     """
     if role is None:
-        raise click.UsageError("Missing argument 'ROLE'.")
+        role = _pick(mount, options)
     words = click.get_current_context().meta[WORDS] or (os.environ.get("SHELL") or "/bin/sh",)
     return run(role, mount, words, options, get_clock())
 
@@ -127,6 +130,20 @@ async def _execute(job: object, connection: Connection, seconds: float | None, c
     assert isinstance(job, execution.Job)
     async with GrpcLeaseServer(connection, clock, seconds or SECONDS) as server:
         return await execution.execute(job, Tools(server, clock, random.SystemRandom(), report))
+
+
+def _pick(mount: str, options: dict[str, object]) -> str:
+    """Ask for the role at a terminal."""
+    from lessor.cli.role_picker import pick_role, require_terminal  # noqa: PLC0415 - rarely needed
+
+    require_terminal()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from lessor.cli.call import Call  # noqa: PLC0415 - gRPC takes its time to load
+
+    found = {**(click.get_current_context().obj or {}), **given(options)}
+    address, token_file = (str(found[name]) if name in found else None for name in ("address", "token_file"))
+    with Call(address, token_file, DEFAULT_SECONDS, TABLE) as call:
+        return pick_role(call, mount)
 
 
 def require_program(name: str) -> None:
