@@ -287,7 +287,7 @@ async def test_clearing_the_cache_removes_keys_and_revokes_on_request(
     assert await states(lessor, f"{mount}/") == ["ACTIVE"]
     await fetch(lessor_cli, mount)
     cleared = await lessor_cli("cache", "clear", "--revoke")
-    assert (cleared.code, cleared.err) == (0, "lessor: removed 1 cached credential\n")
+    assert (cleared.code, cleared.out, cleared.err) == (0, "removed 1 cached credential\n", "")
     assert sorted(await states(lessor, f"{mount}/")) == ["ACTIVE", "GONE"]
     assert len(await users_of(aws, mount)) == 1
 

@@ -49,7 +49,7 @@ def clear(*, revoke: bool, **options: object) -> int:
         with refusals_reported(connection):
             failed = not asyncio.run(_revoke(here, connection, seconds))
     removed = sum(one.clear() for one in caches) if not failed else 0
-    report(f"removed {removed} cached credentials" if removed != 1 else "removed 1 cached credential")
+    click.echo(f"removed {removed} cached credentials" if removed != 1 else "removed 1 cached credential")
     return FAILED if failed else 0
 
 

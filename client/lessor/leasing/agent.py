@@ -173,7 +173,7 @@ class Agent:
                 event.set()
 
     async def _keep(self, path: str) -> None:
-        """Issue the credentials of a role and keep them valid; a refusal of the first issue ends the agent."""
+        """Issue the credentials of a role and keep them valid; if the first are refused, end the agent."""
         lease = self._leases[path]
         try:
             await lease.issue_when_reachable()
