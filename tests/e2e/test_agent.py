@@ -8,6 +8,7 @@ import stat
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -55,6 +56,11 @@ async def ready(uri: str) -> None:
     """Wait until an agent has every role."""
     url = f"{uri.partition('/creds/')[0]}/ready"
     await until(lambda: get(url), lambda answer: answer[0] == 200)
+
+
+async def content(path: Path) -> str:
+    """Return the content of a file, empty if it does not exist."""
+    return path.read_text() if path.exists() else ""  # noqa: ASYNC240 - a small file
 
 
 async def test_the_endpoint_answers_its_caller_alone(
@@ -165,10 +171,9 @@ async def test_files_are_current_and_programs_run_after_a_change(
     assert stat.S_IMODE((folder / "app.env").stat().st_mode) == 0o600
     assert json.loads((folder / "app.json").read_text())["AccessKeyId"] == served["AccessKeyId"]
 
-    async def ran() -> str:
-        return (folder / "ran").read_text() if (folder / "ran").exists() else ""
-
-    assert await until(ran, bool) == "ran\n", "the caller's token is not passed on"
+    assert await until(partial(content, folder / "ran"), bool) == "ran\n", (
+        "the caller's token is not passed on"
+    )
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
     process.terminate()
     code, _, err = await ended(process)

@@ -55,9 +55,7 @@ def add(name: str, role: str, mount: str, region: str, **options: str | None) ->
     words += ["--ttl", options["ttl"]] if options["ttl"] else []
     settings = {SETTING: shlex.join(words), **({"region": region} if region else {})}
     _write(path, with_section(text, section, settings))
-    click.echo(
-        f"lessor: profile {name} is in {path}; try: aws --profile {name} sts get-caller-identity", err=True
-    )
+    click.echo(f"profile {name} is in {path}; try: aws --profile {name} sts get-caller-identity")
 
 
 @aws_profile.command("list")
