@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import select
+import shlex
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -31,7 +33,7 @@ def receive(number, _):
     print(signal.Signals(number).name, flush=True)
     if number == signal.SIGTERM:
         sys.exit(7)
-for one in ("INT", "TERM", "HUP", "QUIT", "WINCH", "CONT"):
+for one in ("INT", "TERM", "HUP", "QUIT", "WINCH", "TSTP", "CONT", "USR1"):
     signal.signal(getattr(signal, "SIG" + one), receive)
 print("ready", flush=True)
 while True:
@@ -48,19 +50,23 @@ def lessor_cli(server: ServerProcess, tmp_path: Path) -> CommandLine:
 class AtTerminal:
     """A command that leads a session at a terminal of its own."""
 
-    def __init__(self, lessor_cli: CommandLine, arguments: tuple[str, ...]) -> None:
-        """Start it; ``master`` is the other end of the terminal."""
+    def __init__(self, lessor_cli: CommandLine, arguments: tuple[str, ...], *other: str) -> None:
+        """Start it, or another program; ``master`` is the other end of the terminal."""
         env = {**bare_environment(), **lessor_cli.environment, "TERM": "xterm"}
         self.pid, self.master = pty.fork()
         if not self.pid:
-            os.execve(sys.executable, [sys.executable, "-m", "lessor.cli.main", *arguments], env)
+            run = other or (sys.executable, "-m", "lessor.cli.main", *arguments)
+            os.chdir(lessor_cli.folder)
+            os.execvpe(run[0], run, env)
         self.shown = b""
 
     async def wait_for(self, text: bytes) -> None:
         """Wait until the terminal has shown a text."""
-        async with asyncio.timeout(30):
-            while text not in self.shown:
-                self.shown += await asyncio.to_thread(os.read, self.master, 1024)
+        late = asyncio.get_running_loop().time() + 30
+        while text not in self.shown:
+            assert asyncio.get_running_loop().time() < late, self.shown.decode()
+            if (await asyncio.to_thread(select.select, [self.master], [], [], 0.1))[0]:
+                self.shown += os.read(self.master, 1024)
 
     async def exit_code(self) -> int:
         """Wait for the end and return the exit code, negative for a signal."""
@@ -79,9 +85,9 @@ def words(mount: str, *program: str) -> tuple[str, ...]:
 
 async def test_signals_are_passed_to_the_program(lessor_cli: CommandLine, lessor: Lessor, mount: str) -> None:
     await lessor.put_role(mount)
-    process = await lessor_cli.start(*words(mount, sys.executable, "-c", REPORTS_SIGNALS))
+    process = await lessor_cli.start(*words(mount, sys.executable, "-c", REPORTS_SIGNALS), leads=True)
     assert await line(process) == "ready"
-    for name in ("INT", "HUP", "QUIT", "WINCH", "CONT", "INT"):
+    for name in ("INT", "HUP", "QUIT", "WINCH", "TSTP", "CONT", "USR1", "INT"):
         process.send_signal(signal.Signals[f"SIG{name}"])
         assert await line(process) == f"SIG{name}"
     assert await states(lessor, f"{mount}/") == ["ACTIVE"]
@@ -191,6 +197,29 @@ async def test_an_interrupt_at_a_terminal_reaches_the_program_once(
     assert await process.exit_code() == 0
     os.close(process.master)
     await all_gone(lessor, f"{mount}/")
+
+
+async def test_a_job_that_is_stopped_at_a_terminal_is_continued(
+    lessor_cli: CommandLine, lessor: Lessor, mount: str
+) -> None:
+    """Both stop, so that the shell gets its terminal back, and both go on."""
+    await lessor.put_role(mount)
+    program = shlex.join(
+        [sys.executable, "-m", "lessor.cli.main", *words(mount, "sh", "-c", "echo ready; read line")]
+    )
+    shell = AtTerminal(lessor_cli, (), "bash", "--norc", "-i")
+    os.write(shell.master, f"PS1='prompt: '; {program}; echo code=$?\n".encode())
+    await shell.wait_for(b"ready\r\n")
+    os.write(shell.master, b"\x1a")
+    await shell.wait_for(b"Stopped")
+    shell.shown = b""
+    os.write(shell.master, b"fg\n")
+    await shell.wait_for(b"read line")
+    os.write(shell.master, b"go on\n")
+    await until(lambda: states(lessor, f"{mount}/"), lambda found: found == ["GONE"])
+    os.write(shell.master, b"exit\n")
+    await shell.exit_code()
+    os.close(shell.master)
 
 
 async def test_the_next_exec_revokes_the_lease_of_a_killed_one(
