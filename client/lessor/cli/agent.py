@@ -37,6 +37,7 @@ FAILED = 1
 @click.option("--keep", is_flag=True, default=None, help="Leave the leases active at the end.")
 @click.option("--address", hidden=True)
 @click.option("--timeout", hidden=True)
+@click.option("--context", hidden=True)
 def agent(roles: tuple[str, ...], mount: str, config: str | None, **options: object) -> None:
     """Keep credentials of roles valid, and serve them to AWS's SDKs until interrupted.
 

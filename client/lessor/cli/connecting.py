@@ -14,8 +14,9 @@ import click
 
 from lessor import values
 from lessor.channel import Connection
+from lessor.cli import contexts
 
-REACHING_OPTIONS: Final = ("address", "token_file", "timeout")
+REACHING_OPTIONS: Final = ("address", "token_file", "timeout", "context")
 """The options of ``lessor`` itself, which are also accepted after a command."""
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def reaching(options: dict[str, object]) -> tuple[Connection, float | None]:
     found: Mapping[str, object] = click.get_current_context().obj or {}
     given = {name: options.pop(name, None) for name in REACHING_OPTIONS}
     merged = {name: str(value) for name, value in (*found.items(), *given.items()) if value is not None}
+    contexts.adopt(os.environ, merged)
     seconds = None
     if "timeout" in merged:
         try:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from lessor.cli.command import DEFAULT_SECONDS, mount_option
+from lessor.cli.completing import complete_usable_role
 from lessor.cli.connecting import Command, get_clock, reaching, reaching_options, report
-from lessor.cli.output import TABLE
 from lessor.cli.params import DURATION, given, session_options
+from lessor.cli.styles import TABLE
 
 if TYPE_CHECKING:
     from lessor.channel import Connection
@@ -53,7 +54,7 @@ def with_session_options(command: Command) -> Command:
 
 
 @click.command("exec", cls=ProgramCommand)
-@click.argument("role", required=False)
+@click.argument("role", required=False, shell_complete=complete_usable_role)
 @mount_option
 @with_session_options
 @session_options
@@ -66,7 +67,7 @@ def with_session_options(command: Command) -> Command:
 def exec(role: str | None, mount: str, **options: object) -> int:  # noqa: A001 - the command's name
     """Run a program with credentials of a role; without CMD run your shell.
 
-    Without ROLE you are asked for it at a terminal.
+    Without ROLE, at a terminal, it lists the roles that you may use: type to filter, Enter to choose.
 
     The lease is renewed while the program runs and revoked when it ends. An IAM user's keys are passed in the
     environment, because they work as long as the lease is renewed. A session's are served on an endpoint of
@@ -133,17 +134,19 @@ async def _execute(job: object, connection: Connection, seconds: float | None, c
 
 
 def _pick(mount: str, options: dict[str, object]) -> str:
-    """Ask for the role at a terminal."""
-    from lessor.cli.role_picker import pick_role, require_terminal  # noqa: PLC0415 - rarely needed
+    """Return the role that the person at the terminal chooses; raises ``ClickException``."""
+    from lessor.cli.role_picker import is_at_terminal, require_role  # noqa: PLC0415 - rarely needed
 
-    require_terminal()
+    if not is_at_terminal():
+        raise click.UsageError("Missing argument 'ROLE'.")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from lessor.cli.call import Call  # noqa: PLC0415 - gRPC takes its time to load
 
+    reaching(dict(options))  # chooses the context
     found = {**(click.get_current_context().obj or {}), **given(options)}
     address, token_file = (str(found[name]) if name in found else None for name in ("address", "token_file"))
     with Call(address, token_file, DEFAULT_SECONDS, TABLE) as call:
-        return pick_role(call, mount)
+        return require_role(call, mount, None)
 
 
 def require_program(name: str) -> None:

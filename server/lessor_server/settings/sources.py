@@ -30,10 +30,10 @@ CLIENTS: Final = frozenset(
     PREFIX + name
     for name in (
         *("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY"),
-        *("LEASE_ID", "ROLE", "FORMAT", "CONTEXT"),
+        *("CONTEXT", "FORMAT", "LEASE_ID", "ROLE"),
     )
 )
-"""Variables of the client; the server ignores them."""
+"""Variables of the client and of what it starts; the server ignores them."""
 
 KUBERNETES: Final = re.compile(
     PREFIX + r"(?:[A-Z0-9_]*_)?"
