@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from lessor_server.adapters.sqlite.store import FILE, open_store
 from lessor_server.adapters.sqlite.stored_keys import read_file_schema
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.sealing_ports import RowSeals
+from lessor_server.engine.store_types import WrappedKey
 from lessor_server.settings.model import Settings, StoreSettings
 
 Verify = Callable[[StoredKeys], Awaitable[RowSeals | None]]
@@ -28,6 +29,10 @@ class OpenedStore(Store, Protocol):
 
     async def unlock(self, seals: RowSeals, *, accept: bool = False) -> None:
         """Check rows with ``seals`` from now on; with ``accept`` take rows as they are if that is unclear."""
+        ...
+
+    async def rewrap_data_keys(self, keys: Sequence[WrappedKey]) -> None:
+        """Replace how all data keys are wrapped, in one transaction."""
         ...
 
 

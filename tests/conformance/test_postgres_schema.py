@@ -121,6 +121,15 @@ async def test_many_servers_migrate_at_the_same_time(database: str) -> None:
             ),
             "trigger spy is missing, or Lessor did not create it",
         ),
+        (
+            (
+                "CREATE OR REPLACE FUNCTION lessor_count_inserted() RETURNS trigger LANGUAGE plpgsql AS"
+                " 'BEGIN RETURN NULL; END'"
+            ),
+            "trigger leases_count_insert is missing, or Lessor did not create it",
+        ),
+        ("CREATE RULE spy AS ON UPDATE TO roots DO INSTEAD NOTHING", "roots has rules or row security"),
+        ("ALTER TABLE leases ENABLE ROW LEVEL SECURITY", "leases has rules or row security"),
     ],
 )
 async def test_tables_that_others_have_changed_are_refused(

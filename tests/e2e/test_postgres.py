@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
-from lessor.v1 import lease_pb2, system_pb2
+from lessor.v1 import config_pb2, lease_pb2, system_pb2
 from tests.support.bad_starts import refuses_to_start
 from tests.support.clients import connect, nothing_left, refused, until, users_of
 from tests.support.command_line import CommandLine
@@ -111,6 +111,47 @@ async def test_two_servers_share_a_database(
             await until(lambda: one.lookup(lease), lambda found: found.state == State.GONE)
     finally:
         await second.kill()
+
+
+async def test_servers_may_start_together_on_an_empty_database(
+    aws: StandIn, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    """One creates the tables and the keyring, and the others use both; hashes of their audits are alike."""
+    await aws.reset()
+    servers = [ServerProcess() for _ in range(3)]
+    folders = [tmp_path / f"server{number}" for number in range(3)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for server, folder in zip(servers, folders, strict=True):
+                folder.mkdir()
+                audit = {"LESSOR_AUDIT_FILE": str(folder / "audit.log")}
+                group.create_task(server.start(folder, settings | audit))
+        async with connect(servers[0].address, TOKEN) as lessor:
+            await lessor.enable("aws", aws.url)
+            await lessor.put_role("aws")
+        for server in servers:
+            async with connect(server.address, TOKEN) as lessor:
+                await lessor.generate("aws")
+                lease = (await lessor.generate("aws")).lease_id
+                await lessor.revoke(lease)
+    finally:
+        for server in servers:
+            await server.kill()
+    assert len(await users_of(aws, "aws")) == 3
+    keys = {line.split("|")[0] for line in keys_of_audits(settings)}
+    assert len(keys) == 3
+    for folder in folders:
+        assert sorted(one.name for one in (folder / "audit.log.state").iterdir()) == [
+            "audit-key",
+            "audit-state",
+        ]
+
+
+def keys_of_audits(settings: dict[str, str]) -> list[str]:
+    """Return the public keys of audits that the database has."""
+    command = [BINARIES / "psql", "-qAtX", settings["LESSOR_STORE_URL"], "-c"]
+    query = "SELECT key FROM meta WHERE key LIKE 'audit_key/%'"
+    return subprocess.run([*command, query], check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 async def test_the_server_recovers_when_postgresql_is_killed(
@@ -258,3 +299,19 @@ async def test_a_sqlite_store_is_copied_and_served(
         assert len(await users_of(aws, "aws")) == 1
     finally:
         await server.kill()
+
+
+async def test_a_nul_in_a_text_is_what_it_is_on_sqlite(server: ServerProcess) -> None:
+    """PostgreSQL has no NUL in texts (PostgreSQL, "Character Types")."""
+    odd = "a\0b\uf8ffc\uf8ff0"
+    async with connect(server.address, server.token) as lessor:
+        await lessor.config.EnableMount(config_pb2.EnableMountRequest(mount="odd", description=odd))
+        found = await lessor.config.ListMounts(config_pb2.ListMountsRequest())
+        assert [one.description for one in found.mounts if one.mount == "odd"] == [odd]
+        for call in (
+            lessor.put_role("aws", "other", source_identity=odd),
+            lessor.lookup("aws/creds/app/\0"),
+            lessor.generate(odd),
+        ):
+            error = await refused(call)
+            assert error.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE), error

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from lessor_server.adapters.postgres import statements as own
+from lessor_server.adapters.postgres.texts import escape_text
 
 _BIGINT: Final = frozenset(
     (
@@ -112,4 +113,4 @@ def _conversion(kind: str) -> Callable[[Value], object]:
         return lambda value: None if value is None else int(value)
     if kind == "double precision":
         return lambda value: None if value is None else float(value)
-    return bool if kind == "boolean" else lambda value: value
+    return bool if kind == "boolean" else escape_text

@@ -12,6 +12,7 @@ from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.connection import DatabaseRefused, PostgresJobs, open_pool, refusal
 from lessor_server.adapters.postgres.migrate import migrate_schema, require_usable
 from lessor_server.adapters.postgres.target import DatabaseTarget
+from lessor_server.adapters.postgres.texts import escape_text, unescape_row
 from lessor_server.adapters.sql.columns import Reader, Row
 from lessor_server.adapters.sql.copied_tables import COPIED_TABLES, CopiedTable
 from lessor_server.adapters.sql.row_macs import RowMacs
@@ -64,7 +65,7 @@ class PostgresDestination:
         """Return the key of the last row that the table has, or None."""
         order = ", ".join(f"{name} DESC" for name in table.columns[: table.keys])
         row = await self._pool.fetchrow(f"SELECT {table.order} FROM {table.name} ORDER BY {order} LIMIT 1")
-        return None if row is None else tuple(row)
+        return None if row is None else unescape_row(row)
 
     async def write_page(self, table: CopiedTable, rows: Sequence[Row]) -> None:
         """Add rows to a table, all or none.
@@ -72,9 +73,10 @@ class PostgresDestination:
         Raises:
             CopyRefused: A value is of another type than its column.
         """
+        escaped = [tuple(map(escape_text, row)) for row in rows]
         try:
             async with self._pool.acquire() as connection, connection.transaction():
-                await connection.copy_records_to_table(table.name, records=rows, columns=table.columns)
+                await connection.copy_records_to_table(table.name, records=escaped, columns=table.columns)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, TypeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise CopyRefused(
@@ -101,7 +103,8 @@ class PostgresDestination:
         where = f"WHERE ({table.order}) > ({marks})" if after is not None else ""
         query = f"SELECT {', '.join(table.columns)} FROM {table.name} {where}"
         query += f" ORDER BY {table.order} LIMIT {limit}"
-        return [tuple(row) for row in await self._pool.fetch(query, *(after or ()))]
+        found = await self._pool.fetch(query, *map(escape_text, after or ()))
+        return [unescape_row(row) for row in found]
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import asyncpg
 from lessor_server.adapters.postgres.connection import DatabaseRefused
 from lessor_server.adapters.postgres.transaction import Session
 
-MIN_SERVER: Final = 15
+MIN_SERVER: Final = 16
 """The oldest major version of PostgreSQL that is tested against the statements."""
 LOCK_SECONDS: Final = 60
 TABLE: Final = "lessor_migrations"
@@ -36,9 +36,15 @@ WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schem
   AND relkind IN ('r', 'p', 'v', 'm')
 """
 _TRIGGERS: Final = """
-SELECT tgname::text FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+SELECT tgname::text, btrim(prosrc, E' \n') FROM pg_trigger
+JOIN pg_class ON pg_class.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid
 WHERE NOT tgisinternal AND relname = ANY ($1)
   AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+"""
+_REWRITTEN: Final = """
+SELECT relname::text FROM pg_class
+WHERE relname = ANY ($1) AND (relhasrules OR relrowsecurity OR relkind <> 'r')
+  AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) LIMIT 1
 """
 _COLUMNS: Final = """
 SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema()
@@ -48,7 +54,8 @@ SELECT name || ': ' || kind
 FROM unnest($1::text[]) AS name, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS kind
 WHERE NOT has_table_privilege(current_user, name, kind) LIMIT 1
 """
-_LESSORS: Final = re.compile(r"^CREATE (?:TABLE|TRIGGER) (\w+)", re.MULTILINE)
+_TRIGGER: Final = re.compile(r"^CREATE TRIGGER (\w+)[^;]*EXECUTE FUNCTION (\w+)", re.MULTILINE)
+_FUNCTION: Final = re.compile(r"^CREATE FUNCTION (\w+)\(\)[^$]*\$\$(.*?)\$\$", re.MULTILINE | re.DOTALL)
 _TABLE_BODY: Final = re.compile(r"^CREATE TABLE (\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
 _COLUMN: Final = re.compile(r"^    ([a-z_]+) ", re.MULTILINE)
 _ADDED: Final = re.compile(r"^ALTER TABLE (\w+) ADD COLUMN (\w+)", re.MULTILINE)
@@ -150,19 +157,25 @@ async def _create_table(connection: Session) -> None:
 async def require_usable(connection: Session) -> None:
     """Raise ``DatabaseRefused`` if the tables are not those of the migrations, or the role lacks a right.
 
-    A trigger of somebody else could change a row while Lessor writes and authenticates it.
+    A trigger, a rule or a policy of somebody else could change or hide rows that Lessor authenticates.
     """
     tables, triggers, columns = _expected()
+    names = sorted(tables)
     found = {name for (name,) in await connection.fetch(_COLUMNS)}
     missing = sorted(columns - found)
     if missing:
         raise DatabaseRefused(f"the database lacks the column {missing[0]}", fix="restore a backup")
-    strange = {name for (name,) in await connection.fetch(_TRIGGERS, sorted(tables))} ^ triggers
+    strange = {(name, body) for name, body in await connection.fetch(_TRIGGERS, names)} ^ triggers
     if strange:
         raise DatabaseRefused(
-            f"the trigger {min(strange)} is missing, or Lessor did not create it", fix="restore a backup"
+            f"the trigger {min(strange)[0]} is missing, or Lessor did not create it", fix="restore a backup"
         )
-    refused = await connection.fetchval(_RIGHTS, sorted(tables))
+    rewritten = await connection.fetchval(_REWRITTEN, names)
+    if rewritten is not None:
+        raise DatabaseRefused(
+            f"the table {rewritten} has rules or row security", fix="remove what Lessor did not create"
+        )
+    refused = await connection.fetchval(_RIGHTS, names)
     if refused is not None:
         raise DatabaseRefused(
             f"the role has no right on {refused}",
@@ -171,15 +184,12 @@ async def require_usable(connection: Session) -> None:
 
 
 @cache
-def _expected() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the tables, triggers and columns that the migrations create."""
+def _expected() -> tuple[frozenset[str], frozenset[tuple[str, str]], frozenset[str]]:
+    """Return the tables, the triggers with the bodies of their functions, and the columns."""
     text = "\n".join(script for _, _, script in schema_migrations())
-    bodies = _TABLE_BODY.findall(text)
-    tables = frozenset(name for name, _ in bodies)
-    triggers = frozenset(_LESSORS.findall(text)) - tables
-    columns = {f"{table}.{column}" for table, body in bodies for column in _COLUMN.findall(body)}
-    return (
-        tables,
-        triggers,
-        frozenset(columns | {f"{table}.{column}" for table, column in _ADDED.findall(text)}),
-    )
+    tables = _TABLE_BODY.findall(text)
+    functions = dict(_FUNCTION.findall(text))
+    triggers = {(name, functions[function].strip()) for name, function in _TRIGGER.findall(text)}
+    columns = {f"{table}.{column}" for table, body in tables for column in _COLUMN.findall(body)}
+    columns |= {f"{table}.{column}" for table, column in _ADDED.findall(text)}
+    return frozenset(name for name, _ in tables), frozenset(triggers), frozenset(columns)

@@ -119,6 +119,17 @@ def _locked(statement: str) -> str:
     )
 
 
+MAX_PURGED = 5_000
+"""How many tombstones one transaction deletes: the others wait for no more than that."""
+
+
+def _purging(statement: str) -> str:
+    """Return a purge that deletes at most ``MAX_PURGED`` rows, and passes over those that others delete."""
+    where = statement.partition("WHERE ")[2].rstrip()
+    rows = f"SELECT id FROM leases WHERE {where} ORDER BY gone_us LIMIT {MAX_PURGED} FOR UPDATE SKIP LOCKED"
+    return f"DELETE FROM leases WHERE id IN ({rows}) AND state = 'GONE'"
+
+
 # Rows without data keys do not exist: there has been no version without them.
 _IS_SEALED = """
 SELECT EXISTS (SELECT 1 FROM row_macs) OR EXISTS (SELECT 1 FROM leases) OR EXISTS (SELECT 1 FROM mounts)
@@ -133,6 +144,8 @@ REPLACED: Final[dict[str, str]] = {
     sql.MARK_RANGE_REVOKING: _locked(sql.MARK_RANGE_REVOKING),
     sql.by_owner(sql.MARK_RANGE_REVOKING): _locked(sql.by_owner(sql.MARK_RANGE_REVOKING)),
     sql.ABANDON: _locked(sql.ABANDON),
+    sql.PURGE_TOMBSTONES: _purging(sql.PURGE_TOMBSTONES),
+    sql.PURGE_SESSIONS: _purging(sql.PURGE_SESSIONS),
     keyring_sql.IS_SEALED: _IS_SEALED,
 }
 """Statements of ``adapters/sql``, and what PostgreSQL runs instead."""

@@ -107,6 +107,14 @@ class PostgresStore(
     known_keys: frozenset[str] = frozenset()
     """The ids of the data keys that the start has verified."""
 
+    async def purge_tombstones(self, account: str, listed_us: int) -> int:
+        """Delete tombstones in transactions of limited size; return how many."""
+        purged, last = 0, own.MAX_PURGED
+        while last == own.MAX_PURGED:
+            last = await super().purge_tombstones(account, listed_us)
+            purged += last
+        return purged
+
     async def void_stale_claims(self) -> int:
         """Void every claim if no other process can run; otherwise claims end by themselves."""
         return await super().void_stale_claims() if self.is_alone else 0

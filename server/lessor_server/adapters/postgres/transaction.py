@@ -9,6 +9,7 @@ from asyncpg import Connection, Record
 from asyncpg.pool import PoolConnectionProxy
 
 from lessor_server.adapters.postgres.dialect import spread, translate
+from lessor_server.adapters.postgres.texts import unescape_row
 from lessor_server.adapters.sql.columns import Row
 from lessor_server.adapters.sql.transaction import Params
 
@@ -34,12 +35,13 @@ class PostgresTransaction:
         """Run a statement; return its first row, or None."""
         asked = translate(statement)
         found = await self.connection.fetchrow(asked.text, *asked.arguments(params))
-        return None if found is None else tuple(found)
+        return None if found is None else unescape_row(found)
 
     async def rows(self, statement: str, params: Params) -> Sequence[Row]:
         """Run a statement; return all of its rows."""
         asked = translate(statement)
-        return [tuple(row) for row in await self.connection.fetch(asked.text, *asked.arguments(params))]
+        found = await self.connection.fetch(asked.text, *asked.arguments(params))
+        return [unescape_row(row) for row in found]
 
     async def stream(self, statement: str, params: Params, chunk: int, /) -> AsyncGenerator[Row, None]:
         """Yield the rows of a query, which are read in chunks: with a limit it follows an index."""
@@ -72,7 +74,7 @@ class PostgresTransaction:
             [convert(params[name]) for params in many]
             for name, convert in zip(columns, conversions, strict=True)
         ]
-        return [tuple(row) for row in await self.connection.fetch(text, *arrays)]
+        return [unescape_row(row) for row in await self.connection.fetch(text, *arrays)]
 
     async def change_many(self, statement: str, many: Sequence[Params]) -> None:
         """Run a statement once for each of ``many``, in one round trip."""
