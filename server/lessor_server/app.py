@@ -28,6 +28,7 @@ from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.key_file import require_no_key_without_database
+from lessor_server.adapters.service_manager import READY, STOPPING, ServiceManager
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
@@ -69,8 +70,13 @@ class DataDirUnusable(LessorError):
     fix = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
 
 
-async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates."""
+async def run(
+    settings: Settings, logger: FilteringBoundLogger, reread: Reread, manager: ServiceManager
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates.
+
+    ``manager`` learns when the server is ready, and when it stops.
+    """
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -83,7 +89,9 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
                 logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
+                manager.report(READY)
                 await stop.wait()
+                manager.report(STOPPING)
                 logger.info("draining")
     except asyncio.CancelledError:
         task.uncancel()

@@ -14,6 +14,7 @@ from lessor_server import app
 from lessor_server.access_reload import load_rules
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.observing.log import LogLevel, start_logging
+from lessor_server.adapters.service_manager import ServiceManager
 from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
 from lessor_server.domain.errors.base import LessorError
@@ -75,4 +76,4 @@ def run_server(settings: Settings, file: Path | None) -> None:
         return need_restart(settings, fresh)
 
     with report_errors("server", _START_ERRORS):
-        uvloop.run(app.run(settings, logger, reread))
+        uvloop.run(app.run(settings, logger, reread, ServiceManager(os.environ)))
