@@ -287,6 +287,7 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
         linter=installed(),
         warnings=tuple(warnings),
         audit_sinks=audit.statuses,
+        wall_us=SystemClock().wall_us,
     )
 
 

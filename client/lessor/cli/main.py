@@ -51,6 +51,7 @@ OWN: Final = {
     "info": "system",
     "whoami": "system",
     "health": "system",
+    "doctor": "doctor",
     "token": "token",
 }
 """Each command and the module of this package that holds it, under the command's name."""

@@ -60,6 +60,8 @@ class About:
     linter: str
     warnings: tuple[str, ...]
     audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple
+    wall_us: Callable[[], int] = int
+    """The machine's time in microseconds since the epoch."""
 
 
 class SystemService:
@@ -144,6 +146,7 @@ class SystemService:
             labels=principal.labels,
             auth_method=principal.auth_method.value,
             expire_time=messages.timestamp(0 if ends == math.inf else int(ends * 1e6)),
+            server_time=messages.timestamp(self._about.wall_us()),
         )
 
     async def ReloadAccess(self, _: pb.ReloadAccessRequest, __: Caller) -> pb.ReloadAccessResponse:
