@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.other_user import GROUP, USER, as_other_user, folder_for_all, only_root
 
 from lessor_server.adapters.private_file import NotPrivate, read_private
 
-USER = GROUP = 61_234
-PRIVATE, REFUSED, FAILED = 0, 1, 2
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+PRIVATE, REFUSED = 0, 1
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Return a folder that every user may enter, unlike ``tmp_path``."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-def read_as_user(path: Path) -> int:
-    """Read a file in a child process that is another user."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(GROUP, GROUP, GROUP)
-            os.setresuid(USER, USER, USER)
-            read_private(path)
-            os._exit(PRIVATE)
-        except NotPrivate:
-            os._exit(REFUSED)
-        except BaseException:  # noqa: BLE001 - nothing may leave the child
-            os._exit(FAILED)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
+@only_root
 @pytest.mark.parametrize(
     ("owner", "mode", "end"),
     [
@@ -56,17 +26,26 @@ def read_as_user(path: Path) -> int:
         (USER + 1, 0o440, REFUSED),
     ],
 )
-def test_a_group_may_read_only_what_root_gives_it(folder: Path, owner: int, mode: int, end: int) -> None:
-    path = folder / "key"
-    path.write_bytes(bytes(32))
-    os.chown(path, owner, GROUP)
-    path.chmod(mode)
-    assert read_as_user(path) == end
+def test_a_group_may_read_only_what_root_gives_it(owner: int, mode: int, end: int) -> None:
+    with folder_for_all() as folder:
+        path = folder / "key"
+        path.write_bytes(bytes(32))
+        os.chown(path, owner, GROUP)
+        path.chmod(mode)
+
+        def read() -> int:
+            try:
+                read_private(path)
+            except NotPrivate:
+                return REFUSED
+            return PRIVATE
+
+        assert as_other_user(read) == end
 
 
-def test_a_file_of_the_server_s_own_is_private_also_from_its_group(folder: Path) -> None:
+def test_a_file_of_the_server_s_own_is_private_also_from_its_group(tmp_path: Path) -> None:
     """Also if the server runs as root."""
-    path = folder / "key"
+    path = tmp_path / "key"
     path.write_bytes(bytes(32))
     path.chmod(0o640)
     with pytest.raises(NotPrivate, match="open to others"):

@@ -17,8 +17,8 @@ from typing import Final
 from cryptography import x509
 
 from lessor.findings import Finding
-from lessor_server.adapters.audit.key import AuditKey
-from lessor_server.adapters.audit.state import AuditState
+from lessor_server.adapters.audit.key import KEY_FILE, AuditKey
+from lessor_server.adapters.audit.state import STATE_FILE, AuditState
 from lessor_server.adapters.audit.targets import SocketTarget
 from lessor_server.adapters.private_file import NotPrivate
 from lessor_server.adapters.sqlite.lock import LOCK_FILE
@@ -80,17 +80,22 @@ def check_lock(folder: Path, holder: str) -> Finding:
 def check_disk(folder: Path) -> Finding:
     """Check that there is room for the database."""
     place = _nearest(folder)
-    free, files = shutil.disk_usage(place).free, os.statvfs(place)
-    text = f"{free >> 20} MiB are free for {folder}"
-    if free < MIN_FREE_BYTES:
-        return Finding.bad(
-            "disk", text, f"free {MIN_FREE_BYTES >> 20} MiB at least, better {LOW_FREE_BYTES >> 30} GiB"
-        )
-    if files.f_files and files.f_favail < LOW_FREE_FILES:
-        problem = f"the file system of {folder} has room for {files.f_favail} more files"
+    files = os.statvfs(place)
+    # Some file systems have no number of files.
+    return judge_room(folder, shutil.disk_usage(place).free, files.f_favail if files.f_files else None)
+
+
+def judge_room(folder: Path, free_bytes: int, free_files: int | None) -> Finding:
+    """Return whether that is enough for a data directory; ``free_files`` is None where it is unlimited."""
+    text = f"{free_bytes >> 20} MiB are free for {folder}"
+    wanted = f"{LOW_FREE_BYTES >> 30} GiB"
+    if free_bytes < MIN_FREE_BYTES:
+        return Finding.bad("disk", text, f"free {MIN_FREE_BYTES >> 20} MiB at least, better {wanted}")
+    if free_files is not None and free_files < LOW_FREE_FILES:
+        problem = f"the file system of {folder} has room for {free_files} more files"
         return Finding.doubtful("disk", problem, "delete files that nobody needs")
-    if free < LOW_FREE_BYTES:
-        return Finding.doubtful("disk", text, f"make room for {LOW_FREE_BYTES >> 30} GiB")
+    if free_bytes < LOW_FREE_BYTES:
+        return Finding.doubtful("disk", text, f"make room for {wanted}")
     return Finding.good("disk", text)
 
 
@@ -153,6 +158,10 @@ def check_audit(settings: Settings) -> Iterator[Finding]:
         yield Finding.doubtful("audit", *NO_AUDIT.split(": "))
         return
     yield from _check_sinks(audit)
+    if (settings.data_dir / STATE_FILE).exists() and not (settings.data_dir / KEY_FILE).exists():
+        text = f"{settings.data_dir / KEY_FILE} is missing, but {STATE_FILE} is there"
+        yield Finding.bad("audit", text, "restore it from a backup")
+        return
     try:
         AuditKey.load(settings.data_dir)
         AuditState(settings.data_dir)

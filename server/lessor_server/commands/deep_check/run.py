@@ -49,7 +49,7 @@ async def check_set_up(file: Path | None, environ: Mapping[str, str]) -> list[Fi
 async def _check_database(settings: Settings) -> list[Finding]:
     try:
         require_ca_bundle()
-        async with store.copy_database(settings.data_dir) as copy:
+        async with store.open_file_copies(settings.data_dir) as copy:
             schema, stored = await store.check_schema(copy)
             if stored is None:
                 return [schema]

@@ -24,12 +24,21 @@ from lessor_server.adapters.sqlite.stored_keys import LOST_DATA_KEYS, StoredKeys
 from lessor_server.commands.deep_check.machine import MIN_FREE_BYTES
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.sealing import SealingKeyMismatch
-from lessor_server.keyring_start import default_key_file, is_there, load_wrapping_key, sealing_key_place
+from lessor_server.keyring_start import (
+    MARKER_FILE,
+    default_key_file,
+    is_there,
+    load_wrapping_key,
+    sealing_key_place,
+)
 from lessor_server.settings.model import Settings
 
 KEY_SECONDS: Final = 15.0
 """The timeout of AWS KMS."""
 _MAX_ROWS: Final = 5
+_LOST_DATABASE: Final = (
+    f"{MARKER_FILE} says that the database had data keys, and it has none: it is another one, or was lost"
+)
 _FILES: Final = (DATABASE_FILE, f"{DATABASE_FILE}-wal")
 
 
@@ -41,6 +50,8 @@ async def check_key(settings: Settings, stored: StoredKeys) -> tuple[Finding, Ke
             require_no_key_without_database(default_key_file(settings), settings.data_dir / DATABASE_FILE)
         if not stored.data_keys and stored.is_sealed:
             raise SealingKeyMismatch(LOST_DATA_KEYS)
+        if not stored.data_keys and (settings.data_dir / MARKER_FILE).exists():
+            raise SealingKeyMismatch(_LOST_DATABASE)
         if not is_there(place) and stored.is_new:
             return Finding.good("key", f"{place} does not exist; the first start creates it"), None
         keyring = Keyring(load_wrapping_key(settings, place, make=False))
@@ -63,7 +74,7 @@ async def check_key(settings: Settings, stored: StoredKeys) -> tuple[Finding, Ke
 
 
 @asynccontextmanager
-async def copy_database(folder: Path) -> AsyncIterator[Path]:
+async def open_file_copies(folder: Path) -> AsyncIterator[Path]:
     """Copy the database of a data directory, and its log, to a directory below it while the block runs.
 
     Whatever opens a database may change it: SQLite finishes what a killed server began, and a start
