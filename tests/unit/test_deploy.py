@@ -18,7 +18,7 @@ from lessor_server.settings.sources import setting_paths
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-UNIT = DEPLOY / "systemd" / "lessor.service"
+UNITS = ("lessor.service", "lessor-check.service")
 ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
 DASHBOARD = DEPLOY / "grafana" / "lessor.json"
 MAX_EXPOSURE = 20
@@ -41,9 +41,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
 
 
-def directives() -> list[tuple[str, str]]:
-    """Return the directives of the unit in their order."""
-    lines = [line for line in UNIT.read_text().splitlines() if "=" in line and not line.startswith("#")]
+def directives(unit: str) -> list[tuple[str, str]]:
+    """Return the directives of a unit in their order."""
+    text = (DEPLOY / "systemd" / unit).read_text()
+    lines = [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
 
 
@@ -55,15 +56,16 @@ def pending(tables: set[str]) -> set[str]:
 # --- systemd --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(name="unit")
-def installed_unit(tmp_path: Path) -> Path:
-    """Return the unit with a program that exists: systemd checks that."""
-    path = tmp_path / UNIT.name
-    path.write_text(UNIT.read_text().replace("/opt/lessor/bin/lessor", sys.executable))
+@pytest.fixture(name="unit", params=UNITS)
+def installed_unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a unit with a program that exists: systemd checks that."""
+    path = tmp_path / request.param
+    text = (DEPLOY / "systemd" / request.param).read_text()
+    path.write_text(text.replace("/opt/lessor/bin/lessor", sys.executable))
     return path
 
 
-def test_systemd_accepts_the_unit(unit: Path) -> None:
+def test_systemd_accepts_the_units(unit: Path) -> None:
     done = run(tool("systemd-analyze"), "verify", str(unit))
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
@@ -80,16 +82,30 @@ def test_systemd_finds_little_exposed(unit: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_the_variables_of_the_unit_are_settings() -> None:
-    names = [value.partition("=")[0] for name, value in directives() if name == "Environment"]
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_variables_of_a_unit_are_settings(unit: str) -> None:
+    names = [value.partition("=")[0] for name, value in directives(unit) if name == "Environment"]
     assert len(names) > 3
     assert set(names) <= VARIABLES.keys()
 
 
-def test_each_credential_that_the_unit_loads_is_used() -> None:
-    loaded = {value.partition(":")[0] for name, value in directives() if name == "LoadCredential"}
-    used = {name for _, value in directives() for name in re.findall(r"%d/([\w-]+)", value)}
+@pytest.mark.parametrize("unit", UNITS)
+def test_each_credential_that_a_unit_loads_is_used(unit: str) -> None:
+    loaded = {value.partition(":")[0] for name, value in directives(unit) if name == "LoadCredential"}
+    used = {name for _, value in directives(unit) for name in re.findall(r"%d/([\w-]+)", value)}
     assert loaded == used != set()
+
+
+def test_the_check_has_the_user_the_files_and_the_sandbox_of_the_server() -> None:
+    """Otherwise it would check something else."""
+    own = {"Description", "Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "User", "WantedBy"}
+    own |= {"TimeoutStartSec", "TimeoutStopSec"}
+    server, check = ({one for one in directives(unit) if one[0] not in own} for unit in UNITS)
+    assert check == server
+    started = [dict(directives(unit))["ExecStart"] for unit in UNITS]
+    assert started[1] == f"{started[0]} --check --deep"
+    # systemd names a dynamic user like the unit.
+    assert ("User", UNITS[0].removesuffix(".service")) in directives(UNITS[1])
 
 
 # --- compose --------------------------------------------------------------------------------------------
