@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What an install depends on; a change of any of these renews it.
-SOURCES := pyproject.toml $(wildcard requirements/*.txt) protos/build.py $(wildcard protos/lessor/v1/*.proto)
+SOURCES := pyproject.toml $(wildcard requirements/*.txt) $(wildcard protos/*.py) $(wildcard protos/lessor/v1/*.proto)
 
 # What `make prove` runs: a fixed range of seeds, and as many as FRESH of a range that differs each time.
 FIRST ?= 0
@@ -30,7 +30,7 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos docs bench bench-million bench-check lock sbom clean
+.PHONY: help .venv demo test quick prove soak lint protos docs examples bench bench-million bench-check lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ protos: .venv/.test ## make the Python stubs from protos/
 docs: .venv/.test ## build the site of the docs into build/site
 	$(BIN)/python docs/site.py
 	$(BIN)/zensical build --clean --strict
+
+examples: .venv/.test ## run the examples in Python, shell, Node, Go and Java: those whose tools are installed
+	$(BIN)/python examples/run.py
 
 bench: .venv/.test ## measure Lessor beside OpenBao (bench/README.md)
 	$(BIN)/python -m bench

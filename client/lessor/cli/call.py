@@ -67,7 +67,7 @@ class Failed(click.ClickException):
         click.echo(f"lessor: {lines}", file=file, err=True)
 
 
-def describe(error: errors.LessorError, connection: Connection | None = None) -> str:
+def describe(error: errors.Error, connection: Connection | None = None) -> str:
     """Return the lines of an error: message, violations, reason, AWS's code, time of a retry.
 
     For a caller that is not known, they name the credential that the ``connection`` sent.
@@ -77,12 +77,12 @@ def describe(error: errors.LessorError, connection: Connection | None = None) ->
     lines = [error.message, *(text for text in others if text != error.message)]
     if connection is not None and isinstance(error, errors.Unauthenticated):
         lines.append(f"credential: {diagnosis.credential_of(connection)}")
-    if error.reason:
-        lines.append(f"reason: {error.reason}")
+    if error.reason_name:
+        lines.append(f"reason: {error.reason_name}")
     if error.aws_code:
         lines.append(f"AWS's code: {error.aws_code}")
-    if error.retry_in is not None:
-        lines.append(f"try again in {error.retry_in.total_seconds():g}s")
+    if error.retry_after is not None:
+        lines.append(f"try again in {error.retry_after.total_seconds():g}s")
     return "\n  ".join(map(output.plain, lines))
 
 
@@ -226,16 +226,16 @@ def _errors_reported(connection: Connection) -> Iterator[None]:
         failure = cast("errors.Failure", error)
         refused = errors.of(failure, connection.address)
         code = exit_code_of(refused)
-        if isinstance(refused, errors.Unavailable) and not refused.reason:
+        if isinstance(refused, errors.Unavailable) and not refused.reason_name:
             cause = diagnosis.cause_of(connection, failure.details() or "")
             if cause is not None:
                 raise Failed(f"can't reach a server at {connection.address}: {cause}", code) from None
         raise Failed(describe(refused, connection), code) from None
 
 
-def exit_code_of(error: errors.LessorError) -> int:
+def exit_code_of(error: errors.Error) -> int:
     """Return the exit code of a command whose call was refused."""
-    return TRY_AGAIN if error.reason in _BUSY else _EXIT_CODES.get(error.code, FAILED)
+    return TRY_AGAIN if error.reason_name in _BUSY else _EXIT_CODES.get(error.code, FAILED)
 
 
 @contextmanager

@@ -305,7 +305,7 @@ def _of_call(check: str, connection: Connection, error: grpc.RpcError) -> Findin
     """Return the failure that a call ended with."""
     failure = cast("errors.Failure", error)
     refused = errors.of(failure, connection.address)
-    if isinstance(refused, errors.Unavailable) and not refused.reason:
+    if isinstance(refused, errors.Unavailable) and not refused.reason_name:
         cause = diagnosis.cause_of(connection, failure.details() or "")
         if cause is not None:
             return Finding.bad(check, cause.problem, cause.fix)

@@ -88,9 +88,9 @@ def test_an_error_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]
     error = errors.Invalid(
         EVIL,
         grpc.StatusCode.INVALID_ARGUMENT,
-        reason=EVIL,
+        reason_name=EVIL,
         violations=(errors.Violation(EVIL, EVIL, EVIL),),
-        retry_in=timedelta(seconds=1),
+        retry_after=timedelta(seconds=1),
         aws_code=EVIL,
     )
     Failed(describe(error), 1).show()
