@@ -52,6 +52,7 @@ OWN: Final = {
     "whoami": "system",
     "health": "system",
     "doctor": "doctor",
+    "top": "top",
     "token": "token",
 }
 """Each command and the module of this package that holds it, under the command's name."""
