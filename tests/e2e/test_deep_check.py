@@ -323,8 +323,20 @@ async def test_expiries_that_are_held(set_up: SetUp) -> None:
 # --- the command ----------------------------------------------------------------------------------------
 
 
-async def test_the_command_prints_json_and_exits_with_1_after_a_failure(tmp_path: Path) -> None:
-    sound = await ended(tmp_path, "--check", "--deep")
+async def test_aws_is_reached_also_before_there_is_a_root(set_up: SetUp, aws: StandIn) -> None:
+    new = set_up.variables | {"LESSOR_DATA_DIR": str(set_up.folder / "new")}
+    found = {one.check: one for one in await check_set_up(None, new)}
+    assert found["aws"].text == f"{aws.url} answers"
+    assert found["clock"].grade is Grade.OK
+    await aws.account(clock_offset=200)
+    assert Grade.FAIL in {one.grade for one in await check_set_up(None, new) if one.check == "clock"}
+    await aws.down()
+    [away] = [one for one in await check_set_up(None, new) if one.check == "aws"]
+    assert (away.grade, "HTTPS_PROXY" in away.fix) == (Grade.WARN, True)
+
+
+async def test_the_command_prints_json_and_exits_with_1_after_a_failure(tmp_path: Path, aws: StandIn) -> None:
+    sound = await ended(tmp_path, "--check", "--deep", LESSOR_AWS_ALLOWED_ENDPOINTS=aws.url)
     assert sound.code == 0
     assert {line.split()[0] for line in sound.words.splitlines()} == {"ok", "warn"}
     broken = await ended(tmp_path, "--check", "--deep", "--format", "json", LESSOR_AWS_RATE="fast")

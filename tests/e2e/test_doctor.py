@@ -289,6 +289,7 @@ async def test_a_token_that_the_server_does_not_know(ways: Ways) -> None:
 async def test_no_token_at_all(ways: Ways) -> None:
     found = only_failure(examined(LESSOR_ADDR=ways.plain.address))
     assert (found.check, "(credential: none)" in found.text) == ("token", True)
+    assert found.fix.startswith("set LESSOR_TOKEN, or LESSOR_TOKEN_FILE")
 
 
 @pytest.mark.parametrize(

@@ -256,8 +256,9 @@ def _check_caller(connection: Connection, system: SystemServiceStub) -> Iterator
         who = system.WhoAmI(pb.WhoAmIRequest(), timeout=STEP_SECONDS, metadata=connection.metadata())
     except grpc.RpcError as error:
         finding = _of_call("token", connection, error)
-        sent = credential.partition("; ")[0]
-        yield Finding.bad("token", f"{finding.text} (credential: {sent})", finding.fix)
+        sent, _, missing = credential.partition("; ")
+        fix = missing if sent == "none" else finding.fix
+        yield Finding.bad("token", f"{finding.text} (credential: {sent})", fix)
         return
     between = (began + _read_clock()) / 2
     yield _judge_caller(who, between)

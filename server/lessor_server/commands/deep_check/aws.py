@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Final
 
+from botocore.exceptions import BotoCoreError
+
 from lessor.findings import Finding
 from lessor_server.adapters.aws.gateway import AwsGateway
+from lessor_server.adapters.aws.http_client import HttpClient
 from lessor_server.adapters.aws.query_client import QueryClient
 from lessor_server.adapters.aws.routes import Routes
+from lessor_server.adapters.aws.sdk_session import find_ca_file
+from lessor_server.adapters.aws.signing_key import FORM
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.domain.aws.iam_calls import GetAccountSummary, UserRoom
 from lessor_server.domain.aws.sts_calls import GetServerTime
@@ -34,6 +41,9 @@ LOW_SHARE: Final = 0.8
 """The share of the quota of users from which on a mount gets a warning."""
 DOUBTFUL_SKEW_SECONDS, BAD_SKEW_SECONDS = 30, 120
 """Up to how much the clock may differ from AWS's; from 120 s on expiries are held."""
+GLOBAL_STS: Final = "https://sts.amazonaws.com"
+ENDPOINT_SECONDS: Final = 7.0
+_UNSIGNED: Final = b"Action=GetCallerIdentity&Version=2011-06-15"
 _SHOWN: Final = 8
 _CLOCK_FIX: Final = "set this machine's clock by NTP"
 
@@ -104,6 +114,31 @@ async def check_roots(aws: RootsOnAws) -> AsyncIterator[Finding]:
         yield Finding.doubtful("aws", "there is no engine yet", "run lessor enable aws")
 
 
+async def check_endpoint(settings: Settings) -> list[Finding]:
+    """Check that AWS answers, and the clock, without a root: by a request that is not signed.
+
+    AWS refuses it, which is an answer. The endpoint is the first of the settings, or the global one of STS: a
+    root may name another, so no answer is a warning.
+    """
+    url = next(iter(settings.aws.allowed_endpoints), GLOBAL_STS)
+    http = HttpClient(find_ca_file)
+    until = asyncio.get_running_loop().time() + ENDPOINT_SECONDS
+    try:
+        answer = await http.send("POST", f"{url}/", {"Content-Type": FORM}, _UNSIGNED, until)
+    except BotoCoreError as error:
+        problem = " ".join(str(error).split())
+        fix = "check the network, the proxy (HTTPS_PROXY) and the DNS of this machine"
+        return [Finding.doubtful("aws", f"{url} does not answer: {problem}", fix)]
+    finally:
+        http.close()
+    found = [Finding.good("aws", f"{url} answers")]
+    date = answer.headers.get("date")
+    if date is not None:
+        with suppress(ValueError):  # it is not AWS
+            found.append(_judge_clock(parsedate_to_datetime(date).timestamp()))
+    return found
+
+
 def _judge_root(mount: str, result: RootCheck) -> Iterator[Finding]:
     arn = result.identity.arn
     yield Finding.good("aws", f"AWS answers; the root of {mount} is {arn}")
@@ -147,7 +182,12 @@ async def _check_clock(caller: AwsCaller) -> Finding:
     if isinstance(answer, LessorError) or not answer:
         fix = "check the endpoint of the root: AWS always sends the time"
         return Finding.doubtful("clock", "AWS's time is not known", fix)
-    ahead = (SystemClock().wall_us() - answer) / 1e6
+    return _judge_clock(answer / 1e6)
+
+
+def _judge_clock(theirs: float) -> Finding:
+    """Compare the machine's clock with AWS's, in seconds since the epoch."""
+    ahead = SystemClock().wall() - theirs
     text = f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} AWS's"
     if abs(ahead) > BAD_SKEW_SECONDS:
         return Finding.bad("clock", text, _CLOCK_FIX)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from lessor.findings import Finding
+from lessor.findings import Finding, Grade
 from lessor_server.access_reload import load_rules
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.sealing.keyring import Keyring
@@ -41,9 +41,13 @@ async def check_set_up(file: Path | None, environ: Mapping[str, str]) -> list[Fi
     if holder:
         text = f"the server with pid {holder} has it open, so key, schema and roots were not checked"
         fix = "ask the server: lessor info, lessor config root check; or run this while it is stopped"
-        return [*found, Finding.doubtful("database", text, fix)]
-    found += machine.check_addresses(settings)
-    return [*found, *await _check_database(settings)]
+        found.append(Finding.doubtful("database", text, fix))
+    else:
+        found += machine.check_addresses(settings)
+        found += await _check_database(settings)
+    if not any(one.check == "aws" and one.grade is not Grade.WARN for one in found):
+        found += await aws.check_endpoint(settings)  # no root was asked
+    return found
 
 
 async def _check_database(settings: Settings) -> list[Finding]:
