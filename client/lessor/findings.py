@@ -55,7 +55,10 @@ class Finding:
 
 
 def show_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
-    """Print the findings in their order; return the exit code: 1 if one of them is a failure."""
+    """Print the findings in their order; return the exit code: 1 if one of them is a failure.
+
+    JSON is YAML, too.
+    """
     if as_json:
         rows = [
             {"check": one.check, "status": one.grade.value, "message": one.text, "fix": one.fix}

@@ -22,7 +22,9 @@ from tests.support.readme import blocks
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TASKS = ("five-minutes", "iam-user", "assumed-role", "federation-token", "session-token", "static-role")
-RUN = {"access", "audit", "running", "sessions", "roots", "clients"} | {f"tasks/{name}" for name in TASKS}
+RUN = {"access", "audit", "running", "sessions", "roots", "clients", "cli"} | {
+    f"tasks/{name}" for name in TASKS
+}
 """Pages whose blocks a test types: tests/e2e/test_readme.py, test_access_docs.py, test_task_pages.py, …"""
 NOT_RUN = re.compile(r"^<!-- not run: .{10,} -->$", re.MULTILINE)
 

@@ -33,8 +33,11 @@ DAY_SECONDS: Final = 86_400.0
 PREFIX: Final = "LESSOR_"
 NAMES: Final = ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
 """The variables of the client, without their prefix."""
-NOT_MEANT: Final = ("ROOT_TOKEN", "ROOT_TOKEN_FILE", "TLS_CERT_FILE", "TLS_KEY_FILE")
-"""Settings of the server whose names are like those of the client."""
+NOT_MEANT: Final = (
+    *("CONTEXT", "FORMAT", "LEASE_ID", "ROLE"),
+    *("ROOT_TOKEN", "ROOT_TOKEN_FILE", "TLS_CERT_FILE", "TLS_KEY_FILE"),
+)
+"""Other variables, of the client and of the server, whose names are like these."""
 _SIMILAR: Final = 0.7
 _CLOCK_FIX: Final = "set this machine's clock by NTP, and check the server's"
 

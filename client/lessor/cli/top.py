@@ -22,7 +22,8 @@ import click
 
 from lessor import values
 from lessor.cli.command import calling
-from lessor.cli.output import JSON, plain
+from lessor.cli.output import plain
+from lessor.cli.styles import TABLE
 from lessor.v1 import config_pb2, lease_pb2, system_pb2
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def top(call: Call, mount: str | None, metrics: str | None, interval: str) -> in
     if metrics is not None and urlsplit(metrics).scheme not in {"http", "https"}:
         raise click.UsageError("--metrics: is not an address with http:// or https://")
     reading = read_server(call, mount, metrics)
-    if call.style == JSON:
-        click.echo(json.dumps(as_document(reading), indent=2))
+    if call.style != TABLE:
+        click.echo(json.dumps(as_document(reading), indent=2))  # which is YAML, too
         return 0
     if not sys.stdout.isatty():
         click.echo("\n".join(render(reading, None)))
