@@ -19,7 +19,7 @@ from typing import Final
 
 REPEATED: Final = {
     "ConfigService": ("ListMounts", "GetRoot", "SetLeaseDefaults", "GetLeaseDefaults"),
-    "RoleService": ("GetRole", "ListRoles", "GetStaticRole", "ListStaticRoles"),
+    "RoleService": ("GetRole", "ListRoles", "GetStaticRole", "ListStaticRoles", "ListUsableRoles"),
     "CredsService": ("GetStaticCredentials",),
     "LeaseService": (
         "LookupLease",
