@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from lessor_server.adapters.sql.clock import Clock
-from lessor_server.adapters.sqlite.store import SqliteStore, Verify, open_store
 from lessor_server.domain import lease as steps
 from lessor_server.domain.aws import iam_calls, sts_calls
 from lessor_server.domain.aws.iam_calls import AccessKey, Call, CreatedUser
 from lessor_server.domain.aws.sts_calls import AwsIdentity
-from lessor_server.domain.events import Event
 from lessor_server.domain.lease import Intent, Lease
 from lessor_server.domain.root import Root
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.ports import Observer
 from lessor_server.engine.store_types import StoredContext
+from lessor_server.settings.model import Settings
+from lessor_server.store_start import OpenedStore, Verify, open_store_of
 
 T = TypeVar("T")
 
@@ -59,7 +58,7 @@ class InstantStore:
     What an issue stands on is read once, so configure before the first credential.
     """
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: OpenedStore) -> None:
         """Leave to ``store`` all that no issue does."""
         self._store = store
         self._grounds: dict[tuple[str, str], StoredContext] = {}
@@ -101,8 +100,8 @@ class InstantStore:
 
 @asynccontextmanager
 async def open_instant_store(
-    folder: Path, clock: Clock, notify: Callable[[Event], None], verify: Verify
+    settings: Settings, notify: Observer, verify: Verify
 ) -> AsyncIterator[InstantStore]:
-    """Open a store whose issues cost nothing; arguments as those of ``open_store``."""
-    async with open_store(folder, clock, notify, verify) as store:
+    """Open a store whose issues cost nothing; arguments as those of ``open_store_of``."""
+    async with open_store_of(settings, notify, verify) as store:
         yield InstantStore(store)

@@ -22,7 +22,7 @@ REAL, NO_SDK, NO_STORE = "real", "no_sdk", "no_store"
 _EXCHANGED: dict[str, dict[str, object]] = {
     REAL: {},
     NO_SDK: {"AwsGateway": InstantAws},
-    NO_STORE: {"AwsGateway": InstantAws, "open_store": open_instant_store},
+    NO_STORE: {"AwsGateway": InstantAws, "open_store_of": open_instant_store},
 }
 
 

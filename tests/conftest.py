@@ -10,7 +10,7 @@ import gc
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.signals import restore_sigint
+from tests.support.signals import restore_signals
 
 # No deadline and no check of speed: how long an example takes is the machine's to say.
 settings.register_profile(
@@ -32,7 +32,7 @@ LONGEST = (
 
 def pytest_configure() -> None:
     """Make what tests start open to SIGINT, however they were started; collect no garbage for now."""
-    restore_sigint()
+    restore_signals()
     gc.disable()
 
 

@@ -10,8 +10,8 @@ import pytest
 _CHILD = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
 _PARENT = """
 import subprocess, sys
-from tests.support.signals import restore_sigint
-restore_sigint()
+from tests.support.signals import restore_signals
+restore_signals()
 subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
 """
 
