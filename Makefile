@@ -30,7 +30,7 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos examples bench bench-million bench-check lock sbom clean
+.PHONY: help .venv demo test quick prove soak lint protos docs examples bench bench-million bench-check lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ lint: .venv/.test ## check style, types, layers, protos and sizes
 protos: .venv/.test ## make the Python stubs from protos/
 	$(BIN)/python protos/build.py
 
+docs: .venv/.test ## build the site of the docs into build/site
+	$(BIN)/python docs/site.py
+	$(BIN)/zensical build --clean --strict
+
 examples: .venv/.test ## run the examples in Python, shell, Node, Go and Java: those whose tools are installed
 	$(BIN)/python examples/run.py
 
@@ -87,6 +91,7 @@ lock: build/.tools ## write requirements/ from pyproject.toml; versions stay whe
 	$(PYTHON) -c '$(BUILD_REQUIREMENTS)' | \
 		$(COMPILE) - --constraints requirements/test.txt --output-file requirements/build.txt
 	$(COMPILE) $(UPGRADE) --group tools --output-file requirements/tools.txt
+	$(COMPILE) $(UPGRADE) --group aws-cli --output-file requirements/aws-cli.txt
 
 sbom: build/.tools ## write build/sbom.json: all that the server runs on, in CycloneDX's format
 	build/tools/bin/uv venv --no-config --quiet --clear --python $(PYTHON) build/runtime

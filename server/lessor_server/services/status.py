@@ -18,6 +18,8 @@ from google.rpc.status_pb2 import Status
 from lessor_server.domain.errors.base import MAX_PATH, ErrorKind, Invalid, LessorError
 
 DOMAIN = "lessor"
+REASONS_PAGE = "https://github.com/lessor-dev/lessor/blob/main/docs/reasons.md"
+"""Has a heading for each reason."""
 MAX_VIOLATIONS, MAX_BYTES = 20, 4096
 MAX_DESCRIPTION = 512
 """The maximum length of a message that the details of a failed precondition repeat."""
@@ -47,7 +49,7 @@ def error_status(error: LessorError, *, sees_root: bool) -> ErrorStatus:
     # Clients accept 8 KiB of metadata: of a long message the details have the beginning only.
     short = message if len(message) <= MAX_REPEATED else f"{message[:MAX_DESCRIPTION]}…"
     status = Status(code=code.value[0], message=short)
-    for detail in (_info(error), *_details(error)):
+    for detail in (_info(error), *_details(error), _help(error)):
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
@@ -92,6 +94,12 @@ def _info(error: LessorError) -> details.ErrorInfo:
         if error.aws.request_id:
             info.metadata["aws_request_id"] = error.aws.request_id
     return info
+
+
+def _help(error: LessorError) -> details.Help:
+    """Return the link to the reason, whose page has a heading for each."""
+    link = details.Help.Link(description=error.reason, url=f"{REASONS_PAGE}#{error.reason.lower()}")
+    return details.Help(links=[link])
 
 
 def _details(error: LessorError) -> list[Message]:
