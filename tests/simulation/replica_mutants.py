@@ -13,6 +13,7 @@ from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.issuing.iam_user import IamUserBuilder
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.replica_ports import ReplicaStatus
+from lessor_server.engine.replicas.registry import ReplicaRegistry
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from tests.simulation.disk import Disk, DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
@@ -25,11 +26,17 @@ from tests.support.memory_store import MemoryStore
 @mutant
 def claims_of_live_processes_voided(patch: Patch) -> None:
     """A start voids every claim, also those of live processes."""
+    start = ReplicaRegistry.start
 
     async def void(self: Any) -> int:
         return await MemoryStore.void_stale_claims(self)
 
+    async def start_and_void(self: Any) -> None:
+        await start(self)
+        await self._me.store.void_stale_claims()
+
     patch.set(DurableStore, "void_stale_claims", void)
+    patch.set(ReplicaRegistry, "start", start_and_void)
 
 
 @mutant

@@ -143,6 +143,16 @@ async def test_a_replica_that_starts_during_a_rotation_knows_the_key_before_it_s
 
 
 @virtual
+async def test_a_start_does_not_wait_for_a_replica_that_was_killed_after_its_first_sign() -> None:
+    """Its row says from the first sign on that it knows the key."""
+    async with members(1) as (fleet, group, tasks):
+        tasks.pop().cancel()
+        began = asyncio.get_running_loop().time()
+        await fleet.join(group, tasks)
+        assert asyncio.get_running_loop().time() - began < 0.1
+
+
+@virtual
 async def test_a_fresh_replica_seals_whatever_the_others_do() -> None:
     async with members(2) as (fleet, _, _):
         await asyncio.sleep(600)

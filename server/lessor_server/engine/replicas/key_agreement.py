@@ -36,8 +36,8 @@ class KeyAgreement:
     @property
     def known(self) -> str:
         """Return the id of the active data key as far as this replica knows it, or an empty text."""
-        active = self._fleet.active_key
-        return active if active and self._keys.knows(active) else ""
+        active = self._fleet.active_key or self.used  # at a start, all stored keys were read a moment ago
+        return active if self._keys.knows(active) else ""
 
     @property
     def used(self) -> str:
