@@ -38,10 +38,13 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
-from lessor_server.engine.ports import Linter, Observer
+from lessor_server.engine.meter import Meter
+from lessor_server.engine.ports import Linter, Observer, Report
+from lessor_server.engine.sealing_ports import KeyedSealer
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
+from lessor_server.metrics_start import Measuring
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.config import ConfigService
@@ -113,11 +116,12 @@ async def serve(
     health = Health(service.full_name for service in SERVICES)
     audit = Auditing(_observer(log, health), random.SystemRandom())
     notify = audit.notify
-    certificates = _certificates(settings.tls)
+    certificates, measuring = _certificates(settings.tls), Measuring(settings.metrics.listen)
     identifier = _identifier(settings, certificates, logger)
-    guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
+    guard = _guard(settings, identifier, log, audit, measuring)
     key = KeyringStart(settings, logger, notify)
     async with (
+        measuring.listen(health, log.report, logger) as measured,
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
@@ -125,14 +129,15 @@ async def serve(
         audit.run(settings, log.report),
     ):
         sealer = await key.open(store)
-        gateway = await _gateway(store, client, settings)
-        outside = Dependencies(store, gateway, sealer, notify, log.report, random.SystemRandom(), _linter())
+        gateway = await _gateway(store, client, settings, measuring)
+        outside = _dependencies(store, gateway, sealer, notify, log.report, measuring.meter)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
-            _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run),
+            _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run, *measured),
         ):
+            measuring.watch(store, engine, audit)
             system = _system(settings, engine, reloader, access, audit, dev=dev)
             addresses = await port.serve(_handlers(engine, guard, health, system, settings))
             health.open()
@@ -142,14 +147,37 @@ async def serve(
                 await _drain(port, guard, engine, health, settings.drain_grace.total_seconds())
 
 
+def _dependencies(
+    store: SqliteStore, aws: AwsGateway, sealer: KeyedSealer, notify: Observer, report: Report, meter: Meter
+) -> Dependencies:
+    return Dependencies(store, aws, sealer, notify, report, random.SystemRandom(), _linter(), meter)
+
+
 def _linter() -> Linter:
     return SentryLinter() if installed() else NoLinter()
 
 
-async def _gateway(store: SqliteStore, client: QueryClient, settings: Settings) -> AwsGateway:
+async def _gateway(
+    store: SqliteStore, client: QueryClient, settings: Settings, measuring: Measuring
+) -> AwsGateway:
     session_name = f"lessor-{(await store.status()).instance_id}"
     routes = Routes(settings.aws.allowed_endpoints)
-    return AwsGateway(client, routes, session_name, token_places=settings.token_places)
+    return AwsGateway(
+        client, routes, session_name, token_places=settings.token_places, observer=measuring.aws_calls
+    )
+
+
+def _guard(
+    settings: Settings, identifier: Identifier, log: EventLog, audit: Auditing, measuring: Measuring
+) -> Guard:
+    return Guard(
+        identifier,
+        log,
+        SystemClock().wall,
+        _identity_limits(settings),
+        audit=audit.calls,
+        observer=measuring.calls,
+    )
 
 
 def _observer(log: EventLog, health: Health) -> Observer:

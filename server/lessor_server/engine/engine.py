@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from lessor_server.domain.events import BackedUp, TakenOver
@@ -19,6 +20,7 @@ from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
+from lessor_server.engine.meter import NO_METER, EngineGauges, Meter
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
@@ -50,6 +52,7 @@ class Dependencies:
     report: Report
     rng: random.Random
     linter: Linter = NoLinter()
+    meter: Meter = NO_METER
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Engine:
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
     store_status: Callable[[], Awaitable[StoreStatus]]
+    read_gauges: Callable[[], EngineGauges]
+    """Returns the engine's state for metrics."""
 
 
 @asynccontextmanager
@@ -124,7 +129,7 @@ async def _build(
     """Build the engine; return the parts that services call, and the parts to run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
     work, supervisor = running_in
-    queue = RevocationQueue()
+    queue = RevocationQueue(outside.meter)
     instance = (await store.status()).instance_id
     roots = Roots(
         store, outside.sealer, outside.aws, RateLimiters(limits.rate_limit), rng, instance, supervisor
@@ -136,7 +141,7 @@ async def _build(
     prefixes = Prefixes(store, queue, notify, supervisor)
     reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
     worker = RevocationWorker(store, roots, queue, watch, expiry, notify, work, rng)
-    writer = LeaseWriter(store, watch, notify, work, rng)
+    writer = LeaseWriter(store, watch, notify, work, rng, outside.meter)
     issuer = Issuer(store, roots, writer, work)
     keys = UserKeys(store, roots, outside.sealer)
     rotator = Rotator(store, roots, keys, notify, rng, supervisor, work, expiry)
@@ -162,9 +167,15 @@ async def _build(
         work=work,
         backup=_backup(store, notify),
         store_status=store.status,
+        read_gauges=partial(_read_gauges, roots, expiry),
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
     return engine, parts
+
+
+def _read_gauges(roots: Roots, expiry: ExpiryHold) -> EngineGauges:
+    waiting = {priority.name.lower(): count for priority, count in roots.count_waiting().items()}
+    return EngineGauges(roots.rates(), waiting, expiry.why)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

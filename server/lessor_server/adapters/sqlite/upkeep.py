@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lessor_server.adapters.sqlite import backups, rows
 from lessor_server.adapters.sqlite import statements as sql
 from lessor_server.adapters.sqlite.base import SqlitePart
 from lessor_server.adapters.sqlite.clock import MARK, ServiceClock, mark_of
-from lessor_server.adapters.sqlite.columns import text
+from lessor_server.adapters.sqlite.columns import Row, text
 from lessor_server.adapters.sqlite.connection import Batches
 from lessor_server.adapters.sqlite.keyring import UNREADABLE_HOLD
 from lessor_server.adapters.sqlite.row_macs import HELD, place_mount
 from lessor_server.domain import lease as steps
-from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
+from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan, State
 from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
-from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
+from lessor_server.engine.store_types import BulkRevocation, LeaseCount, LeaseGauges, Progress, StoreStatus
+
+_STATES = frozenset(state.value for state in State)
 
 
 class SqliteUpkeep(SqlitePart):
@@ -150,6 +154,25 @@ class SqliteUpkeep(SqlitePart):
 
         return await self._batches.read(job)
 
+    def measure_commits(self, on_commit: Callable[[float], None]) -> None:
+        """Call ``on_commit`` with the seconds of each commit."""
+        self._batches.on_commit = on_commit
+
+    async def measure_leases(self) -> LeaseGauges:
+        now = {"now": self.now()}
+
+        def job(connection: sqlite3.Connection) -> tuple[list[Row], list[Row], list[str], int, int]:
+            counts = connection.execute(sql.LIVE_COUNTS).fetchall()
+            overdue = connection.execute(sql.COUNT_OVERDUE, now).fetchall()
+            mounts = [row[0] for row in connection.execute(sql.MOUNT_NAMES, now | {"after": ""})]
+            stuck = connection.execute(sql.COUNT_STUCK).fetchone()[0]
+            return counts, overdue, mounts, stuck, connection.execute(sql.OLDEST_DUE, now).fetchone()[0] or 0
+
+        counts, overdue, mounts, stuck, oldest_due_us = await self._batches.read(job)
+        # With ten thousand roles this takes longer than the loop may be blocked.
+        shown = await asyncio.to_thread(_shown_counts, counts, overdue)
+        return LeaseGauges(shown, tuple(mounts), stuck, oldest_due_us)
+
     async def set_expiry_hold(self, why: str) -> None:
         await self._batches.write(lambda connection: self._macs.put_hold(connection, why))
 
@@ -166,6 +189,21 @@ class SqliteUpkeep(SqlitePart):
         return await self._batches.read(
             lambda connection: backups.write(connection, self._folder, name, self._macs)
         )
+
+
+def _shown_counts(counts: Iterable[Row], overdue: Iterable[Row]) -> tuple[LeaseCount, ...]:
+    """Return the numbers by the state that callers see: an expired ACTIVE lease is REVOKING."""
+    found = Counter[tuple[str, str, str]]()
+    for mount, role, state, n in counts:
+        if isinstance(mount, str) and isinstance(role, str) and state in _STATES and type(n) is int:
+            found[mount, role, state] += n
+    for mount, role, n in overdue:
+        if found[mount, role, State.ACTIVE.value] >= n:
+            found[mount, role, State.ACTIVE.value] -= n
+            found[mount, role, State.REVOKING.value] += n
+    return tuple(
+        LeaseCount(mount, role, State(state), n) for (mount, role, state), n in found.items() if n > 0
+    )
 
 
 def _opened(connection: sqlite3.Connection, prefix: BulkRevocation) -> int:
