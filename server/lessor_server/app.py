@@ -110,7 +110,6 @@ async def serve(
         LessorError: The data directory is locked or unusable, or the address is taken.
         LessorError, CertificateUnusable, OSError: Files cannot be used.
     """
-    tune_garbage_collection()
     _prepare(settings, logger)
     log = _start_event_log(logger, random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
@@ -258,12 +257,13 @@ def _report_unhandled(log: EventLog, _: asyncio.AbstractEventLoop, context: dict
 
 
 def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
-    """Protect this process and create its data directory, before any secret is read.
+    """Tune and protect this process, and create its data directory, before any secret is read.
 
     Raises:
         DataDirUnusable: There is no data directory, and none can be created.
         SealingKeyMismatch: There is a key without a database.
     """
+    tune_garbage_collection()
     protect_process()
     for warning in settings.warnings:
         logger.warning("settings", warning=warning)

@@ -130,10 +130,7 @@ async def _build(
     store, rng, notify = outside.store, outside.rng, outside.notify
     work, supervisor = running_in
     queue = RevocationQueue(outside.meter)
-    instance = (await store.status()).instance_id
-    roots = Roots(
-        store, outside.sealer, outside.aws, RateLimiters(limits.rate_limit), rng, instance, supervisor
-    )
+    roots = await _build_roots(outside, limits, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
     watch = timers.watch
     expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
@@ -171,6 +168,12 @@ async def _build(
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
     return engine, parts
+
+
+async def _build_roots(outside: Dependencies, limits: EngineConfig, supervisor: Supervisor) -> Roots:
+    store, limiters = outside.store, RateLimiters(limits.rate_limit)
+    instance = (await store.status()).instance_id
+    return Roots(store, outside.sealer, outside.aws, limiters, outside.rng, instance, supervisor)
 
 
 def _read_gauges(roots: Roots, expiry: ExpiryHold) -> EngineGauges:
