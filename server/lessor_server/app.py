@@ -287,9 +287,8 @@ def _limits(settings: Settings) -> EngineConfig:
         if aws.rate is None
         else RateLimit(rate=aws.rate, in_flight=aws.in_flight)
     )
-    return EngineConfig(
-        rate_limit, RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places)
-    )
+    rules = RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places)
+    return EngineConfig(rate_limit, rules, measure_accounts=settings.metrics.listen is not None)
 
 
 def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:

@@ -36,6 +36,7 @@ from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
+from lessor_server.engine.upkeep.accounts import AccountMeter
 from lessor_server.engine.upkeep.mount_remover import MountRemover
 from lessor_server.engine.upkeep.reconciler import Reconciler
 from lessor_server.engine.upkeep.sealing_keys import SealingKeys
@@ -61,6 +62,8 @@ class EngineConfig:
 
     rate_limit: RateLimit = RateLimit()
     root_rules: RootRules = RootRules()
+    measure_accounts: bool = False
+    """Whether accounts are measured, which takes calls to AWS each hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ async def _build(
     root_keys = RootKeys(store, roots, rotator, supervisor)
     static_roles = StaticRoles(store, roots, outside.sealer, notify, rotator)
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
+    accounts = AccountMeter(store, roots)
     sealing_keys = SealingKeys(store, outside.sealer, notify, work)
     engine = Engine(
         issuer=issuer,
@@ -164,10 +168,10 @@ async def _build(
         work=work,
         backup=_backup(store, notify),
         store_status=store.status,
-        read_gauges=partial(_read_gauges, roots, expiry),
+        read_gauges=partial(_read_gauges, roots, expiry, accounts),
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    return engine, parts
+    return engine, (*parts, *((accounts,) if limits.measure_accounts else ()))
 
 
 async def _build_roots(outside: Dependencies, limits: EngineConfig, supervisor: Supervisor) -> Roots:
@@ -176,9 +180,9 @@ async def _build_roots(outside: Dependencies, limits: EngineConfig, supervisor: 
     return Roots(store, outside.sealer, outside.aws, limiters, outside.rng, instance, supervisor)
 
 
-def _read_gauges(roots: Roots, expiry: ExpiryHold) -> EngineGauges:
+def _read_gauges(roots: Roots, expiry: ExpiryHold, accounts: AccountMeter) -> EngineGauges:
     waiting = {priority.name.lower(): count for priority, count in roots.count_waiting().items()}
-    return EngineGauges(roots.rates(), waiting, expiry.why)
+    return EngineGauges(roots.rates(), waiting, expiry.why, accounts.accounts)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from lessor_server.domain.aws.iam_calls import UserRoom
+
 STORE_PHASE, AWS_1_PHASE, AWS_2_PHASE, ACTIVATE_PHASE = PHASES = ("store", "aws_1", "aws_2", "activate")
 """The phases of an issue: its intent is stored; CreateUser, or the one call of a session; all other calls;
 its lease becomes ACTIVE."""
@@ -58,13 +60,13 @@ NO_METER: Final[Meter] = NoMeter()
 
 @dataclass(frozen=True, slots=True)
 class AccountGauges:
-    """What AWS reports of a mount's account: users and their quota, and when the root's key was created.
+    """What AWS reports of a mount's account: its users, and when the root's key was created.
 
-    ``key_created_us`` is 0 if the root has no key of its own, or if that is not known.
+    ``room`` is None if AWS refuses to report it. ``key_created_us`` is 0 if the root is not a user's key, or
+    if that is not known.
     """
 
-    users: int
-    quota: int
+    room: UserRoom | None
     key_created_us: int = 0
 
 

@@ -152,8 +152,10 @@ class Snapshot:
             families.EXPIRY_HELD: {(one,): int(bool(hold) and one == reason) for one in HOLDS},
             families.AWS_QUEUE: {(one,): found.waiting.get(one, 0) for one in PRIORITIES},
             families.AWS_RATE: rates,
-            families.ACCOUNT_USERS: {(mount,): one.users for mount, one in accounts},
-            families.ACCOUNT_QUOTA: {(mount,): one.quota for mount, one in accounts},
+            families.ACCOUNT_USERS: {(mount,): one.room.users for mount, one in accounts if one.room},
+            families.ACCOUNT_QUOTA: {
+                (mount,): one.room.quota for mount, one in accounts if one.room and one.room.quota
+            },
             families.KEY_AGE: {
                 (mount,): max(now_us - one.key_created_us, 0) / 1e6
                 for mount, one in accounts
