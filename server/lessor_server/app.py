@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -44,7 +45,7 @@ from lessor_server.engine.sealing_ports import KeyedSealer
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
-from lessor_server.metrics_start import Measuring
+from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.config import ConfigService
@@ -58,6 +59,7 @@ from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
+from lessor_server.tracing_start import open_tracing
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
@@ -81,7 +83,10 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
         loop.add_signal_handler(number, task.cancel)  # a start may wait for KMS
     try:
         with on_hang_up(hang_up.set):
-            async with serve(settings, logger, reread=reread, hang_up=hang_up) as addresses:
+            async with (
+                open_tracing(os.environ, logger) as tracer,
+                serve(settings, logger, reread=reread, hang_up=hang_up, tracer=tracer) as addresses,
+            ):
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
@@ -101,10 +106,11 @@ async def serve(
     dev: bool = False,
     reread: Reread = nothing_to_reread,
     hang_up: asyncio.Event | None = None,
+    tracer: Observers | None = None,
 ) -> AsyncIterator[list[str]]:
     """Start everything, open the ports last, and yield their addresses; drain when the block is left.
 
-    Setting ``hang_up`` reloads settings by ``reread``, and certificates.
+    Setting ``hang_up`` reloads settings by ``reread``, and certificates. ``tracer`` traces calls.
 
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
@@ -114,24 +120,23 @@ async def serve(
     log = _start_event_log(logger, random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
     audit = Auditing(_observer(log, health), random.SystemRandom())
-    notify = audit.notify
-    certificates, measuring = _certificates(settings.tls), Measuring(settings.metrics.listen)
+    certificates, measuring = _certificates(settings.tls), Measuring(settings.metrics.listen, tracer)
     identifier = _identifier(settings, certificates, logger)
     guard = _guard(settings, identifier, log, audit, measuring)
-    key = KeyringStart(settings, logger, notify)
+    key = KeyringStart(settings, logger, audit.notify)
     async with (
         measuring.listen(health, log.report, logger) as measured,
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
-        open_store(settings.data_dir, SystemClock(), notify, partial(key.verify, port.open)) as store,
+        open_store(settings.data_dir, SystemClock(), audit.notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
-        sealer = await key.open(store)
-        gateway = await _gateway(store, client, settings, measuring)
-        outside = _dependencies(store, gateway, sealer, notify, log.report, measuring.meter)
-        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
-        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
+        sealer, gateway = await key.open(store), await _gateway(store, client, settings, measuring)
+        outside = _dependencies(store, gateway, sealer, audit.notify, log.report, measuring.meter)
+        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, audit.notify)
+        asked = hang_up or asyncio.Event()
+        reloader = Reloader(certificates, reread, asked, audit.notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
             _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run, *measured),

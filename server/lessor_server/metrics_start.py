@@ -1,13 +1,14 @@
-"""Starts the metrics and probes of a server, if their listener is on."""
+"""Starts the metrics and probes of a server, if their listener is on, and lets traces observe beside them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -19,18 +20,53 @@ from lessor_server.adapters.metrics.snapshot import Snapshot, Sources
 from lessor_server.adapters.sqlite.store import SqliteStore
 from lessor_server.audit_start import Auditing
 from lessor_server.engine.engine import Engine
-from lessor_server.engine.meter import NO_METER, AwsObserver, Meter
+from lessor_server.engine.meter import NO_METER, AwsObserver, EndAwsCall, Meter
 from lessor_server.engine.ports import Report
 from lessor_server.services.call import CallObserver
 from lessor_server.services.health import Health
 from lessor_server.settings.parsers import Address
 
 
+class Observers(CallObserver, AwsObserver, Protocol):
+    """Observes calls and requests to AWS."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Lets two observe the same."""
+
+    first: Observers
+    second: Observers
+
+    def begin_call(
+        self, service: str, method: str, metadata: Callable[[], Mapping[str, str]], /
+    ) -> Callable[[str], None]:
+        """Begin to observe a call."""
+        ends = [one.begin_call(service, method, metadata) for one in (self.first, self.second)]
+
+        def end(code: str) -> None:
+            for one in ends:
+                one(code)
+
+        return end
+
+    def begin_aws_call(self, mount: str, action: str) -> EndAwsCall:
+        """Begin to observe a request to AWS."""
+        ends = [one.begin_aws_call(mount, action) for one in (self.first, self.second)]
+
+        def end(code: str, request_id: str, date: str) -> None:
+            for one in ends:
+                one(code, request_id, date)
+
+        return end
+
+
 class Measuring:
     """The metrics of a server; without an address to listen on nothing is measured."""
 
-    def __init__(self, address: Address | None) -> None:
-        """Begin without measurements."""
+    def __init__(self, address: Address | None, tracer: Observers | None = None) -> None:
+        """Begin without measurements; ``tracer`` observes calls too."""
+        self._tracer = tracer
         self._address = address
         self._recorder = Recorder(SystemClock().wall) if address is not None else None
         self._snapshot = Snapshot(self._recorder, version("lessor")) if self._recorder else None
@@ -43,12 +79,16 @@ class Measuring:
     @property
     def calls(self) -> CallObserver | None:
         """Return what observes each call."""
-        return self._recorder
+        return _Both(self._recorder, self._tracer) if self._tracer and self._recorder else self._any
 
     @property
     def aws_calls(self) -> AwsObserver | None:
         """Return what observes each request to AWS."""
-        return self._recorder
+        return _Both(self._recorder, self._tracer) if self._tracer and self._recorder else self._any
+
+    @property
+    def _any(self) -> Observers | None:
+        return self._recorder or self._tracer
 
     @asynccontextmanager
     async def listen(
