@@ -16,6 +16,15 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.support import builders
+from tests.support.access import FixedAccess
+from tests.support.clients import Lessor, refused
+from tests.support.engine_world import Clocks, Points
+from tests.support.fake_audit import FakeAudit
+from tests.support.gateways import KEY, root
+from tests.support.memory_store import MemoryStore
+from tests.support.plain_keyring import PlainKeyring
+from tests.support.standin_control import StandIn
 
 from lessor.v1 import creds_pb2, lease_pb2
 from lessor_server.adapters.aws.gateway import AwsGateway
@@ -33,15 +42,6 @@ from lessor_server.services.creds import CredsService
 from lessor_server.services.grpc_handlers import GrpcHandlers
 from lessor_server.services.guard import Guard
 from lessor_server.services.lease import LeaseService
-from tests.support import builders
-from tests.support.access import FixedAccess
-from tests.support.clients import Lessor, refused
-from tests.support.engine_world import Clocks, Points
-from tests.support.fake_audit import FakeAudit
-from tests.support.gateways import KEY, root
-from tests.support.memory_store import MemoryStore
-from tests.support.plain_keyring import PlainKeyring
-from tests.support.standin_control import StandIn
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CALLER = (("authorization", "Bearer root-token"), ("traceparent", f"00-{TRACE}-{PARENT}-01"))

@@ -7,9 +7,11 @@ stranger can take neither memory nor time from the service.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -58,11 +60,21 @@ class _Head:
 class HttpListener:
     """Serves the handlers of a few paths."""
 
-    def __init__(self, handlers: Mapping[str, Handler], report: Callable[[str, BaseException], str]) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        report: Callable[[str, BaseException], str],
+        *,
+        head_seconds: float = HEAD_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         """Serve each path of ``handlers``; unexpected exceptions go to ``report``."""
         self._handlers = handlers
         self._report = report
-        self._open = 0
+        self._head_seconds = head_seconds
+        self._answer_seconds = answer_seconds
+        self.open_connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def listen(self, host: str, port: int) -> AsyncIterator[str]:
@@ -71,33 +83,35 @@ class HttpListener:
         Raises:
             MetricsPortTaken: The address can't be used.
         """
-        async with asyncio.TaskGroup() as group:
-            tasks: set[asyncio.Task[None]] = set()
-
-            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                if self._open >= MAX_CONNECTIONS:
-                    writer.transport.abort()
-                    return
-                self._open += 1
-                task = group.create_task(self._serve(reader, writer))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-
+        group = asyncio.TaskGroup()
+        accept = partial(self._accept, group)
+        try:
+            server = await asyncio.start_server(
+                accept, host, port, limit=MAX_HEAD, backlog=MAX_CONNECTIONS, start_serving=False
+            )
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise MetricsPortTaken(f"cannot listen for metrics on {_address(host, port)}: {why}") from None
+        async with group:
             try:
-                server = await asyncio.start_server(
-                    accept, host, port, limit=MAX_HEAD, backlog=MAX_CONNECTIONS
-                )
-            except OSError as error:
-                why = error.strerror or str(error)
-                raise MetricsPortTaken(
-                    f"cannot listen for metrics on {_address(host, port)}: {why}"
-                ) from None
-            try:
+                await server.start_serving()
                 yield _address(host, server.sockets[0].getsockname()[1])
             finally:
                 server.close()
-                for task in tasks:
+                for task in self._tasks:
                     task.cancel()
+
+    def _accept(
+        self, group: asyncio.TaskGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve a connection, or close it if too many are open."""
+        if self.open_connections >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self.open_connections += 1
+        task = group.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request, and close its connection whatever happens."""
@@ -105,7 +119,7 @@ class HttpListener:
             with suppress(ConnectionError, TimeoutError):
                 writer.transport.set_write_buffer_limits(MAX_BUFFERED)
                 head = await self._read(reader)
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(self._answer_seconds):
                     reply = head if isinstance(head, HttpReply) else await self._answer(head)
                     with_body = isinstance(head, HttpReply) or head.method != "HEAD"
                     writer.write(_write_reply(reply, with_body=with_body))
@@ -117,13 +131,13 @@ class HttpListener:
         except Exception as error:  # noqa: BLE001 - it ends one connection, and nothing else
             self._report("metrics listener", error)
         finally:
-            self._open -= 1
+            self.open_connections -= 1
             writer.transport.abort()
 
     async def _read(self, reader: asyncio.StreamReader) -> _Head | HttpReply:
         """Return the head of the request, or the answer that refuses it."""
         try:
-            async with asyncio.timeout(HEAD_SECONDS):
+            async with asyncio.timeout(self._head_seconds):
                 data = await reader.readuntil(_END)
         except TimeoutError:
             return _plain(HTTPStatus.REQUEST_TIMEOUT)

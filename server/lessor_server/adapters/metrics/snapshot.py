@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn, Protocol, TypeVar
@@ -54,6 +54,15 @@ class _Leases:
     oldest_due_us: int
 
 
+Count = Callable[[LeaseGauges], Awaitable[Mapping[families.Family, Values]]]
+"""Returns the gauges of the numbers of leases."""
+
+
+async def count_on_thread(found: LeaseGauges) -> Mapping[families.Family, Values]:
+    """Count on a thread: with ten thousand roles it takes longer than the loop may be blocked."""
+    return await asyncio.to_thread(count_leases, found.counts, found.mounts)
+
+
 class LoopLag:
     """Measures how late the event loop is: the longest delay in this window of 30 s and the one before."""
 
@@ -82,8 +91,9 @@ class LoopLag:
 class Snapshot:
     """The gauges of a server; before ``watch`` there is nothing but its version."""
 
-    def __init__(self, recorder: Recorder, version: str) -> None:
-        """Take the clock's skew from ``recorder``."""
+    def __init__(self, recorder: Recorder, version: str, count: Count = count_on_thread) -> None:
+        """Take the clock's skew from ``recorder``; ``count`` adds up the numbers of leases."""
+        self._count = count
         self._recorder = recorder
         self._version = version
         self._sources: Sources | None = None
@@ -108,8 +118,7 @@ class Snapshot:
     async def _refresh(self, sources: Sources) -> None:
         at = asyncio.get_running_loop().time()
         found = await sources.store.measure_leases()
-        # With ten thousand roles this takes longer than the loop may be blocked.
-        counts = await asyncio.to_thread(count_leases, found.counts, found.mounts)
+        counts = await self._count(found)
         stuck: Values = {(): found.stuck}
         self._leases = _Leases(at, {**counts, families.LEASES_STUCK: stuck}, found.oldest_due_us)
         self._recorder.keep_mounts(found.mounts)
