@@ -108,9 +108,10 @@ class PhaseTimer:
 
     def __enter__(self) -> None:
         """Begin."""
-        self.began = asyncio.get_running_loop().time()
+        if self.meter is not NO_METER:
+            self.began = asyncio.get_running_loop().time()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Record the seconds."""
-        if kind is not asyncio.CancelledError:
+        if self.meter is not NO_METER and kind is not asyncio.CancelledError:
             self.meter.record_phase(self.phase, asyncio.get_running_loop().time() - self.began)
