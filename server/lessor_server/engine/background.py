@@ -34,8 +34,11 @@ class BackgroundTasks:
             task.add_done_callback(lambda _: job.close())  # if it is cancelled before its first step
 
     def keep_running(self, run: Callable[[], Job]) -> None:
-        """Run a part until it returns or the group ends; restart it after a pause if it fails."""
-        self._start(self._supervisor.keep_running(run), lasting=True)
+        """Run a part until it returns or the group ends; restart it after a pause if it fails.
+
+        It belongs to no caller, even if one caused it: it has a context of its own.
+        """
+        self._start(self._supervisor.keep_running(run), lasting=True, context=Context())
 
     def _start(
         self, job: Coroutine[object, object, None], *, lasting: bool, context: Context | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import random
@@ -56,6 +57,7 @@ class Traced:
     spans: InMemorySpanExporter
     log: io.StringIO
     audit: FakeAudit
+    aws: StandIn
 
     def finished(self, kind: SpanKind) -> list[ReadableSpan]:
         return [span for span in self.spans.get_finished_spans() if span.kind is kind]
@@ -115,7 +117,7 @@ async def traced() -> AsyncIterator[Traced]:
             await engine.roles.put("aws", "app", "", lambda _: builders.role(), "test")
             async with serving(engine, tracer, log, audit) as lessor:
                 spans.clear()
-                yield Traced(engine, lessor, spans, stream, audit)
+                yield Traced(engine, lessor, spans, stream, audit, aws)
     provider.shutdown()
 
 
@@ -153,6 +155,19 @@ async def test_work_without_a_caller_belongs_to_no_trace_of_a_caller(t: Traced) 
     await t.generate()
     lines = [json.loads(line) for line in t.log.getvalue().splitlines()]
     assert [line for line in lines if line["event"] == "created" and "trace_id" in line] == []
+
+
+async def test_the_probes_of_an_outage_belong_to_no_caller(t: Traced) -> None:
+    """They go on for as long as the outage does."""
+    answer = await t.generate()
+    await t.aws.down()
+    await t.revoke(answer.lease_id)
+    async with asyncio.timeout(30):
+        while not (probes := [span for span in t.finished(SpanKind.CLIENT) if span.name == "AWS GetUser"]):
+            await asyncio.sleep(0.05)
+    assert all(span.parent is None for span in probes)
+    lines = [json.loads(line) for line in t.log.getvalue().splitlines()]
+    assert [line for line in lines if line["event"] == "account_paused" and "trace_id" in line] == []
 
 
 async def test_a_call_without_a_trace_begins_one(t: Traced) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from typing import Final
 
 from lessor_server.domain.errors.base import LessorError
 
-MAX_CONNECTIONS: Final = 32
+MAX_CONNECTIONS, MAX_OF_PEER = 64, 16
+"""Of all clients, and of one address: it can't keep the probes of others out."""
 MAX_HEAD: Final = 8 << 10
 """The maximum bytes of a request's line and headers."""
 HEAD_SECONDS: Final = 5.0
@@ -73,7 +75,7 @@ class HttpListener:
         self._report = report
         self._head_seconds = head_seconds
         self._answer_seconds = answer_seconds
-        self.open_connections = 0
+        self._of_peer = Counter[str]()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -105,13 +107,20 @@ class HttpListener:
         self, group: asyncio.TaskGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Serve a connection, or close it if too many are open."""
-        if self.open_connections >= MAX_CONNECTIONS:
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        if len(self._tasks) >= MAX_CONNECTIONS or self._of_peer[peer] >= MAX_OF_PEER:
             writer.transport.abort()
             return
-        self.open_connections += 1
+        self._of_peer[peer] += 1
         task = group.create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._forget, peer))
+
+    def _forget(self, peer: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._of_peer[peer] -= 1
+        if not self._of_peer[peer]:
+            del self._of_peer[peer]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request, and close its connection whatever happens."""
@@ -131,7 +140,6 @@ class HttpListener:
         except Exception as error:  # noqa: BLE001 - it ends one connection, and nothing else
             self._report("metrics listener", error)
         finally:
-            self.open_connections -= 1
             writer.transport.abort()
 
     async def _read(self, reader: asyncio.StreamReader) -> _Head | HttpReply:

@@ -13,6 +13,7 @@ import pytest
 from lessor_server.adapters.metrics.listener import (
     MAX_CONNECTIONS,
     MAX_HEAD,
+    MAX_OF_PEER,
     HttpListener,
     HttpReply,
     MetricsPortTaken,
@@ -51,8 +52,8 @@ class Served:
         self.reports.append(error)
         return ""
 
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+    async def open(self, peer: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(peer, 0))
 
     async def send(self, request: bytes) -> bytes:
         """Send a request and return all that comes back until the connection ends."""
@@ -139,7 +140,7 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
         writer.transport.pause_reading()
         writer.write(b"GET /large HTTP/1.1\r\n\r\n")
         await s.large_sent.wait()
-        while s.listener is None or s.listener.open_connections:  # noqa: ASYNC110 - a plain number
+        while s.listener is None or s.listener._tasks:  # noqa: ASYNC110 - a plain set
             await asyncio.sleep(0.005)
         writer.transport.resume_reading()
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -147,17 +148,31 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
         writer.close()
 
 
-async def test_connections_beyond_the_limit_are_closed_and_others_go_on(s: Served) -> None:
-    waiting = [await s.open() for _ in range(MAX_CONNECTIONS)]
+async def test_connections_beyond_the_limits_are_closed_and_others_go_on(s: Served) -> None:
+    """One address has a limit of its own, so another one is still served."""
+    peers = [f"127.0.0.{number}" for number in range(2, 2 + MAX_CONNECTIONS // MAX_OF_PEER)]
+    await check_limit(s, MAX_OF_PEER, peers[:1], peers[0], still_served=peers[1])
+    await check_limit(s, MAX_OF_PEER, peers, "127.0.0.100")
+
+
+async def check_limit(s: Served, count: int, peers: list[str], refused: str, still_served: str = "") -> None:
+    """Open ``count`` connections from each peer; check that one more from ``refused`` is closed."""
+    s.may_answer.clear()
+    waiting = [await s.open(peer) for peer in peers for _ in range(count)]
     for _, writer in waiting:
         writer.write(b"GET /wait HTTP/1.1\r\n\r\n")
     for _ in waiting:
         await s.waiting.acquire()
-    reader, writer = await s.open()
+    reader, writer = await s.open(refused)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         async with asyncio.timeout(10):
             await reader.readexactly(1)
     writer.close()
+    if still_served:
+        reader, writer = await s.open(still_served)
+        writer.write(b"GET /hello HTTP/1.1\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello\n")
+        writer.close()
     s.may_answer.set()
     for reader, writer in waiting:
         assert (await reader.read()).endswith(b"at last\n")
