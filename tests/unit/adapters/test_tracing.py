@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import random
@@ -19,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.support import builders
 from tests.support.access import FixedAccess
-from tests.support.clients import Lessor, refused
+from tests.support.clients import Lessor, refused, until
 from tests.support.engine_world import Clocks, Points
 from tests.support.fake_audit import FakeAudit
 from tests.support.gateways import KEY, root
@@ -162,9 +161,11 @@ async def test_the_probes_of_an_outage_belong_to_no_caller(t: Traced) -> None:
     answer = await t.generate()
     await t.aws.down()
     await t.revoke(answer.lease_id)
-    async with asyncio.timeout(30):
-        while not (probes := [span for span in t.finished(SpanKind.CLIENT) if span.name == "AWS GetUser"]):
-            await asyncio.sleep(0.05)
+
+    async def find_probes() -> list[ReadableSpan]:
+        return [span for span in t.finished(SpanKind.CLIENT) if span.name == "AWS GetUser"]
+
+    probes = await until(find_probes, bool)
     assert all(span.parent is None for span in probes)
     lines = [json.loads(line) for line in t.log.getvalue().splitlines()]
     assert [line for line in lines if line["event"] == "account_paused" and "trace_id" in line] == []
