@@ -20,6 +20,8 @@ from lessor_server.engine.store_types import LeaseGauges
 T = TypeVar("T")
 
 REFRESH_SECONDS: Final = 10.0
+MAX_SHARE: Final = 0.1
+"""The share of the time in which the store may be read for numbers."""
 LAG_EVERY_SECONDS: Final = 0.5
 LAG_WINDOW_SECONDS: Final = 30.0
 
@@ -107,13 +109,18 @@ class Snapshot:
         self._watched.set()
 
     async def run(self) -> NoReturn:
-        """Read the numbers of leases every 10 s until cancelled; older ones stay while the store fails."""
+        """Read the numbers of leases every 10 s until cancelled; older ones stay while the store fails.
+
+        If that takes long, as with a million overdue leases, it is done less often.
+        """
+        loop = asyncio.get_running_loop()
         while True:
             await self._watched.wait()
             assert self._sources is not None
+            began = loop.time()
             with suppress(LessorError):  # the age of the numbers shows it
                 await self._refresh(self._sources)
-            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.sleep(max(REFRESH_SECONDS, (loop.time() - began) / MAX_SHARE))
 
     async def _refresh(self, sources: Sources) -> None:
         at = asyncio.get_running_loop().time()

@@ -6,8 +6,10 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from lessor_server.adapters.sqlite import backups, rows
 from lessor_server.adapters.sqlite import statements as sql
@@ -23,7 +25,8 @@ from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
 from lessor_server.engine.store_types import BulkRevocation, LeaseCount, LeaseGauges, Progress, StoreStatus
 
-_STATES = frozenset(state.value for state in State)
+OVERDUE_PAGE_ROWS: Final = 5_000
+_STATES: Final = frozenset(state.value for state in State)
 
 
 class SqliteUpkeep(SqlitePart):
@@ -34,6 +37,8 @@ class SqliteUpkeep(SqlitePart):
     ) -> None:
         """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
         super().__init__(batches, clock)
+        self.overdue_page = OVERDUE_PAGE_ROWS
+        """How many overdue leases are read at a time to be counted."""
         self._folder = folder
         self._schema = schema
         self._instance = instance
@@ -161,17 +166,28 @@ class SqliteUpkeep(SqlitePart):
     async def measure_leases(self) -> LeaseGauges:
         now = {"now": self.now()}
 
-        def job(connection: sqlite3.Connection) -> tuple[list[Row], list[Row], list[str], int, int]:
+        def job(connection: sqlite3.Connection) -> tuple[list[Row], list[str], int, int]:
             counts = connection.execute(sql.LIVE_COUNTS).fetchall()
-            overdue = connection.execute(sql.COUNT_OVERDUE, now).fetchall()
-            mounts = [row[0] for row in connection.execute(sql.MOUNT_NAMES, now | {"after": ""})]
+            mounts = [row[0] for row in connection.execute(sql.MOUNT_NAMES, {"after": ""})]
             stuck = connection.execute(sql.COUNT_STUCK).fetchone()[0]
-            return counts, overdue, mounts, stuck, connection.execute(sql.OLDEST_DUE, now).fetchone()[0] or 0
+            return counts, mounts, stuck, connection.execute(sql.OLDEST_DUE, now).fetchone()[0] or 0
 
-        counts, overdue, mounts, stuck, oldest_due_us = await self._batches.read(job)
+        counts, mounts, stuck, oldest_due_us = await self._batches.read(job)
+        overdue = await self._count_overdue(now["now"]) if oldest_due_us else Counter()
         # With ten thousand roles this takes longer than the loop may be blocked.
         shown = await asyncio.to_thread(_shown_counts, counts, overdue)
         return LeaseGauges(shown, tuple(mounts), stuck, oldest_due_us)
+
+    async def _count_overdue(self, now_us: int) -> Counter[tuple[str, str]]:
+        """Count the expired ACTIVE leases by mount and role, a page at a time."""
+        found = Counter[tuple[str, str]]()
+        params: rows.Params = {"now": now_us, "due_us": -1, "id": "", "limit": self.overdue_page}
+        while True:
+            page = await self._batches.read(partial(_read_overdue, params))
+            found.update((mount, role) for mount, role, _, _ in page)
+            if len(page) < self.overdue_page:
+                return found
+            params = params | {"due_us": page[-1][2], "id": page[-1][3]}
 
     async def set_expiry_hold(self, why: str) -> None:
         await self._batches.write(lambda connection: self._macs.put_hold(connection, why))
@@ -191,16 +207,20 @@ class SqliteUpkeep(SqlitePart):
         )
 
 
-def _shown_counts(counts: Iterable[Row], overdue: Iterable[Row]) -> tuple[LeaseCount, ...]:
+def _read_overdue(params: rows.Params, connection: sqlite3.Connection) -> list[Row]:
+    return connection.execute(sql.OVERDUE_PAGE, params).fetchall()
+
+
+def _shown_counts(counts: Iterable[Row], overdue: Mapping[tuple[str, str], int]) -> tuple[LeaseCount, ...]:
     """Return the numbers by the state that callers see: an expired ACTIVE lease is REVOKING."""
     found = Counter[tuple[str, str, str]]()
     for mount, role, state, n in counts:
         if isinstance(mount, str) and isinstance(role, str) and state in _STATES and type(n) is int:
             found[mount, role, state] += n
-    for mount, role, n in overdue:
-        if found[mount, role, State.ACTIVE.value] >= n:
-            found[mount, role, State.ACTIVE.value] -= n
-            found[mount, role, State.REVOKING.value] += n
+    for (mount, role), n in overdue.items():
+        moved = min(n, found[mount, role, State.ACTIVE.value])
+        found[mount, role, State.ACTIVE.value] -= moved
+        found[mount, role, State.REVOKING.value] += moved
     return tuple(
         LeaseCount(mount, role, State(state), n) for (mount, role, state), n in found.items() if n > 0
     )
