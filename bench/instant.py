@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from lessor_server.adapters.sqlite.clock import Clock
+from lessor_server.adapters.sql.clock import Clock
 from lessor_server.adapters.sqlite.store import SqliteStore, Verify, open_store
 from lessor_server.domain import lease as steps
 from lessor_server.domain.aws import iam_calls, sts_calls

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from lessor_server.adapters.file_reads import FileReads, ReadTimedOut
+from lessor_server.adapters.file_reads import FileReads, ReadTimedOut, digest_of
 from lessor_server.adapters.identity.client_certificate import Authorities
 from lessor_server.adapters.identity.identifier import Identifier, read_authorities
 from lessor_server.domain.access.access_config import AccessConfig
@@ -65,6 +65,8 @@ class AccessReloader:
         self._problem = ""
         self.loaded_us = owners.now() if file is not None else 0
         """When the rules in force were read; 0 without an access file."""
+        self.digest = digest_of(file)
+        """Tells the access files of replicas apart."""
 
     def warnings(self) -> list[str]:
         """Return the current problems, for GetInfo."""
@@ -93,7 +95,7 @@ class AccessReloader:
 
     async def _use(self, file: Path) -> AccessConfig:
         async with self._one_at_a_time:
-            config, authorities = await self._read(file)
+            config, authorities, self.digest = await self._read(file)
             self._identifier.use(config, authorities)
             self.loaded_us = self._owners.now()
             self._problem = ""
@@ -120,10 +122,10 @@ class AccessReloader:
                     await self._judge_streams()
                     self._notify(Reloaded(AUTHORITIES, ()))
 
-    async def _read(self, file: Path) -> tuple[AccessConfig, Authorities]:
-        def read() -> tuple[AccessConfig, Authorities]:
+    async def _read(self, file: Path) -> tuple[AccessConfig, Authorities, str]:
+        def read() -> tuple[AccessConfig, Authorities, str]:
             config = load_rules(file)
-            return config, read_authorities(config)
+            return config, read_authorities(config), digest_of(file)
 
         try:
             return await self._reads.run(WHAT, read)

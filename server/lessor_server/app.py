@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,10 +28,11 @@ from lessor_server.adapters.identity.key_source import KeySource
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
 from lessor_server.adapters.observing.events import EventLog
+from lessor_server.adapters.postgres.store import PostgresStore
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.key_file import require_no_key_without_database
+from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
-from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.tls import Certificates
 from lessor_server.audit_start import NO_AUDIT, Auditing, show_in_health
 from lessor_server.domain.errors.base import LessorError
@@ -39,14 +41,13 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
-from lessor_server.engine.meter import Meter
-from lessor_server.engine.ports import Linter, Observer, Report
-from lessor_server.engine.sealing_ports import KeyedSealer
+from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
+from lessor_server.replica_start import as_replica
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -59,6 +60,7 @@ from lessor_server.services.role import RoleService
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
+from lessor_server.store_start import OpenedStore, open_store_of
 from lessor_server.tracing_start import open_tracing
 
 SERVICES = tuple(
@@ -74,8 +76,16 @@ class DataDirUnusable(LessorError):
     fix = "create it for the server's user, or set another one with LESSOR_DATA_DIR"
 
 
-async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates."""
+async def run(
+    settings: Settings,
+    logger: FilteringBoundLogger,
+    reread: Reread,
+    on_serving: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates.
+
+    ``on_serving`` is called when the server serves.
+    """
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -91,6 +101,8 @@ async def run(settings: Settings, logger: FilteringBoundLogger, reread: Reread) 
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
                 logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
+                if on_serving is not None:
+                    on_serving()
                 await stop.wait()
                 logger.info("draining")
     except asyncio.CancelledError:
@@ -117,26 +129,29 @@ async def serve(
         LessorError, CertificateUnusable, OSError: Files cannot be used.
     """
     _prepare(settings, logger)
-    log = _start_event_log(logger, random.SystemRandom())
+    log = _start_event_log(logger, rng := random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
-    audit = Auditing(_observer(log, health), random.SystemRandom())
+    audit = Auditing(_observer(log, health), rng)
+    notify = audit.notify
     certificates, measuring = _certificates(settings.tls), Measuring(settings.metrics.listen, tracer)
     identifier = _identifier(settings, certificates, logger)
     guard = _guard(settings, identifier, log, audit, measuring)
-    key = KeyringStart(settings, logger, audit.notify)
+    key = KeyringStart(settings, logger, notify)
     async with (
         measuring.listen(health, log.report, logger) as measured,
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
-        open_store(settings.data_dir, SystemClock(), audit.notify, partial(key.verify, port.open)) as store,
+        open_store_of(settings, notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
-        sealer, gateway = await key.open(store), await _gateway(store, client, settings, measuring)
-        outside = _dependencies(store, gateway, sealer, audit.notify, log.report, measuring.meter)
-        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, audit.notify)
-        asked = hang_up or asyncio.Event()
-        reloader = Reloader(certificates, reread, asked, audit.notify, access, audit.reopen)
+        sealer = await _open_keyring(store, key, audit)
+        gateway = await _gateway(store, client, settings, measuring)
+        access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
+        me = as_replica(store, settings, rng, lambda: access.digest)
+        meter = measuring.meter
+        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, _linter(), meter, me)
+        reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         async with (
             run_engine(outside, _limits(settings)) as engine,
             _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run, *measured),
@@ -148,13 +163,14 @@ async def serve(
             try:
                 yield addresses
             finally:
-                await _drain(port, guard, engine, health, settings.drain_grace.total_seconds())
+                await _drain(port, guard, engine, health, settings)
 
 
-def _dependencies(
-    store: SqliteStore, aws: AwsGateway, sealer: KeyedSealer, notify: Observer, report: Report, meter: Meter
-) -> Dependencies:
-    return Dependencies(store, aws, sealer, notify, report, random.SystemRandom(), _linter(), meter)
+async def _open_keyring(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
+    """Open the keyring; share the audit's key with the other servers of a PostgreSQL database."""
+    keyring = await key.open(store)
+    await audit.share_keys(store if isinstance(store, PostgresStore) else None, keyring)
+    return keyring
 
 
 def _linter() -> Linter:
@@ -162,7 +178,7 @@ def _linter() -> Linter:
 
 
 async def _gateway(
-    store: SqliteStore, client: QueryClient, settings: Settings, measuring: Measuring
+    store: Store, client: QueryClient, settings: Settings, measuring: Measuring
 ) -> AwsGateway:
     session_name = f"lessor-{(await store.status()).instance_id}"
     routes = Routes(settings.aws.allowed_endpoints)
@@ -236,8 +252,11 @@ def _system(
     dev: bool,
 ) -> SystemService:
     audit.withdraw_by(engine)
+    about = _about(settings, audit, dev=dev)
+    if (replicas := engine.replicas) is not None:
+        about = replace(about, fleet=lambda: replicas.fleet)
     return SystemService(
-        _about(settings, audit, dev=dev),
+        about,
         engine.expiry,
         engine.backup,
         engine.mounts.find_misplaced_tokens,
@@ -272,6 +291,8 @@ def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
     protect_process()
     for warning in settings.warnings:
         logger.warning("settings", warning=warning)
+    if settings.store.is_shared:
+        return
     create_data_dir(settings.data_dir)
     if not settings.sealing.accept_mismatch and settings.sealing.key is None:
         require_no_key_without_database(default_key_file(settings), settings.data_dir / DATABASE_FILE)
@@ -306,7 +327,7 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
         warnings.append(NO_AUDIT)
     return About(
         version=version("lessor"),
-        store_kind="sqlite",
+        store_kind="postgresql" if settings.store.is_shared else "sqlite",
         dev_mode=dev,
         linter=installed(),
         warnings=tuple(warnings),
@@ -348,12 +369,18 @@ def _port(
     return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
 
 
-async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, grace: float) -> None:
-    """Report the shutdown, give calls and the engine's work ``grace`` seconds to end, then stop."""
-    loop = asyncio.get_running_loop()
+async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, settings: Settings) -> None:
+    """Report the shutdown, give calls and the engine's work the grace of the settings to end, then stop.
+
+    A worker closes its listeners first, so that new connections go to the others.
+    """
+    loop, grace = asyncio.get_running_loop(), settings.drain_grace.total_seconds()
     until = loop.time() + grace
     health.close()
-    await guard.drain(grace)
+    async with asyncio.TaskGroup() as group:
+        if settings.worker:
+            group.create_task(port.stop(grace))
+        await guard.drain(grace)
     await engine.work.settle(max(until - loop.time(), 0))
     await port.stop(STOP_SECONDS)
 

@@ -33,6 +33,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         limits.metadata_bytes,
         limits.connection_idle,
         limits.connection_age,
+        shares_ports=bool(settings.worker),
     )
 
 

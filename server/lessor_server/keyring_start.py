@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,17 +21,29 @@ from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey, Keyring
 from lessor_server.adapters.sealing.kms import KmsKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_variable
-from lessor_server.adapters.sqlite.store import SqliteStore
-from lessor_server.adapters.sqlite.stored_keys import LOST_DATA_KEYS, StoredKeys
-from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable
+from lessor_server.adapters.sql.stored_keys import LOST_DATA_KEYS, KeyringBegun, StoredKeys
+from lessor_server.domain.errors.sealing import (
+    SealingKeyMismatch,
+    SealingKeyUnavailable,
+    SealingKeyUnusable,
+)
 from lessor_server.domain.events import RowsSealed, SealingKeyAway
 from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace
-from lessor_server.engine.ports import Observer
+from lessor_server.engine.ports import KeyringStore, Observer
+from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import WrappedKey
 from lessor_server.settings.model import Settings
 
 SEALING_KEY_FILE, MARKER_FILE = "sealing-key", "rows-sealed"
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+
+
+class StartedStore(KeyringStore, Protocol):
+    """A store whose keyring is not open yet."""
+
+    async def unlock(self, seals: RowSeals, *, accept: bool = False) -> None:
+        """Check rows with ``seals`` from now on; with ``accept`` take rows as they are if that is unclear."""
+        ...
 
 
 def default_key_file(settings: Settings) -> Path:
@@ -90,6 +103,7 @@ class KeyringStart:
         self._notify = notify
         self._stored: StoredKeys | None = None
         self._ready: Ready | None = None
+        self._is_shared = settings.store.is_shared
 
     async def verify(self, while_away: Callable[[], Awaitable[None]], stored: StoredKeys) -> Keyring | None:
         """Verify the sealing key; ``while_away`` is awaited once if KMS does not answer at first.
@@ -117,8 +131,10 @@ class KeyringStart:
         try:
             self._ready = await self._verify(stored)
         except SealingKeyMismatch as error:
+            if self._is_shared:
+                error = _of_a_shared_database(error)
             if not self._settings.sealing.accept_mismatch:
-                raise
+                raise error from None
             self._logger.warning("sealing_key_mismatch_accepted", problem=error.message)
             self._ready = await self._begin(stored, None)
         self._stored = stored
@@ -126,18 +142,24 @@ class KeyringStart:
 
     async def _verify(self, stored: StoredKeys) -> Ready | None:
         place = sealing_key_place(self._settings)
+        if self._is_shared and not is_there(place):
+            raise SealingKeyUnusable(
+                f"{place.name} does not exist",
+                fix="create a key of 32 random bytes there, and give it to all servers of the database",
+            )
         if stored.data_keys:
             keyring = Keyring(load_wrapping_key(self._settings, place, make=False))
             await keyring.load(stored.data_keys)
             return Ready(keyring)
         if stored.is_sealed:
             raise SealingKeyMismatch(LOST_DATA_KEYS)
-        if self._marker.exists():
+        if not self._is_shared and self._marker.exists():
             raise SealingKeyMismatch(
                 "lessor.db has no data keys, and the database of this data directory has had them: it is"
                 " an older one, or somebody removed them"
             )
-        return await self._begin(stored, self._key_before_data_keys(stored, place))
+        before = None if self._is_shared else self._key_before_data_keys(stored, place)
+        return await self._begin(stored, before)
 
     async def _begin(self, stored: StoredKeys, before: AesGcm | None) -> Ready | None:
         """Return a keyring with a first data key; None if its file would be there before the database.
@@ -152,7 +174,7 @@ class KeyringStart:
         keyring.use(first.id)
         return Ready(keyring, first, before is not None)
 
-    async def open(self, store: SqliteStore) -> Keyring:
+    async def open(self, store: StartedStore) -> Keyring:
         """Check the rows of ``store`` with the verified keyring; seal all of them if it has no data key yet.
 
         Raises:
@@ -165,7 +187,11 @@ class KeyringStart:
             await store.unlock(ready.keyring, accept=self._settings.sealing.accept_mismatch)
             self._mark_sealed()
             return ready.keyring
-        values = await store.begin_keyring(ready.first, ready.keyring)
+        try:
+            values = await store.begin_keyring(ready.first, ready.keyring)
+        except KeyringBegun as begun:  # by another server that started at the same time
+            self._ready = await self.verify_once(begun.stored)
+            return await self.open(store)
         self._mark_sealed()
         if ready.is_upgrade or values:  # not a new database
             self._notify(RowsSealed(ready.first.id, values))
@@ -180,6 +206,8 @@ class KeyringStart:
         return self._settings.data_dir / MARKER_FILE
 
     def _mark_sealed(self) -> None:
+        if self._is_shared:
+            return  # a database on PostgreSQL has had data keys from its first row on
         private_file.read_or_make(self._marker, lambda: b"the rows of lessor.db are sealed\n")
 
     def _key_before_data_keys(self, stored: StoredKeys, place: SealingKeyPlace) -> AesGcm | None:
@@ -207,3 +235,9 @@ class KeyringStart:
             titles = " and ".join(dict.fromkeys(one.title for one in found))
             raise SealingKeyMismatch(f"{titles} is not the key of lessor.db: it does not decrypt its secrets")
         return fits.cipher
+
+
+def _of_a_shared_database(error: SealingKeyMismatch) -> SealingKeyMismatch:
+    """Return an error about the key of ``lessor.db`` as one about a PostgreSQL database."""
+    fix = "set sealing.key to the key of the other servers, or of the backup that the database comes from"
+    return SealingKeyMismatch(error.message.replace("lessor.db", "the database"), fix=fix)

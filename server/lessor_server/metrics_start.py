@@ -17,7 +17,6 @@ from lessor_server.adapters.metrics.listener import Handler, HttpListener, HttpR
 from lessor_server.adapters.metrics.page import Pages
 from lessor_server.adapters.metrics.recorder import Recorder
 from lessor_server.adapters.metrics.snapshot import Snapshot, Sources
-from lessor_server.adapters.sqlite.store import SqliteStore
 from lessor_server.audit_start import Auditing
 from lessor_server.engine.engine import Engine
 from lessor_server.engine.meter import NO_METER, AwsObserver, EndAwsCall, Meter
@@ -25,6 +24,7 @@ from lessor_server.engine.ports import Report
 from lessor_server.services.call import CallObserver
 from lessor_server.services.health import Health
 from lessor_server.settings.parsers import Address
+from lessor_server.store_start import OpenedStore
 
 
 class Observers(CallObserver, AwsObserver, Protocol):
@@ -113,7 +113,7 @@ class Measuring:
             logger.info("serving_metrics", address=address)
             yield (self._snapshot.run, self._snapshot.loop_lag.run)
 
-    def watch(self, store: SqliteStore, engine: Engine, audit: Auditing) -> None:
+    def watch(self, store: OpenedStore, engine: Engine, audit: Auditing) -> None:
         """Measure these parts from now on."""
         if self._recorder is not None and self._snapshot is not None:
             store.measure_commits(self._recorder.record_commit)

@@ -28,7 +28,7 @@ EDITS: dict[str, tuple[str, str, str]] = {
         "        external_id=role.external_id,",
         "        probe=role.probe,",
     ),
-    "store": (f"{SERVER}/adapters/sqlite/rows.py", '    "external_id",', '    "probe",'),
+    "store": (f"{SERVER}/adapters/sql/rows.py", '    "external_id",', '    "probe",'),
     "command": (
         "client/lessor/cli/role.py",
         '    click.option("--etag",',

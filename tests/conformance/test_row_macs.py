@@ -303,8 +303,8 @@ async def test_an_earlier_version_of_a_sealed_root_does_not_open(data: Path) -> 
 
 def test_every_column_of_a_lease_is_covered_or_can_grant_nothing() -> None:
     """A new column must be put into one of the two."""
-    from lessor_server.adapters.sqlite.row_macs import LEASE_COVERED
-    from lessor_server.adapters.sqlite.statements import LEASE_COLUMNS
+    from lessor_server.adapters.sql.row_macs import LEASE_COVERED
+    from lessor_server.adapters.sql.statements import LEASE_COLUMNS
 
     free = {
         "state", "generation", "due_us", "access_key_id", "ttl_us", "created_us", "issue_us",

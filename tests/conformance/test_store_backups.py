@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from tests.support.stores import Bench, bench
 
+from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sqlite import backups
-from lessor_server.adapters.sqlite.row_macs import RowMacs
 from lessor_server.adapters.sqlite.store import FILE
 from lessor_server.domain.errors.base import AlreadyExists, Invalid, LessorError, StoreUnavailable
 
@@ -186,7 +186,7 @@ def test_a_disk_error_names_no_file(tmp_path: Path, number: int, kind: type[Less
 
     disk: Any = Disk()
     with pytest.raises(kind) as raised:
-        backups.write(disk, tmp_path, "new/copy.db", RowMacs(disk))
+        backups.write(disk, tmp_path, "new/copy.db", RowMacs())
     assert str(tmp_path) not in str(raised.value)
     assert os.strerror(number) in str(raised.value)
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from tests.support import builders
 from tests.support.sqlite_files import fate, on_disk, pragma
 from tests.support.stores import Bench, HandClock, bench, intent
 
-from lessor_server.adapters.sqlite.clock import MARK
+from lessor_server.adapters.sql.clock import MARK
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain.errors.base import MountFull, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
@@ -181,9 +181,9 @@ async def test_a_store_error_and_its_end_are_one_event_each(
         raw = store._batches.raw
         mark = raw.before_commit
 
-        def commit(connection: sqlite3.Connection) -> None:
-            mark(connection)
-            written = connection.execute("SELECT count(*) FROM meta WHERE key = ?", (MARK,)).fetchone()[0]
+        def commit() -> None:
+            mark()
+            written = raw.execute("SELECT count(*) FROM meta WHERE key = ?", (MARK,)).fetchone()[0]
             loop.call_soon_threadsafe(marks.put_nowait, written)
             if not room:
                 raise OSError(errno.ENOSPC, "No space left on device")

@@ -15,7 +15,7 @@ from tests.support import builders, lease_steps
 from tests.support.malformed import Case, damage, loosen
 from tests.support.stores import Bench, HandClock, bench, intent
 
-from lessor_server.adapters.sqlite import columns
+from lessor_server.adapters.sql import columns
 from lessor_server.adapters.sqlite.migrate import migrations
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain import backoff, ttl

@@ -1,4 +1,4 @@
-"""Takes random steps on both stores, and compares every answer and every row."""
+"""Takes random steps on the store in memory and on one in a database, and compares all answers and rows."""
 
 from __future__ import annotations
 
@@ -72,6 +72,8 @@ def assert_same_ids(answers: tuple[object, object]) -> None:
 class BothStores(RuleBasedStateMachine):
     """Does the same to the store in memory and to SQLite."""
 
+    kind = "sqlite"
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -79,12 +81,12 @@ class BothStores(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.claims: list[tuple[Lease, Lease]] = []
         self.folder = tempfile.TemporaryDirectory()
-        self.memory, self.sqlite = self.loop.run_until_complete(self._open())
+        self.memory, self.other = self.loop.run_until_complete(self._open())
 
     async def _open(self) -> tuple[Store, Store]:
         folder = Path(self.folder.name)
         memory = await self.stack.enter_async_context(OPENERS["memory"](folder, self.clock))
-        return memory, await self.stack.enter_async_context(OPENERS["sqlite"](folder, self.clock))
+        return memory, await self.stack.enter_async_context(OPENERS[self.kind](folder, self.clock))
 
     def both(self, ask: Callable[[Store], Awaitable[object]]) -> tuple[object, object]:
         """Ask both the same; the answers must be equal."""
@@ -95,7 +97,7 @@ class BothStores(RuleBasedStateMachine):
             except LessorError as error:
                 return error
 
-        answers = tuple(self.loop.run_until_complete(one(store)) for store in (self.memory, self.sqlite))
+        answers = tuple(self.loop.run_until_complete(one(store)) for store in (self.memory, self.other))
         assert plain(answers[0]) == plain(answers[1])
         return answers[0], answers[1]
 
@@ -297,7 +299,7 @@ class BothStores(RuleBasedStateMachine):
         self.both(lambda store: store.get_owner(builders.intent(limit).id))
         if (lease := self.held(seconds)) is not None:
             self.both(lambda store: store.is_current(lease))
-        assert self.memory.drift_us() == self.sqlite.drift_us()
+        assert self.memory.drift_us() == self.other.drift_us()
         self.both(lambda store: store.get_bound_account("aws"))
 
     @invariant()
@@ -324,6 +326,12 @@ class BothStores(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+class BothStoresOnPostgres(BothStores):
+    """Does the same to the store in memory and to PostgreSQL."""
+
+    kind = "postgres"
+
+
 TestBothStores = BothStores.TestCase
 TestBothStores.settings = settings(
     max_examples=30,
@@ -331,3 +339,5 @@ TestBothStores.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+TestBothStoresOnPostgres = BothStoresOnPostgres.TestCase
+TestBothStoresOnPostgres.settings = settings(TestBothStores.settings, max_examples=12)

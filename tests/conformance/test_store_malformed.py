@@ -17,7 +17,7 @@ from tests.support.malformed import Case, cases, damage, loosen
 from tests.support.plain_keyring import PlainKeyring
 from tests.support.stores import START_US, HandClock, bench, intent
 
-from lessor_server.adapters.sqlite.keyring import UNREADABLE_HOLD
+from lessor_server.adapters.sql.keyring import UNREADABLE_HOLD
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.adapters.sqlite.stored_keys import read_stored_keys
 from lessor_server.domain.errors.base import LessorError, RowUnreadable

@@ -10,7 +10,7 @@ from tests.support.malformed import BODIES, Case, damage, loosen
 from tests.support.stores import HandClock, bench
 
 from lessor.v1 import role_pb2
-from lessor_server.adapters.sqlite.columns import MAX_JSON_DEPTH
+from lessor_server.adapters.sql.columns import MAX_JSON_DEPTH
 from lessor_server.adapters.sqlite.store import open_store
 from lessor_server.domain.errors.base import RowUnreadable
 from lessor_server.domain.events import Event, UnreadableRow

@@ -14,9 +14,9 @@ import pytest
 from tests.support import builders, lease_steps
 from tests.support.stores import START_US, TERMS, HandClock
 
-from lessor_server.adapters.sqlite import statements
+from lessor_server.adapters.sql import statements
+from lessor_server.adapters.sql.rotations import params_of as rotation_params
 from lessor_server.adapters.sqlite.migrate import APPLICATION_ID, migrations
-from lessor_server.adapters.sqlite.rotations import params_of as rotation_params
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import State

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support import builders
 from tests.support.memory_store import MemoryStore
+from tests.support.postgres import database_of_worker, shared_postgres
 from tests.support.sealed_store import edit
 from tests.support.stores import OPENERS, TERMS, Bench, HandClock, bench
 
@@ -27,6 +28,11 @@ EDITS = {
     f"leases/{LEASE}": "UPDATE leases SET owner = 'thief'",
     "meta/held": "INSERT OR REPLACE INTO meta VALUES ('held', 'forged')",
 }
+POSTGRES_EDITS = EDITS | {
+    f"rotations/{STATIC}": "UPDATE rotations SET body = jsonb_set(body::jsonb, '{user_name}', '\"admin\"')",
+    "meta/held": "INSERT INTO meta VALUES ('held', 'forged')",
+}
+WRITES = ("put_mount", "bind_account", "claim_rotation", "revoke", "claim", "disable")
 CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "load_issue_context": lambda store: store.load_issue_context("aws", "app"),
     "load_issue_context of another role": lambda store: store.load_issue_context("aws", "other"),
@@ -71,7 +77,10 @@ async def edited(kind: str, folder: Path, place: str) -> AsyncIterator[Store]:
                 await b.store.unlock(b.store.seals)
             yield b.store
             return
-    assert edit(folder, EDITS[place])
+    if kind == "postgres":
+        assert shared_postgres().run(f"{POSTGRES_EDITS[place]} RETURNING 1", database_of_worker())
+    else:
+        assert edit(folder, EDITS[place])
     async with OPENERS[kind](folder, clock) as store:
         yield store
 
@@ -93,7 +102,7 @@ async def answer(store: Store, call: str) -> str:
 @pytest.mark.parametrize("place", EDITS)
 async def test_both_stores_answer_alike(tmp_path: Path, place: str) -> None:
     answers: dict[str, dict[str, str]] = {}
-    for kind in OPENERS:
+    for kind in ("memory", "sqlite"):
         answers[kind] = {}
         for number, call in enumerate(CALLS):
             folder = tmp_path / f"{kind}-{number}"
@@ -104,6 +113,14 @@ async def test_both_stores_answer_alike(tmp_path: Path, place: str) -> None:
     assert len(set(answers["sqlite"].values())) > 1
     for call in ("revoke", "get_root", "mount_names"):
         assert answers["sqlite"][call] != "refused"
+
+
+@pytest.mark.parametrize("place", EDITS)
+async def test_postgres_answers_as_the_others_do(tmp_path: Path, place: str) -> None:
+    async with edited("memory", tmp_path, place) as memory, edited("postgres", tmp_path, place) as store:
+        for call in CALLS:
+            if call not in WRITES:
+                assert await answer(store, call) == await answer(memory, call), call
 
 
 async def test_rows_as_they_were_written_are_never_refused(tmp_path: Path) -> None:

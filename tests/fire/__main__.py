@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.fire.drains import outage, rate, storm
 from tests.fire.environment import Environment, Figures, run_environment
+from tests.fire.fleet import FleetEnvironment, fleet_kills, run_fleet, shared_rate
 from tests.fire.kills import kills
 from tests.fire.renewals import renewals
 from tests.fire.soak import soak
@@ -21,6 +22,9 @@ AWS_SECONDS = 0.02
 """How long the AWS of a scenario takes over each call."""
 MAX_KIB_A_MINUTE = 1024.0
 """How fast the server's memory may grow in the second half of a soak of some minutes."""
+
+MAX_PAUSE_SECONDS = 25.0
+"""How long a server of several is stopped: longer than until the others take over."""
 
 Scenario = Callable[[Environment, random.Random], Awaitable[Figures]]
 
@@ -53,6 +57,33 @@ async def run(name: str, scenario: Scenario, seed: int) -> None:
     sys.stdout.flush()
 
 
+async def run_with_fleet(given: argparse.Namespace) -> None:
+    """Run the scenarios with several servers on PostgreSQL, and print their figures."""
+    scenarios: dict[str, tuple[int, dict[str, str], Callable[[FleetEnvironment], Awaitable[Figures]]]] = {
+        "fleet rate": (
+            given.fleet_rate,
+            {"LESSOR_AWS_RATE": str(given.fleet_rate)},
+            lambda environment: shared_rate(environment, given.fleet_rate, 20),
+        ),
+        "fleet kills": (
+            given.fleet_kills,
+            {},
+            lambda environment: fleet_kills(
+                environment, given.fleet_kills, random.Random(given.seed), MAX_PAUSE_SECONDS
+            ),
+        ),
+    }
+    for name, (size, settings, scenario) in scenarios.items():
+        if not size:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            rng = random.Random(given.seed)
+            async with run_fleet(Path(folder), rng, AWS_SECONDS, **settings) as environment:
+                figures = await scenario(environment)
+        sys.stdout.write(f"{name}: {json.dumps(figures)}\n")
+        sys.stdout.flush()
+
+
 def main() -> None:
     """Run what the command line asks for, one scenario after the other."""
     parser = argparse.ArgumentParser(prog="python -m tests.fire", description=__doc__)
@@ -63,13 +94,16 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=0, help="calls a second to drain twice as many leases at")
     parser.add_argument("--storm", type=int, default=0, help="leases that fall due in one second")
     parser.add_argument("--soak-minutes", type=float, default=0, help="how long to keep up a steady load")
+    parser.add_argument("--fleet-rate", type=int, default=0, help="calls a second that three servers share")
+    parser.add_argument("--fleet-kills", type=int, default=0, help="how often to kill or stop one of three")
     parser.add_argument("--seed", type=int, default=1, help="draws the moments and the choices")
     given = parser.parse_args()
     scenarios = asked_for(given)
-    if not scenarios:
+    if not scenarios and not given.fleet_rate and not given.fleet_kills:
         parser.error("ask for something, such as --kills 50 --soak-minutes 1")
     for name, scenario in scenarios.items():
         asyncio.run(run(name, scenario, given.seed))
+    asyncio.run(run_with_fleet(given))
 
 
 if __name__ == "__main__":

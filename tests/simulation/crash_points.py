@@ -53,7 +53,8 @@ def play(
         points.close()
         await calm(world, stage.workload)
 
-    result = in_world(replace(options, replicas=scenario.replicas, tenants=scenario.tenants), story, points)
+    setting = replace(options, replicas=scenario.replicas, tenants=scenario.tenants, rate=scenario.rate)
+    result = in_world(setting, story, points)
     return Played(scenario.name, dict(fates), tuple(points.names), result)
 
 

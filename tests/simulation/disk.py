@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lessor_server.domain.errors.base import StoreUnavailable
+from lessor_server.domain.rate_shares import SHARE_SECONDS
 from lessor_server.engine.ports import Store
+from lessor_server.engine.replica_ports import Fleet, ReplicaSign, ReplicaStore
 from lessor_server.engine.store_types import StoreStatus
 from tests.simulation.points import Fate
 from tests.support.memory_rows import Row
@@ -51,12 +53,20 @@ READS = frozenset(
         "progress",
         "find_replacing_rotation",
         "find_static_holder",
+        "find_last_event",
+        "list_events",
         "list_static_of_disabled",
         "status",
         "list_unfinished_of_removed_mounts",
     )
 )
-METHODS = frozenset(name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction))
+METHODS = frozenset(
+    name
+    for port in (Store, ReplicaStore)
+    for name, _ in inspect.getmembers(port, inspect.iscoroutinefunction)
+)
+LOST_SIGNS = 0.005
+"""The share of signs of life whose answer is lost."""
 MARK_EVERY_US = 5_000_000
 Change = tuple[str, Row | None, Row | None]
 
@@ -169,6 +179,24 @@ class Disk:
         self._process.require_alive()
         first_start = self._process.number == 1
         return StoreStatus(self._world.instance, 1, first_start, self._store.kept_hold)
+
+    async def report_alive(self, sign: ReplicaSign) -> Fleet:
+        """Store a sign of life. There are too many for each to be an effect of the run."""
+        asked, process, chance = self._world.now(), self._process, self._world.chance("signs")
+        for half in range(2):
+            process.require_alive()
+            if self._world.disk_fails:
+                raise StoreUnavailable("the store cannot do report_alive: the disk is full", retry_in=1.0)
+            if half:
+                fleet = _now(self._store.report_alive(sign))
+                process.signed_at = self._world.now()
+            await asyncio.sleep(self._world.options.commit / 2)
+        process.require_alive()
+        if chance.random() < LOST_SIGNS and process.ready:
+            raise StoreUnavailable("the store did not answer report_alive", retry_in=1.0)
+        for granted in fleet.granted:
+            process.shares[granted.account] = granted.share, asked + SHARE_SECONDS
+        return fleet
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)

@@ -25,6 +25,8 @@ class Options:
     """The mounts' roots know their account from the start."""
     replicas: int = 1
     """How many processes serve, on one store."""
+    rate: float = 0.0
+    """The setting ``aws.rate`` of several replicas, in calls a second; 0 is none."""
 
     callers: int = 4
     requests: float = 0.0
@@ -175,6 +177,7 @@ def _widened(options: Options) -> Options:
         pauses=some(0.4, 2),
         jumps=some(0.35, 2),
         proving=share(0.25, 0.5),
+        rate=options.rng("rate").choice((0.0, 0.0, 60.0)),
     )
 
 

@@ -10,8 +10,8 @@ import contextvars
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -19,7 +19,10 @@ from google.protobuf.message import Message
 from lessor_server.domain.access.caller import AuthMethod, Principal
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event
+from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
+from lessor_server.engine.replica_ports import ReplicaStore
+from lessor_server.engine.replicas.registry import ThisReplica
 from lessor_server.services.audit import CallAudit
 from lessor_server.services.config import ConfigService
 from lessor_server.services.creds import CredsService
@@ -35,6 +38,7 @@ from tests.simulation.rules import ruled
 from tests.simulation.stopping import LIFE
 from tests.simulation.wire import Wire
 from tests.support.access import FixedAccess
+from tests.support.plain_keyring import PlainKeyring
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -120,6 +124,22 @@ def task_factory(loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, Any],
     return task
 
 
+@dataclass(frozen=True, slots=True)
+class MachineClocks:
+    """The clocks of the machine of one seat."""
+
+    world: World
+    seat: int
+
+    def wall_us(self) -> int:
+        """Return the wall clock's time."""
+        return self.world.clocks.wall_us() + int(self.world.replicas.wall_ahead.get(self.seat, 0.0) * 1e6)
+
+    def boot_us(self) -> int:
+        """Return the time since the machine started."""
+        return self.world.clocks.boot_us()
+
+
 class Process:
     """A server that runs."""
 
@@ -134,6 +154,10 @@ class Process:
         """Why it does not do its part; see ``Responsibilities``."""
         self.attentive_since = math.inf
         self.going_since = 0.0
+        self.signed_at = 0.0
+        """When its last sign of life was stored."""
+        self.shares: dict[str, tuple[float, float]] = {}
+        """Its shares of rates by account, and until when each is valid."""
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.engine: Engine | None = None
         self._disk = Disk(self)
@@ -172,14 +196,24 @@ class Process:
         world = self.world
         rng = world.options.rng(f"process/{self.number}")
         outside = Dependencies(self._disk, self._wire, world.sealer, self._notify, self.report, rng)
+        limits = EngineConfig()
         if world.options.replicas == 1:
             world.sealer.load(world.store.data_keys)
-        async with run_engine(outside, EngineConfig()) as engine:
+        else:
+            keyring = PlainKeyring()
+            keyring.load(world.store.data_keys)
+            outside = replace(outside, sealer=keyring, replica=self._as_replica())
+            limits = EngineConfig(RateLimit(rate=world.options.rate or None))
+        async with run_engine(outside, limits) as engine:
             self.engine = engine
             self._serve(engine)
             self.ready = True
             world.replicas.ready(self)
             await asyncio.get_running_loop().create_future()
+
+    def _as_replica(self) -> ThisReplica:
+        clock = MachineClocks(self.world, self.seat)
+        return ThisReplica(cast("ReplicaStore", self._disk), clock, f"process-{self.number}", "0")
 
     def _over(self, life: asyncio.Task[None]) -> None:
         """Report an engine that ended unexpectedly; a start that the disk refused is retried."""

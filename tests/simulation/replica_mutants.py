@@ -8,11 +8,16 @@ from typing import Any
 
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import ExpiryHeld
+from lessor_server.domain.rate_shares import grant_share
+from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.issuing.iam_user import IamUserBuilder
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
+from lessor_server.engine.replica_ports import ReplicaStatus
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from tests.simulation.disk import Disk, DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
+from tests.support import memory_replicas
+from tests.support.memory_replicas import MemoryReplicas
 from tests.support.memory_rows import Row
 from tests.support.memory_store import MemoryStore
 
@@ -135,3 +140,54 @@ def each_machine_its_own_clock(patch: Patch) -> None:
 
     patch.set(Disk, "__getattr__", by_the_wall)
     patch.set(Disk, "drift_us", drift_us)
+
+
+# --- silent replicas -------------------------------------------------------------------------------------
+
+
+@mutant_in("revoke elsewhere")
+def nobody_takes_over(patch: Patch) -> None:
+    """The claims of a silent replica stay until they end."""
+
+    async def void(*_: Any) -> int:
+        return 0
+
+    patch.set(MemoryReplicas, "void_claims_of", void)
+
+
+@mutant
+def live_replicas_taken_over(patch: Patch) -> None:
+    """A replica counts as silent between two signs of life."""
+    patch.set(ReplicaStatus, "is_silent", lambda self, now_us: self.seen_us <= now_us - 1_000_000)
+
+
+# --- the shared rate -------------------------------------------------------------------------------------
+
+
+@mutant_in("shared rate")
+def each_replica_uses_the_whole_rate(patch: Patch) -> None:
+    """Every replica gets the rate of the setting as its share."""
+    patch.set(memory_replicas, "grant_share", _granted(lambda asked, _: asked.rate))
+
+
+@mutant_in("shared rate")
+def shares_of_replicas_without_a_sign_given_away(patch: Patch) -> None:
+    """What a replica has reserved counts for nothing; each gets the share of its demand immediately."""
+    patch.set(memory_replicas, "grant_share", _granted(lambda _, granted: granted.wanted))
+
+
+@mutant_in("shared rate")
+def share_used_after_its_end(patch: Patch) -> None:
+    """A replica that was stopped uses its old share until it has a new one."""
+    patch.set(SharedRate, "share", property(lambda self: self._granted.share))
+
+
+def _granted(share_of: Any) -> Any:
+    """Return ``grant_share`` with another result, which is reserved too."""
+
+    def grant(replica: str, asked: Any, *what: Any) -> Any:
+        row, granted = grant_share(replica, asked, *what)
+        share = share_of(asked, granted)
+        return replace(row, share=share, reserved=share), replace(granted, share=share)
+
+    return grant

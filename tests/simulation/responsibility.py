@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from lessor_server.domain.events import AccountPaused, AccountResumed, Event, ExpiryHeld, ExpiryResumed
 from lessor_server.domain.lease import State
 from lessor_server.engine.issuing.lease_writer import ISSUE_SPAN
+from lessor_server.engine.replica_ports import SILENT_SECONDS
+from lessor_server.engine.revocation.claims import CLAIM_SPAN
 from lessor_server.engine.revocation.expiry_hold import ASKED, STORE_ROLLED_BACK
-from lessor_server.engine.revocation.worker import CLAIM_SPAN, FULL_SCAN_SECONDS
+from lessor_server.engine.revocation.worker import FULL_SCAN_SECONDS
 from tests.simulation.disk import Change
 from tests.simulation.journal import suffix
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
-CLAIMS = ("claim", "claim_due", "void_stale_claims")
+CLAIMS = ("claim", "claim_due", "void_stale_claims", "void_claims_of")
+TAKEN_OVER_SECONDS = 30.0
+"""Within so long another replica revokes what a silent one had claimed."""
 FOLLOWED_SECONDS = 6.0
 """After so long each replica knows that a hold has ended: it looks every 5 s."""
 
@@ -44,6 +48,11 @@ class _Responsibility:
     claim_ends: float = 0.0
     free_at: float = 0.0
     """When the last claim ended that was not worked on."""
+
+    @property
+    def claimer_signed_at(self) -> float:
+        """Return when the claimer last gave a sign of life."""
+        return self.claimer.signed_at if self.claimer is not None else 0.0
 
     @property
     def claim_lost(self) -> bool:
@@ -69,6 +78,7 @@ class Responsibilities:
             for lease_id, care in self._cares.items():
                 if care.claimer is process:
                     self._follow(lease_id, care.claim_ends)
+                    self._follow_silence(lease_id, process)
 
     def back(self, process: Process, why: str) -> None:
         """Record that a replica has started or continues."""
@@ -107,7 +117,8 @@ class Responsibilities:
             return
         now, care = self._world.now(), self._cares.setdefault(suffix(lease_id), _Responsibility(process))
         others = self._world.replicas.several and care.claimer not in (None, process)
-        if others and name in CLAIMS and now < care.claim_ends - 0.01:
+        silent = name == "void_claims_of" and now - care.claimer_signed_at >= SILENT_SECONDS
+        if others and name in CLAIMS and now < care.claim_ends - 0.01 and not silent:
             text = f"{name} of process {process.number} took what another had claimed"
             self._world.broken("a_claim_holds_until_it_ends", suffix(lease_id), text)
         if care.claim_lost:
@@ -158,3 +169,27 @@ class Responsibilities:
             world.later(FULL_SCAN_SECONDS, look)
 
         world.later(max(claim_ends - world.now(), 0.0) + FULL_SCAN_SECONDS + TAKE_UP_SECONDS, look)
+
+    def _follow_silence(self, lease_id: str, missing: Process) -> None:
+        """Check that another replica takes over the revocations of one that stays silent."""
+        world, began = self._world, self._world.now()
+        record = world.expectations.records[lease_id]
+        generation = world.store.rows[record.lease_id].lease.generation
+
+        def look() -> None:
+            row = world.store.rows.get(record.lease_id)
+            if row is None or not row.claimed_by or row.lease.generation != generation:
+                return
+            is_silent = missing.signed_at <= began and (missing.stopped or not missing.alive)
+            if row.lease.state is not State.REVOKING or not is_silent:
+                return
+            others = [one for one in world.replicas.serving if not one.still]
+            since = min((one.going_since for one in others), default=math.inf)
+            late = world.now() - max(began, since) - TAKEN_OVER_SECONDS
+            if late >= 0 and not world.options.disk_faults:
+                text = f"nobody took over from process {missing.number} within {TAKEN_OVER_SECONDS:.0f} s"
+                world.broken("what_the_missing_claimed_is_taken_up", lease_id, text)
+            elif late < 0:
+                world.later(min(max(-late, 1.0), TAKEN_OVER_SECONDS), look)
+
+        world.later(TAKEN_OVER_SECONDS, look)

@@ -71,6 +71,7 @@ class Scenario:
     within: float = 120.0
     replicas: int = 1
     tenants: int = 0
+    rate: float = 0.0
 
 
 async def _nothing(_: Stage) -> None:
@@ -390,6 +391,20 @@ async def _rotate_sealing_key(stage: Stage) -> None:
         stage.world.broken("a_rotation_of_the_sealing_key_is_finished", "", "an earlier data key is left")
 
 
+async def _more_than_the_rate(stage: Stage) -> None:
+    """Ask all replicas for more than the rate allows, and stop one until its share has ended."""
+    world = stage.world
+    world.shake(300.0)  # calls wait in the queues
+    world.later(9.0, lambda: world.replicas.stop(world.replicas.serving[-1], 13.5))
+    until = world.now() + 28.0
+    issues = [world.spawn(_quietly(stage.issue("app2", life=90.0 + 5 * one))) for one in range(3)]
+    while world.now() < until:
+        await asyncio.sleep(5.0)
+        life = 120.0 + 5 * len(issues)
+        issues.append(world.spawn(_quietly(stage.issue("app2", life=life, within=20.0))))
+    await asyncio.wait(issues)
+
+
 SCENARIOS = (
     Scenario("issue", _nothing, lambda stage: stage.issue("app2")),
     Scenario("renew", _one_lease, _renew),
@@ -423,4 +438,6 @@ SCENARIOS = (
     Scenario("prefix of an owner", _lease_of_each, _prefix_of_an_owner, tenants=2),
     Scenario("rotate sealing key", _root_is_a_user, _rotate_sealing_key),
     Scenario("rule full", _nothing, _fill_a_rule, replicas=2, tenants=1),
+    Scenario("revoke elsewhere", _one_lease, _revoke, replicas=2),
+    Scenario("shared rate", _nothing, _more_than_the_rate, replicas=3, rate=4.0),
 )

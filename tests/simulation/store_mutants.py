@@ -311,11 +311,11 @@ def grace_by_an_untrusted_clock(patch: Patch) -> None:
     look_again = RevocationWorker._check_again
 
     async def trusting(self: Any, claim: Any, began_us: int) -> None:
-        held, self._expiry = self._expiry, _Free()
+        hold, self._claims._expiry = self._claims._expiry, _Free()
         try:
             await look_again(self, claim, began_us)
         finally:
-            self._expiry = held
+            self._claims._expiry = hold
 
     patch.set(RevocationWorker, "_check_again", trusting)
 

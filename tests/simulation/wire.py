@@ -96,7 +96,7 @@ class Wire(memory_aws.MemoryAws):
         loop = asyncio.get_running_loop()
         flight.answer = loop.create_future()
         self._flights.append(flight)
-        self._world.sent(flight)
+        self._world.sent(self._process, flight)
         self._world.later(flight.there, lambda: self._arrive(flight))
         try:
             if flight.ending is Ending.SILENCE:

@@ -9,15 +9,18 @@ import asyncio
 import contextvars
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from lessor_server.domain.audit.record import AuditRecord
+from lessor_server.domain.aws import iam_calls
 from lessor_server.engine.store_types import BulkRevocation
 from tests.simulation import (
     audit_invariants,
     invariants,
     owner_invariants,
+    rate_invariants,
     rotation_invariants,
     row_invariants,
     session_invariants,
@@ -114,6 +117,8 @@ class World:
         self.replicas = Replicas(self, loop)
         self.responsibilities = Responsibilities(self)
         self.breaches: list[Breach] = []
+        self.calls: deque[rate_invariants.SentCall] = deque()
+        """What was sent in the last second, if there is a rate."""
         self.records: list[AuditRecord] = []
         """The audit records of all processes, in order."""
         self.effects = 0
@@ -215,10 +220,12 @@ class World:
 
     # --- what happens --------------------------------------------------------------------------------------
 
-    def sent(self, flight: Flight) -> None:
+    def sent(self, process: Process, flight: Flight) -> None:
         """Record a request that is sent."""
         self._count()
         self.expectations.sent(flight)
+        if self.options.rate and type(flight.call).__module__ == iam_calls.__name__:
+            self.judge(rate_invariants.ON_SENT, (process, flight))
 
     def _count(self) -> None:
         """Count an effect; a run with too many of them is stopped."""

@@ -1,4 +1,4 @@
-"""The data keys of the store in memory, by the rules of ``adapters/sqlite/keyring.py``.
+"""The data keys of the store in memory, by the rules of ``adapters/sql/keyring.py``.
 
 There are no MACs: a test names the rows that somebody edited, by their places, in ``tampered``.
 """
@@ -77,7 +77,8 @@ class MemoryKeyring(MemoryConfig):
     async def drop_data_keys(self, active_id: str) -> None:
         """Delete every data key except one."""
         await self._before("drop_data_keys")
-        self.data_keys = [key for key in self.data_keys if key.id == active_id]
+        if any(key.id == active_id and key.is_active for key in self.data_keys):
+            self.data_keys = [key for key in self.data_keys if key.id == active_id]
         await self._at("drop_data_keys done")
 
     def _sealed_mounts(self) -> list[str]:

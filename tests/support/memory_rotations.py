@@ -1,4 +1,4 @@
-"""The rotations of the store in memory, by the rules of ``adapters/sqlite/rotations.py``."""
+"""The rotations of the store in memory, by the rules of ``adapters/sql/rotations.py``."""
 
 from __future__ import annotations
 

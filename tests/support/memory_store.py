@@ -1,6 +1,6 @@
 """A store in memory with the rules of the real ones: each change is atomic, and durable when it returns.
 
-Its rules are those of ``adapters/sqlite/statements.py``, written in Python. The conformance suite checks that
+Its rules are those of ``adapters/sql/statements.py``, written in Python. The conformance suite checks that
 both behave alike.
 """
 
@@ -20,11 +20,11 @@ from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.domain.mount import MountState
 from lessor_server.engine.store_types import ClaimTerms, LeaseCount
 from tests.support.memory_config import At, passing
+from tests.support.memory_replicas import MemoryReplicas
 from tests.support.memory_rows import Clock, Row, us
-from tests.support.memory_upkeep import MemoryUpkeep
 
 
-class MemoryStore(MemoryUpkeep):
+class MemoryStore(MemoryReplicas):
     """Implements ``engine.ports.Store``: leases here, configuration and upkeep in the base classes."""
 
     def __init__(self, clock: Clock, at: At = passing, instance: str = "0123456789abcdef") -> None:

@@ -1,4 +1,4 @@
-"""The part of the store in memory that keeps it and the account in step, as ``adapters/sqlite/upkeep.py``."""
+"""The part of the store in memory that keeps it and the account in step, as ``adapters/sql/upkeep.py``."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lessor_server.engine.store_types import WrappedKey
 
@@ -17,6 +17,7 @@ class PlainKeyring:
         self._made = 0
         self._known = {"key-0"}
         self.active_id = "key-0"
+        self._check: Callable[[], None] = lambda: None
 
     @property
     def first(self) -> WrappedKey:
@@ -34,6 +35,18 @@ class PlainKeyring:
         self._known = {key.id for key in stored}
         self.use(next(key.id for key in stored if key.is_active))
 
+    def knows(self, key_id: str) -> bool:
+        """Return whether it has this data key."""
+        return key_id in self._known
+
+    async def learn(self, stored: Sequence[WrappedKey]) -> None:
+        """Know the stored keys too."""
+        self._known |= {key.id for key in stored}
+
+    def require_before_use(self, check: Callable[[], None]) -> None:
+        """Call ``check`` before each use of the data key for a new value."""
+        self._check = check
+
     def use(self, key_id: str) -> None:
         """Seal with this data key from now on."""
         assert key_id in self._known
@@ -45,6 +58,7 @@ class PlainKeyring:
 
     def seal(self, plain: bytes, context: str, version: str) -> bytes:
         """Return ``plain`` in hex, behind its key, context and version."""
+        self._check()
         return f"{self.active_id}|{context}|{version}|{plain.hex()}".encode()
 
     def open(self, sealed: bytes, context: str, version: str) -> bytes:

@@ -15,33 +15,15 @@ from lessor_server.domain.lease import Intent, Lease
 from lessor_server.engine.ports import Store
 from lessor_server.engine.store_types import ClaimTerms
 from tests.support import builders, lease_steps
+from tests.support.hand_clock import START_US, HandClock
 from tests.support.memory_store import MemoryStore
 from tests.support.plain_keyring import PlainKeyring
+from tests.support.postgres_store import open_on_postgres
 
-START_US = 1_900_000_000_000_000
+__all__ = ["OPENERS", "SPAN", "START_US", "TERMS", "Bench", "HandClock", "bench", "intent"]
+
 SPAN = timedelta(minutes=2)
 TERMS = ClaimTerms("test", SPAN)
-
-
-@dataclass(slots=True)
-class HandClock:
-    """The machine's clocks, in microseconds, moved by hand."""
-
-    wall: int = START_US
-    boot: int = 5_000_000
-
-    def wall_us(self) -> int:
-        """Return the wall clock's time."""
-        return self.wall
-
-    def boot_us(self) -> int:
-        """Return the time since the machine started."""
-        return self.boot
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass on both."""
-        self.wall += int(seconds * 1e6)
-        self.boot += int(seconds * 1e6)
 
 
 Opener = Callable[[Path, HandClock], AbstractAsyncContextManager[Store]]
@@ -69,7 +51,7 @@ async def open_sealed(
         yield store
 
 
-OPENERS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_sealed}
+OPENERS: dict[str, Opener] = {"memory": open_memory, "sqlite": open_sealed, "postgres": open_on_postgres}
 
 
 @dataclass(frozen=True, slots=True)

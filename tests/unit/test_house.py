@@ -90,7 +90,7 @@ def strings(path: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield each string and docstring of a module with its line; a column's name stays as it is stored."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            stored = "adapters/sqlite/" in path
+            stored = "adapters/sql" in path or "adapters/postgres/" in path
             yield node.lineno, node.value.replace("untaken", "") if stored else node.value
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sealing.local_key import LocalKey
+from lessor_server.adapters.sql.stored_keys import StoredKeys
 from lessor_server.adapters.sqlite.store import open_store
-from lessor_server.adapters.sqlite.stored_keys import StoredKeys
 from lessor_server.adapters.sqlite.upgrade_copy import CopyBeforeUpgradeFailed
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
 from lessor_server.domain.events import DatabaseCopied, Event, SealingKeyAway

@@ -7,6 +7,7 @@ interpreter join the threads of the default executor when they end.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ T = TypeVar("T")
 
 READ_SECONDS: Final = 5.0
 """The timeout of a read; certificates are polled every 10 s."""
+DIGEST_LENGTH: Final = 12
 MAX_BYTES: Final = 1 << 20
 """The maximum size of a file of certificates or keys."""
 
@@ -87,3 +89,15 @@ def read_bounded(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
     return content
+
+
+def short_digest(content: bytes) -> str:
+    """Return what tells different contents apart; empty for no content."""
+    return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH] if content else ""
+
+
+def digest_of(path: Path | None) -> str:
+    """Return what tells the content of a file from others; empty if there is no file that can be read."""
+    with suppress(OSError, ValueError):
+        return short_digest(read_bounded(path)) if path is not None else ""
+    return ""

@@ -12,12 +12,10 @@ from typing import Final
 
 import click
 
-from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_key
+from lessor_server.adapters.sql.stored_keys import StoredKeys
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
-from lessor_server.adapters.sqlite.store import open_store
-from lessor_server.adapters.sqlite.stored_keys import StoredKeys
 from lessor_server.commands.cli_errors import report_errors
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable
@@ -25,6 +23,7 @@ from lessor_server.domain.sealing_key import FORMS, SEALING_KEY_FIX, SealingKeyP
 from lessor_server.engine.store_types import WrappedKey
 from lessor_server.keyring_start import load_wrapping_key, sealing_key_place
 from lessor_server.settings.model import Settings, load
+from lessor_server.store_start import open_store_of
 
 KEY_VARIABLE: Final = "LESSOR_SEALING_KEY"
 _OLD_FIX: Final = (
@@ -99,7 +98,8 @@ async def rewrap_data_keys(
         SealingKeyUnusable, SealingKeyUnavailable, OSError: A key can't be used.
         DirectoryLocked: The server runs.
     """
-    require_database(settings.data_dir / DATABASE_FILE)
+    if not settings.store.is_shared:
+        require_database(settings.data_dir / DATABASE_FILE)
     with _fix(_OLD_FIX):
         old = old or load_wrapping_key(settings, sealing_key_place(settings), make=False)
     changed: list[WrappedKey] = []
@@ -117,7 +117,7 @@ async def rewrap_data_keys(
                 wrapped = await new.wrap(key, one.id)
                 changed.append(replace(one, wrapped=wrapped, wrapped_by=new.name))
 
-    async with open_store(settings.data_dir, SystemClock(), verify=verify) as store:
+    async with open_store_of(settings, lambda _: None, verify) as store:
         await store.rewrap_data_keys(changed)
     return len(changed)
 

@@ -16,6 +16,8 @@ from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_
 from lessor_server.adapters.observing.log import LogLevel, start_logging
 from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
+from lessor_server.commands.worker import WorkerPlace, report_ready
+from lessor_server.commands.workers import run_workers
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.reload import need_restart
 from lessor_server.settings.model import Settings, forget_tokens, load
@@ -32,14 +34,20 @@ _START_ERRORS: Final = (
     "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of settings."
 )
 @click.option("--check", is_flag=True, help="Check the settings, print their problems, and exit.")
-def command(file: Path | None, *, check: bool) -> None:
+@click.option("--workers", type=int, help="Run so many processes on the same ports; needs PostgreSQL.")
+@click.option("--worker", "place", hidden=True, help="Which of them this is; set by the supervisor.")
+def command(file: Path | None, *, check: bool, workers: int | None, place: str | None) -> None:
     """Run the service. Settings come from a TOML file and LESSOR_* variables; variables override the file."""
     settings = load_server_settings(file, with_access_file=check)
     ca_bundle_or_exit()
     if check:
         click.echo("the settings are valid")
         return
-    run_server(settings, file)
+    if workers is not None:
+        logger = start_logging(LogLevel(settings.log.level), settings.log.format)
+        with report_errors("server", _START_ERRORS):
+            sys.exit(run_workers(settings, workers, str(file) if file else None, logger))
+    run_server(settings, file, WorkerPlace.parse(place) if place else None)
 
 
 def load_server_settings(file: Path | None, *, with_access_file: bool) -> Settings:
@@ -63,16 +71,22 @@ def ca_bundle_or_exit() -> None:
         sys.exit(WRONG_SETTINGS)
 
 
-def run_server(settings: Settings, file: Path | None) -> None:
-    """Serve until a signal stops it; a start that fails prints one line with the fix and exits with 1."""
-    forget_tokens(os.environ)
+def run_server(settings: Settings, file: Path | None, place: WorkerPlace | None = None) -> None:
+    """Serve until a signal stops it; a start that fails prints one line with the fix and exits with 1.
+
+    With a ``place`` this process is one of several workers.
+    """
+    if place is not None:
+        settings = place.apply(settings)
+    forgotten = forget_tokens(os.environ)
     level = LogLevel(settings.log.level)
     logger = start_logging(level, settings.log.format)
 
     def reread() -> list[str]:
-        fresh = load(file, os.environ)
+        fresh = load(file, {**os.environ, **forgotten})
+        fresh = fresh if place is None else place.apply(fresh)
         level.name = fresh.log.level
         return need_restart(settings, fresh)
 
     with report_errors("server", _START_ERRORS):
-        uvloop.run(app.run(settings, logger, reread))
+        uvloop.run(app.run(settings, logger, reread, report_ready if place is not None else None))

@@ -136,6 +136,14 @@ class TakenOver(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaSilent(Event):
+    """A replica gave no sign of life for 20 s; ``rows`` leases that it was revoking became due for others."""
+
+    replica: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimLost(Event):
     """A step found that another process has claimed the lease; nothing was done."""
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from lessor_server.domain.events import BackedUp, TakenOver
 from lessor_server.engine.aws.rate_limiter import RateLimit, RateLimiters
 from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.config.mounts import Mounts, RootRules
 from lessor_server.engine.config.roles import NoLinter, Roles
@@ -22,7 +23,10 @@ from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
 from lessor_server.engine.meter import NO_METER, EngineGauges, Meter
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
+from lessor_server.engine.replicas.key_agreement import KeyAgreement
+from lessor_server.engine.replicas.registry import ReplicaRegistry, ThisReplica
 from lessor_server.engine.revocation.bulk import Prefixes
+from lessor_server.engine.revocation.claims import RevocationClaims
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.revocation.expiry_timer import ExpiryTimer
 from lessor_server.engine.revocation.queue import RevocationQueue
@@ -34,6 +38,7 @@ from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.sealing_ports import KeyedSealer
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.streams.credential_stream import CredentialStream
+from lessor_server.engine.streams.lease_event_relay import LeaseEventRelay
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.engine.upkeep.accounts import AccountMeter
@@ -54,6 +59,8 @@ class Dependencies:
     rng: random.Random
     linter: Linter = NoLinter()
     meter: Meter = NO_METER
+    replica: ThisReplica | None = None
+    """This process as one of several on the store; None if no other process uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +97,35 @@ class Engine:
     store_status: Callable[[], Awaitable[StoreStatus]]
     read_gauges: Callable[[], EngineGauges]
     """Returns the engine's state for metrics."""
+    replicas: ReplicaRegistry | None = None
+    """What this process knows of the others; None if no other process uses the store."""
 
 
 @asynccontextmanager
 async def run_engine(outside: Dependencies, limits: EngineConfig) -> AsyncIterator[Engine]:
-    """Run the engine while the block runs; first void the claims of earlier processes.
+    """Run the engine while the block runs; if no other process can, first void the claims of earlier ones.
 
     The end of the block cancels all tasks, which is as safe as a kill at any moment.
     """
     lease_events = LeaseEventBroker(outside.store.now)
     supervisor = Supervisor(outside.report)
     outside = replace(outside, notify=supervisor.observer(lease_events.beside(outside.notify)))
-    taken = await outside.store.void_stale_claims()
-    if taken:
+    if outside.replica is None and (taken := await outside.store.void_stale_claims()):
         outside.notify(TakenOver(taken))
+    fleet = _join_fleet(outside, limits.rate_limit)
+    if fleet.registry is not None:
+        await fleet.registry.start()
     async with asyncio.TaskGroup() as group:
         work = BackgroundTasks(group, supervisor)
-        engine, lasting = await _build(outside, limits, (work, supervisor), lease_events)
+        engine, lasting = await _build(outside, limits, (work, supervisor), lease_events, fleet)
         for one in lasting:
             work.keep_running(one.run)
         try:
             yield engine
         finally:
             work.cancel()
+    if fleet.registry is not None:
+        await fleet.registry.leave()
 
 
 class Lasting(Protocol):
@@ -128,19 +141,21 @@ async def _build(
     limits: EngineConfig,
     running_in: tuple[BackgroundTasks, Supervisor],
     lease_events: LeaseEventBroker,
+    fleet: _Fleet,
 ) -> tuple[Engine, tuple[Lasting, ...]]:
     """Build the engine; return the parts that services call, and the parts to run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
     work, supervisor = running_in
-    queue = RevocationQueue(outside.meter)
-    roots = await _build_roots(outside, limits, supervisor)
+    queue, replicas = fleet.queue, fleet.registry
+    instance = (await store.status()).instance_id
+    roots = Roots(store, outside.sealer, outside.aws, fleet.limiters, rng, instance, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
     watch = timers.watch
     expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
     await expiry.start()
     prefixes = Prefixes(store, queue, notify, supervisor)
     reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
-    worker = RevocationWorker(store, roots, queue, watch, expiry, notify, work, rng)
+    worker = RevocationWorker(store, roots, queue, watch, fleet.claims(instance, expiry), notify, work, rng)
     writer = LeaseWriter(store, watch, notify, work, rng, outside.meter)
     issuer = Issuer(store, roots, writer, work)
     keys = UserKeys(store, roots, outside.sealer)
@@ -149,7 +164,7 @@ async def _build(
     static_roles = StaticRoles(store, roots, outside.sealer, notify, rotator)
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
     accounts = AccountMeter(store, roots)
-    sealing_keys = SealingKeys(store, outside.sealer, notify, work)
+    sealing_keys = SealingKeys(store, outside.sealer, notify, work, fleet.keys)
     engine = Engine(
         issuer=issuer,
         credential_stream=CredentialStream(store, issuer, queue, watch, notify, work, rng),
@@ -169,20 +184,51 @@ async def _build(
         backup=_backup(store, notify),
         store_status=store.status,
         read_gauges=partial(_read_gauges, roots, expiry, accounts),
+        replicas=replicas,
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    return engine, (*parts, *((accounts,) if limits.measure_accounts else ()))
-
-
-async def _build_roots(outside: Dependencies, limits: EngineConfig, supervisor: Supervisor) -> Roots:
-    store, limiters = outside.store, RateLimiters(limits.rate_limit)
-    instance = (await store.status()).instance_id
-    return Roots(store, outside.sealer, outside.aws, limiters, outside.rng, instance, supervisor)
+    measured = (accounts,) if limits.measure_accounts else ()
+    return engine, (*parts, *fleet.parts(lease_events), *measured)
 
 
 def _read_gauges(roots: Roots, expiry: ExpiryHold, accounts: AccountMeter) -> EngineGauges:
     waiting = {priority.name.lower(): count for priority, count in roots.count_waiting().items()}
     return EngineGauges(roots.rates(), waiting, expiry.why, accounts.accounts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """What this process shares with other replicas; ``registry`` is None if there are none."""
+
+    queue: RevocationQueue
+    limiters: RateLimiters
+    registry: ReplicaRegistry | None = None
+    me: ThisReplica | None = None
+    keys: KeyAgreement | None = None
+
+    def claims(self, instance: str, expiry: ExpiryHold) -> RevocationClaims:
+        """Return what claims leases, by the name of this replica, or else of the installation."""
+        if self.me is None:
+            return RevocationClaims(instance, expiry)
+        return RevocationClaims(self.me.name, expiry, self.me.store)
+
+    def parts(self, lease_events: LeaseEventBroker) -> tuple[Lasting, ...]:
+        """Return the parts to run because of the other replicas."""
+        if self.registry is None or self.me is None:
+            return ()
+        relay = LeaseEventRelay(self.me.store, self.me.name, lease_events, self.registry.has_peers)
+        return self.registry, relay
+
+
+def _join_fleet(outside: Dependencies, rate_limit: RateLimit) -> _Fleet:
+    queue, me = RevocationQueue(outside.meter), outside.replica
+    if me is None:
+        return _Fleet(queue, RateLimiters(rate_limit))
+    wake, boot_us, rate = asyncio.Event(), me.clock.boot_us, rate_limit.rate or 0.0
+    limiters = RateLimiters(rate_limit, lambda account: SharedRate(account, rate, boot_us, wake.set))
+    keys = KeyAgreement(me.name, outside.sealer, outside.store.list_data_keys, boot_us)
+    registry = ReplicaRegistry(me, limiters, wake, queue, outside.notify, keys)
+    return _Fleet(queue, limiters, registry, me, keys)
 
 
 def _backup(store: Store, notify: Observer) -> Callable[[str, str], Awaitable[tuple[str, int]]]:

@@ -403,7 +403,7 @@ class KeyringStore(Protocol):
         ...
 
     async def drop_data_keys(self, active_id: str) -> None:
-        """Delete every data key except one."""
+        """Delete every data key except one, if that is still the active one."""
         ...
 
 

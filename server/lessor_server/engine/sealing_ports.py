@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lessor_server.engine.store_types import WrappedKey
@@ -58,6 +58,22 @@ class DataKeys(Protocol):
 
     def forget_all_but(self, key_id: str) -> None:
         """Forget all other data keys."""
+        ...
+
+    def knows(self, key_id: str) -> bool:
+        """Return whether values under this data key can be opened."""
+        ...
+
+    async def learn(self, stored: Sequence[WrappedKey]) -> None:
+        """Know the stored data keys too, without using another one.
+
+        Raises:
+            SealingKeyMismatch: One is wrapped by another key. SealingKeyUnavailable: KMS does not answer.
+        """
+        ...
+
+    def require_before_use(self, check: Callable[[], None]) -> None:
+        """Call ``check`` before each use of the data key for a new value; what it raises is raised."""
         ...
 
 

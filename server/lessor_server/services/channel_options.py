@@ -35,12 +35,15 @@ class ConnectionLimits:
     metadata_bytes: int
     idle: timedelta
     age: timedelta
+    shares_ports: bool = False
+    """Whether other workers listen on the same ports."""
 
 
 def channel_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
     """Return the options of a server that untrusted callers can reach."""
     return (
-        ("grpc.so_reuseport", 0),  # otherwise two servers could share a port without an error
+        # Otherwise two servers could share a port without an error.
+        ("grpc.so_reuseport", int(limits.shares_ports)),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_concurrent_streams", limits.streams),
         ("grpc.max_connection_idle_ms", _milliseconds(limits.idle)),

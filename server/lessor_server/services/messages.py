@@ -151,6 +151,13 @@ def to_whole_seconds(value: timedelta) -> Duration:
     return Duration(seconds=max(int(value.total_seconds()), 0))
 
 
+def signed_duration(span_us: int) -> Duration:
+    """Return a span in microseconds, which may be negative."""
+    made = Duration()
+    made.FromMicroseconds(span_us)
+    return made
+
+
 def timestamp(instant_us: int) -> Timestamp | None:
     """Return an instant as a Timestamp; 0 ("never") is absent."""
     if not instant_us:

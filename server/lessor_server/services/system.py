@@ -12,6 +12,8 @@ from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.audit.record import SinkStatus
 from lessor_server.domain.errors.access import NoAccessFile
 from lessor_server.domain.errors.base import Unimplemented
+from lessor_server.domain.replica_settings import find_different_settings
+from lessor_server.engine.replica_ports import Fleet
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
 from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.upkeep.sealing_keys import SealingKeys
@@ -27,6 +29,9 @@ Copy = Callable[[str, str], Awaitable[tuple[str, int]]]
 FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
 """Returns names of mounts."""
 
+NO_FLEET: Final = Fleet(0, ())
+CLOCK_DIFFERENCE_US: Final = 120_000_000
+"""GetInfo warns of a replica whose wall clock differs from the database's by more than this."""
 StatusOf = Callable[[], Awaitable[StoreStatus]]
 """Returns the state of the store."""
 
@@ -60,6 +65,8 @@ class About:
     linter: str
     warnings: tuple[str, ...]
     audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple
+    fleet: Callable[[], Fleet] = lambda: NO_FLEET
+    """Returns the replicas that share the store."""
 
 
 class SystemService:
@@ -98,9 +105,10 @@ class SystemService:
         sinks, whose numbers tell how much others do.
         """
         about, status = self._about, await self._store_status()
-        warnings, sinks = about.warnings, list[SinkStatus]()
+        warnings, sinks, fleet = about.warnings, list[SinkStatus](), NO_FLEET
         if caller.principal.may(RELOAD, Capability.UPDATE, Capability.SUDO):
             sinks += about.audit_sinks()
+            fleet = about.fleet()
             warnings = (
                 *warnings,
                 *self._warnings(),
@@ -108,6 +116,7 @@ class SystemService:
                 *await self._warn_of_misplaced_tokens(),
                 *_unreadable_rows(status),
                 *_tampered_rows(status),
+                *_warn_of_replicas(fleet),
             )
         return pb.GetInfoResponse(
             version=about.version,
@@ -122,6 +131,7 @@ class SystemService:
                 for one in sinks
             ],
             warnings=warnings,
+            replicas=_replicas(fleet),
         )
 
     def _held(self) -> tuple[str, ...]:
@@ -182,6 +192,36 @@ class SystemService:
             raise messages.invalid("path", "is too long", "name a file below the data directory")
         path, size = await self._copy(request.path, caller.principal.name)
         return pb.BackupResponse(path=path, size_bytes=size)
+
+
+def _replicas(fleet: Fleet) -> Iterable[pb.Replica]:
+    different = find_different_settings({one.name: dict(one.settings) for one in fleet.replicas})
+    for one in fleet.replicas:
+        shares = (
+            pb.RateShare(account=row.account, calls_per_second=row.share)
+            for row in one.shares
+            if row.until_us > fleet.now_us
+        )
+        yield pb.Replica(
+            name=one.name,
+            last_seen=messages.timestamp(one.seen_us),
+            version=one.version,
+            rate_shares=shares,
+            clock_difference=messages.signed_duration(one.clock_ahead_us),
+            different_settings=different[one.name],
+        )
+
+
+def _warn_of_replicas(fleet: Fleet) -> Iterable[str]:
+    different = find_different_settings({one.name: dict(one.settings) for one in fleet.replicas})
+    for one in fleet.replicas:
+        if names := different[one.name]:
+            yield f"replica {one.name} has other settings than most: {', '.join(names)}"
+        if abs(one.clock_ahead_us) > CLOCK_DIFFERENCE_US:
+            yield (
+                f"the clock of replica {one.name} differs from the database's by"
+                f" {one.clock_ahead_us / 1e6:.0f} s: synchronise it"
+            )
 
 
 def _unreadable_rows(status: StoreStatus) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace
 from lessor_server.domain.secret import TokenHash
+from lessor_server.domain.store_url import SQLITE, has_password
 from lessor_server.domain.token_places import DEFAULT_DIRS, TokenPlaces
 from lessor_server.settings import file_checks, parsers
 from lessor_server.settings.audit_conflicts import find_collision
@@ -24,6 +25,11 @@ from lessor_server.settings.sources import ConfigModel, Problem, SettingsError, 
 
 TOKEN_VARIABLES: Final = ("LESSOR_ROOT_TOKEN", "LESSOR_TOKEN")
 """Variables that hold a token: the server's, and the client's, which may be set too."""
+
+STAND_IN: Final = "a-token-that-is-not-kept"
+"""Stands for a token of the environment when the settings are read again."""
+STORE_VARIABLE: Final = "LESSOR_STORE_URL"
+"""The variable that may hold the password of PostgreSQL."""
 
 LOOPBACK: Final = Address(host="127.0.0.1", port=50051)
 
@@ -121,6 +127,32 @@ class Sealing(ConfigModel):
     """Start even if the sealing key is not the database's."""
 
 
+class StoreSettings(ConfigModel):
+    """Where the store is, and how to connect to it."""
+
+    url: Annotated[str, PlainValidator(parsers.store_url)] = Field(default=SQLITE, repr=False)
+    """``sqlite:``, which is the data directory, or the URI of a PostgreSQL database."""
+    ca_file: Annotated[Path, PlainValidator(parsers.authorities)] | None = None
+    """Authorities that may sign the certificate of PostgreSQL (PEM)."""
+    password_file: ReadableFile | None = None
+    """A file with the password of PostgreSQL, which is read at each connection."""
+    migrate: Boolean | None = None
+    """Whether to migrate an older database; ``None``: on SQLite, and an empty PostgreSQL database."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether the store is PostgreSQL, which several servers may share."""
+        return self.url != SQLITE
+
+    def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:
+        """Yield the problems of combinations of settings."""
+        if not self.is_shared:
+            for name in sorted(given & {"ca_file", "password_file"}):
+                yield name, "is set, and the store is SQLite", "set store.url, or remove it"
+        elif self.password_file is not None and has_password(self.url):
+            yield "password_file", "is set, and store.url has a password", "remove one of the two"
+
+
 class Log(ConfigModel):
     """The log's level and format."""
 
@@ -161,6 +193,7 @@ class SettingsFile(ConfigModel):
     aws: AwsSettings = AwsSettings()
     limits: Limits = Limits()
     sealing: Sealing = Sealing()
+    store: StoreSettings = StoreSettings()
     log: Log = Log()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -174,6 +207,8 @@ class SettingsFile(ConfigModel):
         if self.tls and (problem := parsers.pair_problem(self.tls.cert_file, self.tls.key_file)):
             fix = "give a certificate (chain) and its own unencrypted key, both PEM"
             yield "tls.cert_file", problem, fix
+        if self.store.is_shared:
+            yield from self._find_unshared(given)
         if {"root_token", "root_token_file"} <= given:
             yield "root_token_file", "is set together with root_token", "set one of the two"
         if self.exposed and not self.insecure_listen and not given & {"tls.cert_file", "tls.key_file"}:
@@ -192,6 +227,14 @@ class SettingsFile(ConfigModel):
         if not self.access.root_token and "access.file" not in given:
             yield "access.root_token", "is false without access.file: nobody could call", "set access.file"
         yield from self._find_audit_conflicts()
+
+    def _find_unshared(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:
+        """Yield each secret that servers of one database must share, and that has no default for that."""
+        problem = "is not set, and servers that share a PostgreSQL database must share it"
+        if self.sealing.key is None:
+            yield "sealing.key", problem, "set it to file:PATH, env:NAME or awskms:KEY_ARN, the same for all"
+        if self.access.root_token and not given & {"root_token", "root_token_file"}:
+            yield "root_token_file", problem, "set it or root_token, or access.root_token = false"
 
     def _find_audit_conflicts(self) -> Iterator[tuple[str, str, str]]:
         """Yield the problem of each audit sink whose place is used for something else."""
@@ -212,6 +255,8 @@ class SettingsFile(ConfigModel):
             ("tls.cert_file", self.tls.cert_file if self.tls else None),
             ("tls.key_file", self.tls.key_file if self.tls else None),
             ("tls.client_ca_file", self.tls.client_ca_file if self.tls else None),
+            ("store.ca_file", self.store.ca_file),
+            ("store.password_file", self.store.password_file),
             ("access.file", self.access.file),
         ]
 
@@ -221,6 +266,8 @@ class Settings(SettingsFile):
 
     file: Path | None = None
     """The settings file, if there is one."""
+    worker: int = 0
+    """Which of several workers this process is, from 1; 0 if it alone serves its ports."""
     warnings: tuple[str, ...] = ()
     """Warnings for the operator; the server starts nevertheless."""
 
@@ -259,7 +306,9 @@ def _warnings(file: Path | None, settings: SettingsFile, environ: Mapping[str, s
     secrets = {
         settings.root_token_file,
         settings.tls.key_file if settings.tls else None,
+        settings.store.password_file,
         file if settings.root_token and TOKEN_VARIABLES[0] not in environ else None,
+        file if has_password(settings.store.url) and STORE_VARIABLE not in environ else None,
     }
     readable = sorted(
         str(path) for path in secrets if path is not None and file_checks.is_readable_by_all(path)
@@ -269,10 +318,12 @@ def _warnings(file: Path | None, settings: SettingsFile, environ: Mapping[str, s
     )
 
 
-def forget_tokens(environ: MutableMapping[str, str]) -> None:
-    """Remove the tokens from the environment, so that no child process inherits them.
+def forget_tokens(environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Remove tokens and passwords from the environment, so that no child process inherits them.
 
-    ``/proc/PID/environ`` still has the environment of the process's start.
+    ``/proc/PID/environ`` still has the environment of the process's start. Returns what stands for them when
+    the settings are read again: a token's value is not kept.
     """
-    for name in TOKEN_VARIABLES:
-        environ.pop(name, None)
+    kept = {name: STAND_IN for name in TOKEN_VARIABLES if environ.pop(name, None) is not None}
+    url = environ.pop(STORE_VARIABLE, None)
+    return kept if url is None else kept | {STORE_VARIABLE: url}

@@ -20,6 +20,7 @@ from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.sealing_key import SEALING_KEY_FIX, SealingKeyPlace, parse_sealing_key
 from lessor_server.domain.secret import TokenHash
+from lessor_server.domain.store_url import SQLITE, find_problem
 from lessor_server.settings import file_checks
 
 MIN_TOKEN: Final = 16
@@ -31,6 +32,7 @@ _DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _ADDRESS_FIX: Final = "write HOST:PORT, [IPV6]:PORT or unix:/PATH"
+_STORE_FIX: Final = "write sqlite: or postgresql://USER@HOST[:PORT]/DATABASE[?sslmode=verify-full]"
 _SOCKET_FIX: Final = "name a file in an existing folder"
 
 
@@ -366,6 +368,16 @@ def sealing_key(value: object) -> SealingKeyPlace | None:
         return parse_sealing_key(text(value))
     except ValueError as error:
         raise InvalidValue(str(error), SEALING_KEY_FIX) from None
+
+
+def store_url(value: object) -> str:
+    """Accept where the store is; the text of a problem has no password."""
+    url = text(value)
+    if url == SQLITE:
+        return url
+    if problem := find_problem(url):
+        raise InvalidValue(problem, _STORE_FIX)
+    return url
 
 
 # --- shared ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.adapters.sqlite import statements
+from lessor_server.adapters.sql import statements
 from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import (
     LIVE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -64,6 +64,11 @@ class AuditKey:
         return cls._of(data_dir / KEY_FILE, make=False)
 
     @classmethod
+    def draw(cls) -> Self:
+        """Return a new key, which no file keeps."""
+        return cls._of_seed(Ed25519PrivateKey.generate().private_bytes_raw())
+
+    @classmethod
     def _of(cls, path: Path, *, make: bool) -> Self:
         try:
             if make:
@@ -76,8 +81,16 @@ class AuditKey:
             raise AuditKeyBroken(error.problem, fix=error.fix) from error
         if len(seed) != KEY_SIZE:
             raise AuditKeyBroken(f"{path} has {len(seed)} bytes, not {KEY_SIZE}")
+        return cls._of_seed(seed)
+
+    @classmethod
+    def _of_seed(cls, seed: bytes) -> Self:
         hash_key = hmac.digest(seed, _HASH_KEY_OF, hashlib.sha256)
-        return cls(Ed25519PrivateKey.from_private_bytes(seed), hmac.new(hash_key, digestmod=hashlib.sha256))
+        return cls(Ed25519PrivateKey.from_private_bytes(seed), hasher_of(hash_key))
+
+    def hashing_with(self, hash_key: bytes) -> Self:
+        """Return this key with another one for hashes, which several servers share."""
+        return replace(self, hasher=hasher_of(hash_key))
 
     @property
     def public(self) -> str:
@@ -93,6 +106,11 @@ class AuditKey:
         hasher = self.hasher.copy()
         hasher.update(value.encode("utf-8", "surrogatepass"))
         return hasher.hexdigest()
+
+
+def hasher_of(hash_key: bytes) -> hmac.HMAC:
+    """Return what hashes values with a key."""
+    return hmac.new(hash_key, digestmod=hashlib.sha256)
 
 
 class PublicKey:

@@ -63,19 +63,21 @@ class Position(NamedTuple):
 class AuditState:
     """The positions of all sinks; each is written by its own thread."""
 
-    def __init__(self, data_dir: Path, boot_id: Callable[[], str] | None = None) -> None:
+    def __init__(self, data_dir: Path | None, boot_id: Callable[[], str] | None = None) -> None:
         """Read the file in ``data_dir``, or begin without positions; a broken file counts as none.
+
+        Without a ``data_dir`` positions are kept in memory: no later process goes on with these sinks.
 
         Raises:
             NotPrivate: Others may read or write it. OSError: It can't be read.
         """
-        self._path = data_dir / STATE_FILE
+        self._path = data_dir / STATE_FILE if data_dir is not None else None
         self._boot = (boot_id or _read_boot_id)()
         self._lock = threading.Lock()
         self._descriptor = -1
         self._positions: dict[str, Position] = {}
         self._start_problem = self._write_problem = ""
-        if self._path.exists():
+        if self._path is not None and self._path.exists():
             self._parse(private_file.read_private(self._path))
 
     def get(self, sink: str) -> Position | None:
@@ -120,6 +122,8 @@ class AuditState:
                 self._descriptor = -1
 
     def _write(self, positions: Mapping[str, Position]) -> None:
+        if self._path is None:
+            return
         if self._descriptor < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._path, flags, 0o600)

@@ -91,8 +91,9 @@ class HttpListener:
             server = await asyncio.start_server(
                 accept, host, port, limit=MAX_HEAD, backlog=MAX_CONNECTIONS, start_serving=False
             )
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
+        except (OSError, OverflowError) as error:
+            number = error.errno if isinstance(error, OSError) else None
+            why = os.strerror(number) if number else str(error)
             raise MetricsPortTaken(f"cannot listen for metrics on {_address(host, port)}: {why}") from None
         async with group:
             try:

@@ -19,6 +19,7 @@ _WARNINGS = (
     events.IssueFailed,
     events.ClaimLost,
     events.TakenOver,
+    events.ReplicaSilent,
     events.LostKeyDeleted,
     events.RotationFailed,
     events.ReloadFailed,

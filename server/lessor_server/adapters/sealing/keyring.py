@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -92,6 +92,7 @@ class Keyring:
         self._before = before_data_keys
         self._keys: dict[str, DataKey] = {}
         self._active: DataKey | None = None
+        self._check: Callable[[], None] = lambda: None
 
     # --- data keys --------------------------------------------------------------------------------------
 
@@ -106,6 +107,12 @@ class Keyring:
             raise AssertionError("no data key is in use")
         return self._active
 
+    @property
+    def _in_new_use(self) -> DataKey:
+        """Return the data key in use for a new value."""
+        self._check()
+        return self._in_use
+
     async def load(self, stored: Iterable[WrappedKey]) -> None:
         """Unwrap the stored data keys and use the active one.
 
@@ -113,7 +120,16 @@ class Keyring:
             SealingKeyMismatch: They are wrapped by another key, or were changed.
             SealingKeyUnavailable: The key-encryption key can't be reached now.
         """
-        active = ""
+        found = list(stored)
+        await self.learn(found)
+        self.use(next((one.id for one in found if one.is_active), ""))
+
+    async def learn(self, stored: Iterable[WrappedKey]) -> None:
+        """Unwrap the stored data keys that are not known, and go on using the same one.
+
+        Raises:
+            SealingKeyMismatch, SealingKeyUnavailable: As for ``load``.
+        """
         for one in stored:
             if one.wrapped_by != self.wrapping.name:
                 raise SealingKeyMismatch(
@@ -124,8 +140,14 @@ class Keyring:
             if key.id != one.id or not hmac.compare_digest(key.mac(_COMPLETE, ()), one.complete):
                 raise SealingKeyMismatch(f"the data key {one.id} of lessor.db was changed")
             self._keys[key.id] = key
-            active = key.id if one.is_active else active
-        self.use(active)
+
+    def knows(self, key_id: str) -> bool:
+        """Return whether values under this data key can be opened."""
+        return key_id in self._keys
+
+    def require_before_use(self, check: Callable[[], None]) -> None:
+        """Call ``check`` before each use of the data key for a new value."""
+        self._check = check
 
     async def make(self) -> WrappedKey:
         """Return a new data key, wrapped, which is known from now on; ``use`` puts it to use."""
@@ -151,7 +173,7 @@ class Keyring:
 
     def seal(self, plain: bytes, context: str, version: str) -> bytes:
         """Return ``plain`` sealed under the data key in use."""
-        return self._in_use.seal(plain, context, version)
+        return self._in_new_use.seal(plain, context, version)
 
     def open(self, sealed: bytes, context: str, version: str) -> bytes:
         """Return the bytes that were sealed for this version of ``context``, or raise ``SealBroken``."""
@@ -173,7 +195,7 @@ class Keyring:
 
     def mac(self, place: str, content: Sequence[object]) -> bytes:
         """Return the MAC of a row under the data key in use."""
-        return self._in_use.mac(place, content)
+        return self._in_new_use.mac(place, content)
 
     def is_authentic(self, place: str, content: Sequence[object], mac: object) -> bool:
         """Return whether ``mac`` is that of the row, under any known data key."""

@@ -15,7 +15,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from lessor_server.adapters.sqlite.row_macs import RowMacs
+from lessor_server.adapters.sql.row_macs import RowMacs
+from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
 from lessor_server.domain.errors.base import (
     AlreadyExists,
     Invalid,
@@ -156,7 +157,7 @@ def _copy(connection: sqlite3.Connection, half: Path, macs: RowMacs) -> int:
     with closing(sqlite3.connect(half, isolation_level=None)) as copy:
         # A copy lacks later issues, renewals and revocations, so a start with it holds expiry.
         copy.execute("BEGIN")
-        macs.put_hold(copy, RESTORED)
+        run_job(macs.put_hold(SqliteTransaction(copy), RESTORED))
         copy.execute("COMMIT")
     _sync(half)
     return half.stat().st_size

@@ -19,8 +19,15 @@ from typing import Any, Final, Generic, TypeVar
 
 import aiosqlite
 
-from lessor_server.adapters.sqlite.columns import Reader, text_or_bytes
+from lessor_server.adapters.sql.columns import Reader
+from lessor_server.adapters.sql.transaction import Job, Transaction
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
+from lessor_server.adapters.sqlite.transaction import (
+    SqliteTransaction,
+    is_of_the_disk,
+    run_job,
+    text_or_bytes,
+)
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 
@@ -34,20 +41,6 @@ MAX_GATHER_SECONDS: Final = 0.003
 jobs: a batch costs two changes of threads and a commit."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
-
-_OF_THE_DISK: Final = frozenset(
-    (
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
-)
-"""Primary result codes (sqlite.org/rescode.html) of the database, with which every job would fail."""
 
 
 class Writes(Enum):
@@ -136,7 +129,8 @@ class _BatchConnection(sqlite3.Connection):
         self.text_factory = text_or_bytes
         self.batch: list[_Job[Any]] = []
         self.require_same_files: Callable[[], None] = lambda: None
-        self.before_commit: Callable[[sqlite3.Connection], None] = lambda _: None
+        self.transaction = SqliteTransaction(self)
+        self.before_commit: Callable[[], None] = lambda: None
         self.after_rollback: Callable[[], None] = lambda: None
         self.failure = ""
         """Why the last commit failed, or empty."""
@@ -156,7 +150,7 @@ class _BatchConnection(sqlite3.Connection):
             self.execute("BEGIN IMMEDIATE")
             for job in writes:
                 job.write(self)
-            self.before_commit(self)
+            self.before_commit()
             self.require_same_files()
             self.execute("COMMIT")
             self.failure = ""
@@ -243,6 +237,42 @@ class Batches:
             probe.future.add_done_callback(lambda future: future.exception())
 
 
+@dataclass(frozen=True, slots=True)
+class SqliteJobs:
+    """Runs the jobs of the store; each is one of a batch, in which no other process takes part."""
+
+    batches: Batches
+    transaction: Transaction
+
+    @property
+    def reader(self) -> Reader:
+        """Return what reads the rows."""
+        return self.batches.reader
+
+    def measure_commits(self, on_commit: Callable[[float], None]) -> None:
+        """Call ``on_commit`` with the seconds of each batch that writes."""
+        self.batches.on_commit = on_commit
+
+    async def read(self, job: Job[T], *, single: bool = False) -> T:  # noqa: ARG002 - a batch is one state
+        """Run a job that only reads."""
+        return await self.batches.read(lambda _: run_job(job(self.transaction)))
+
+    async def write(
+        self,
+        job: Job[T],
+        again: Job[T] | None = None,  # noqa: ARG002 - no connection is lost
+        *,
+        single: bool = False,
+    ) -> T:
+        """Run a job that writes leases; when this returns, its changes are durable."""
+        writes = Writes.ONE_LEASE if single else Writes.LEASES
+        return await self.batches.write(lambda _: run_job(job(self.transaction)), writes)
+
+    async def write_alone(self, job: Job[T], again: Job[T] | None = None) -> T:  # noqa: ARG002 - as above
+        """Run a job that writes anything; batches run one after the other in any case."""
+        return await self.batches.write(lambda _: run_job(job(self.transaction)))
+
+
 @asynccontextmanager
 async def connect(
     path: Path, prepare: Work[T], reader: Reader, notify: Callable[[Event], None]
@@ -299,12 +329,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
-
-
-def is_of_the_disk(error: Exception) -> bool:
-    """Return whether an error is the disk's, not that of a statement or row."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, OSError) or (code is not None and code & 0xFF in _OF_THE_DISK)
 
 
 def _unavailable(how: str, error: Exception) -> LessorError:

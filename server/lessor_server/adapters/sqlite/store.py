@@ -10,30 +10,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from lessor_server.adapters.sqlite import rows
-from lessor_server.adapters.sqlite import statements as sql
-from lessor_server.adapters.sqlite.clock import Clock, ServiceClock, stored_mark
-from lessor_server.adapters.sqlite.columns import Reader
-from lessor_server.adapters.sqlite.connection import Batches, connect
-from lessor_server.adapters.sqlite.keyring import SqliteKeyring
-from lessor_server.adapters.sqlite.leases import SqliteLeases
+from lessor_server.adapters.sql import rows
+from lessor_server.adapters.sql import statements as sql
+from lessor_server.adapters.sql.clock import Clock, ServiceClock, read_mark
+from lessor_server.adapters.sql.columns import Reader
+from lessor_server.adapters.sql.config import StoredConfig
+from lessor_server.adapters.sql.kept_contexts import KeptContexts
+from lessor_server.adapters.sql.keyring import StoredKeyring
+from lessor_server.adapters.sql.leases import StoredLeases
+from lessor_server.adapters.sql.rotations import StoredRotations
+from lessor_server.adapters.sql.row_macs import RowMacs
+from lessor_server.adapters.sql.stored_keys import StoredKeys
+from lessor_server.adapters.sql.upkeep import StoredUpkeep
+from lessor_server.adapters.sqlite import backups
+from lessor_server.adapters.sqlite.connection import Batches, SqliteJobs, connect
 from lessor_server.adapters.sqlite.lock import directory_lock
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, migrate
-from lessor_server.adapters.sqlite.rotations import SqliteRotations
-from lessor_server.adapters.sqlite.row_macs import RowMacs, place_mount, place_role, place_root, role_place
-from lessor_server.adapters.sqlite.stored_keys import StoredKeys, read_stored_keys
+from lessor_server.adapters.sqlite.stored_keys import read_stored_keys
+from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
 from lessor_server.adapters.sqlite.upgrade_copy import write_before_upgrade
-from lessor_server.adapters.sqlite.upkeep import SqliteUpkeep
 from lessor_server.domain.events import DatabaseCopied, Event
-from lessor_server.domain.lease import Lease
-from lessor_server.domain.lease_id import is_name
-from lessor_server.domain.mount import Mount
-from lessor_server.domain.role import Role
-from lessor_server.domain.root import StoredRoot, root_context
 from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import StoredContext
 
@@ -43,157 +42,36 @@ _ID: Final = re.compile("[0-9a-f]{16}")
 """An id of an installation."""
 
 
-MAX_KEPT_CONTEXTS: Final = 1_024
-
-
-class _KeptContexts:
-    """The mounts, roots and roles of recent issues, until anything but leases is written.
-
-    No other process writes: the database is locked.
-    """
-
-    def __init__(self) -> None:
-        self._version = 0
-        self._by_role: dict[tuple[str, str], StoredContext] = {}
-
-    def get(self, version: int, mount: str, role: str) -> StoredContext | None:
-        """Return what was kept at this version of the configuration."""
-        return self._by_role.get((mount, role)) if version == self._version else None
-
-    def put(self, version: int, mount: str, role: str, context: StoredContext) -> None:
-        """Keep what was read at this version of the configuration."""
-        if version != self._version or len(self._by_role) >= MAX_KEPT_CONTEXTS:
-            self._version = version
-            self._by_role.clear()
-        self._by_role[mount, role] = context
-
-
-class SqliteStore(SqliteUpkeep, SqliteLeases, SqliteRotations, SqliteKeyring):
-    """The whole store: this class has the configuration, and inherits leases, upkeep, rotations and keys."""
+class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, StoredKeyring):
+    """The whole store."""
 
     def __init__(
         self, batches: Batches, clock: ServiceClock, folder: Path, schema: int, instance: str
     ) -> None:
         """Serve a database below ``folder`` that was opened and migrated to ``schema``."""
-        super().__init__(batches, clock, folder, schema, instance)
-        self._contexts = _KeptContexts()
+        super().__init__(SqliteJobs(batches, batches.raw.transaction), clock, schema, instance)
+        self._batches = batches
+        self._folder = folder
+        self._contexts = KeptContexts()
 
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
+        """Read mount, root and role, or return what was read of them since the configuration changed."""
         version = self._batches.config_version
         if not request_id and (kept := self._contexts.get(version, mount, role)) is not None:
             return kept
-
-        def job(connection: sqlite3.Connection) -> StoredContext:
-            params: rows.Params = {"name": mount, "mount": mount, "role": role}
-            found = connection.execute(sql.GET_MOUNT, params).fetchone()
-            root = connection.execute(sql.GET_ROOT, params).fetchone()
-            named = connection.execute(sql.GET_ROLE, {"mount": mount, "name": role}).fetchone()
-            return StoredContext(
-                mount=self._reader.one(rows.MOUNTS, found),
-                root=self._reader.one(rows.ROOTS, root),
-                role=self._reader.one(rows.ROLES, named),
-                earlier=self._earlier(connection, params | {"owner": owner, "request_id": request_id}),
-            )
-
-        context = await self._batches.read(job)
+        context = await super().load_issue_context(mount, role, owner, request_id)
         if not request_id and version == self._batches.config_version:
             self._contexts.put(version, mount, role, context)
         return context
 
-    def _earlier(self, connection: sqlite3.Connection, params: rows.Params) -> Lease | None:
-        """Return the lease that the same request id has, if any."""
-        if not params["request_id"]:
-            return None
-        return self._reader.one(rows.LEASES, connection.execute(sql.BY_REQUEST, params).fetchone())
-
-    # --- mounts -----------------------------------------------------------------------------------------
-
-    async def get_mount(self, name: str) -> Mount | None:
-        return await self._find(rows.MOUNTS, sql.GET_MOUNT, {"name": name})
-
-    async def put_mount(self, before: Mount | None, after: Mount) -> bool:
-        def job(connection: sqlite3.Connection) -> bool:
-            params = rows.mount_params(after)
-            statement = sql.ADD_MOUNT
-            if before is not None:
-                statement = sql.PUT_MOUNT
-                row = connection.execute(sql.GET_MOUNT, params).fetchone()
-                if self._reader.one(rows.MOUNTS, row) != before:
-                    return False
-            written = connection.execute(statement, params).rowcount == 1
-            if written:
-                self._macs.put(connection, place_mount(connection.execute(sql.GET_MOUNT, params).fetchone()))
-            return written
-
-        return await self._batches.write(job)
-
-    async def list_mounts(self, after: str, limit: int) -> list[Mount]:
-        return await self._page(rows.MOUNTS, sql.LIST_MOUNTS, {"after": after}, limit)
-
-    async def mount_names(self, after: str, limit: int) -> list[str]:
-        def job(connection: sqlite3.Connection) -> list[str]:
-            found = (row[0] for row in connection.execute(sql.MOUNT_NAMES, {"after": after}))
-            return list(islice((name for name in found if isinstance(name, str) and is_name(name)), limit))
-
-        return await self._batches.read(job)
-
-    # --- roots ------------------------------------------------------------------------------------------
-
-    async def get_root(self, mount: str) -> StoredRoot | None:
-        def job(connection: sqlite3.Connection) -> StoredRoot | None:
-            row = connection.execute(sql.GET_ROOT, {"mount": mount}).fetchone()
-            return self._reader.one(rows.ROOTS, row, grants=False)  # revocations need it
-
-        return await self._batches.read(job)
-
-    async def put_root(self, root: StoredRoot, expect_version: int) -> bool:
-        rows.require_storable(root)
-        params: rows.Params = {
-            "mount": root.mount,
-            "sealed": self._macs.reseal(root.sealed, root_context(root.mount), str(root.version)),
-            "account": root.account,
-            "version": root.version,
-            "etag": root.etag,
-            "expect": expect_version,
-        }
-        statement = sql.PUT_ROOT if expect_version else sql.ADD_ROOT
-        return await self._write_sealed(statement, params, sql.GET_ROOT, place_root)
-
-    async def bind_account(self, mount: str, version: int, account: str) -> bool:
-        params: rows.Params = {"mount": mount, "version": version, "account": account}
-
-        def job(connection: sqlite3.Connection) -> bool:
-            self._reader.one(rows.ROOTS, connection.execute(sql.GET_ROOT, params).fetchone())
-            written = connection.execute(sql.BIND_ACCOUNT, params).rowcount == 1
-            if written:
-                self._macs.put(connection, place_root(connection.execute(sql.GET_ROOT, params).fetchone()))
-            return written
-
-        return await self._batches.write(job)
-
-    # --- roles ------------------------------------------------------------------------------------------
-
-    async def get_role(self, mount: str, name: str) -> Role | None:
-        return await self._find(rows.ROLES, sql.GET_ROLE, {"mount": mount, "name": name})
-
-    async def put_role(self, role: Role, expect_etag: str | None) -> bool:
-        statement = sql.ADD_ROLE if expect_etag is None else sql.PUT_ROLE
-        params = rows.role_params(role) | {"expect": expect_etag}
-        return await self._write_sealed(statement, params, sql.GET_ROLE, place_role)
-
-    async def delete_role(self, mount: str, name: str) -> bool:
-        def job(connection: sqlite3.Connection) -> bool:
-            deleted = connection.execute(sql.DELETE_ROLE, {"mount": mount, "name": name}).rowcount == 1
-            if deleted:
-                self._macs.drop(connection, mount, role_place(mount, name))
-            return deleted
-
-        return await self._batches.write(job)
-
-    async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
-        return await self._page(rows.ROLES, sql.LIST_ROLES, {"mount": mount, "after": after}, limit)
+    async def backup(self, path: str) -> tuple[str, int]:
+        """Write a consistent copy below the data directory; raises as the port says."""
+        name = path or f"backup-{self.now()}.db"
+        return await self._batches.read(
+            lambda connection: backups.write(connection, self._folder, name, self._macs)
+        )
 
 
 Verify = Callable[[StoredKeys], Awaitable[RowSeals | None]]
@@ -228,10 +106,10 @@ async def open_store(
         reader = Reader()
         prepare = partial(_prepare, reader, file, seals)
         async with connect(file, prepare, reader, notify) as (batches, prepared):
-            service = ServiceClock(clock, prepared.mark_us)
-            batches.raw.before_commit = service.mark
+            service, tx = ServiceClock(clock, prepared.mark_us), batches.raw.transaction
+            batches.raw.before_commit = lambda: run_job(service.mark(tx))
             batches.raw.after_rollback = service.unmark
-            reader.macs = RowMacs(batches.raw)
+            reader.macs = RowMacs()
             if prepared.copy:
                 notify(DatabaseCopied(prepared.copy, prepared.schema))
             yield SqliteStore(batches, service, folder, prepared.schema, prepared.instance)
@@ -278,14 +156,14 @@ def _prepare(reader: Reader, file: Path, seals: RowSeals | None, connection: sql
     copies: list[str] = []
 
     def copy(first: int) -> None:
-        macs = RowMacs(connection)
+        macs = RowMacs()
         macs.seals = seals
         copies.append(write_before_upgrade(connection, file, first, macs))
 
     try:
         schema = migrate(connection, copy)
         _recount(reader, connection)
-        mark_us = stored_mark(reader, connection)
+        mark_us = run_job(read_mark(reader, SqliteTransaction(connection)))
         return _Prepared(schema, _instance(reader, connection), mark_us, "".join(copies))
     except DatabaseUnusable as error:
         raise DatabaseUnusable(f"{file}: {error.message}") from error

@@ -6,36 +6,16 @@ A start must verify the key first: to migrate, and even to close, a database wri
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TypeVar
 
-from lessor_server.adapters.sqlite import keyring_statements as sql
-from lessor_server.adapters.sqlite.columns import text_or_bytes
-from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, read_version
-from lessor_server.adapters.sqlite.statements import GET_META
-from lessor_server.engine.store_types import WrappedKey
+from lessor_server.adapters.sql.stored_keys import StoredKeys, read_keys
+from lessor_server.adapters.sqlite.migrate import DatabaseUnusable, migrations, read_version
+from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job, text_or_bytes
 
-SEALING_KEY: Final = "sealing_key"
-"""The key of ``meta`` under which versions without data keys stored the id of the sealing key."""
-_KEY_ID_LENGTH: Final = 16
-LOST_DATA_KEYS: Final = "lessor.db has lost its data keys, and its rows are sealed under them"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKeys:
-    """What a database says about its keys.
-
-    ``is_new``: there is no database yet. ``is_sealed``: it has what only a version with data keys writes.
-    ``sealing_key_id`` and ``sealed_values`` are those of a version without data keys.
-    """
-
-    is_new: bool = True
-    data_keys: tuple[WrappedKey, ...] = ()
-    is_sealed: bool = False
-    sealing_key_id: str = ""
-    sealed_values: tuple[bytes, ...] = ()
+T = TypeVar("T")
 
 
 def read_stored_keys(file: Path) -> StoredKeys:
@@ -44,14 +24,28 @@ def read_stored_keys(file: Path) -> StoredKeys:
     Raises:
         DatabaseUnusable: It is not a database that this version may use.
     """
-    if not file.exists() or not file.stat().st_size:
+    if not _has_content(file):
         return StoredKeys()
+    return _read_file(file, _read)
+
+
+def read_file_schema(file: Path) -> tuple[int, int]:
+    """Return the schema of the database in ``file``, 0 if there is none, and the newest; raises as above."""
+    return _read_file(file, read_version) if _has_content(file) else 0, migrations()[-1][0]
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and bool(file.stat().st_size)
+
+
+def _read_file(file: Path, read: Callable[[sqlite3.Connection], T]) -> T:
+    """Read a database and change none of its bytes."""
     index = file.with_name(f"{file.name}-shm")
     had_index = index.exists()
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?{_mode(file)}", uri=True)) as connection:
             connection.text_factory = text_or_bytes
-            return _read(connection)
+            return read(connection)
     except DatabaseUnusable as error:
         raise DatabaseUnusable(f"{file}: {error.message}") from error
     except sqlite3.DatabaseError as error:
@@ -73,36 +67,4 @@ def _read(connection: sqlite3.Connection) -> StoredKeys:
     if not read_version(connection):
         return StoredKeys()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    noted = connection.execute(GET_META, {"key": SEALING_KEY}).fetchone()
-    known = noted is not None and isinstance(noted[0], str) and len(noted[0]) == _KEY_ID_LENGTH
-    data_keys = read_data_keys(connection) if "sealing_keys" in tables else []
-    return StoredKeys(
-        is_new=False,
-        data_keys=tuple(data_keys),
-        is_sealed=bool(data_keys) or ("sealing_keys" in tables and is_sealed(connection)),
-        sealing_key_id=noted[0] if known else "",
-        sealed_values=tuple(_sealed_values(connection, tables)),
-    )
-
-
-def read_data_keys(connection: sqlite3.Connection) -> list[WrappedKey]:
-    """Return the stored data keys."""
-    return [
-        WrappedKey(str(key_id), _bytes(wrapped), str(wrapped_by), active == 1, _bytes(complete))
-        for key_id, wrapped, wrapped_by, active, complete in connection.execute(sql.DATA_KEYS)
-    ]
-
-
-def is_sealed(connection: sqlite3.Connection) -> bool:
-    """Return whether there is what only a version with data keys writes."""
-    return bool(connection.execute(sql.IS_SEALED).fetchone()[0])
-
-
-def _sealed_values(connection: sqlite3.Connection, tables: set[str]) -> list[bytes]:
-    queries = (query for table, query in sql.SEALED.items() if table in tables)
-    found = (value for query in queries for row in connection.execute(query) for value in row)
-    return [value for value in found if isinstance(value, bytes) and value]
-
-
-def _bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b""
+    return run_job(read_keys(SqliteTransaction(connection), tables))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sqlite.backups import copy_database
-from lessor_server.adapters.sqlite.row_macs import RowMacs
 from lessor_server.domain.errors.base import LessorError
 
 

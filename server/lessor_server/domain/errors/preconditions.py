@@ -12,6 +12,13 @@ class RequestSpent(Precondition):
     fix = "send a new request_id"
 
 
+class BackupByDatabase(Precondition):
+    """The store is a PostgreSQL database, which the server does not copy."""
+
+    reason = "BACKUP_BY_DATABASE"
+    fix = "use pg_dump or continuous archiving; docs/running.md says which key belongs to such a backup"
+
+
 class ClockDisagrees(Precondition):
     """AWS does not confirm the machine's wall clock, so the service's time cannot be set to it."""
 

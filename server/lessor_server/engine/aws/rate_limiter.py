@@ -7,18 +7,22 @@ rate the limiter adapts: the rate falls by a third when AWS throttles, and rises
 (additive increase, multiplicative decrease: Chiu & Jain, 1989). Calls that wait are served by
 priority, then in order; their number is limited, and none waits longer than ``MAX_WAIT_SECONDS``.
 
-It is paused while AWS does not answer: a call then fails immediately.
+It is paused while AWS does not answer: a call then fails immediately. If several replicas use one store,
+``shared_rate`` replaces the rate by this replica's share of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from lessor_server.domain.errors.base import AwsUnavailable, RateLimiterFull
+from lessor_server.engine.aws.shared_rate import LATE_SECONDS, SharedRate
 
 MAX_WAIT_SECONDS = 10.0
 REFILL, BURST = 0.965, 0.015
@@ -66,15 +70,18 @@ class RateLimit:
 class RateLimiter:
     """The calls to one account at one endpoint."""
 
-    def __init__(self, account: str, rate_limit: RateLimit) -> None:
-        """Create it with the limits of ``rate_limit``, not paused."""
+    def __init__(self, account: str, rate_limit: RateLimit, shared: SharedRate | None = None) -> None:
+        """Create it with the limits of ``rate_limit``, not paused; ``shared`` is a share of its rate."""
         self.account = account
+        self.shared = shared
+        if shared is not None:
+            shared.changed = self._admit_waiting
         self._rate_limit = rate_limit
         self._rate = rate_limit.rate or START_RATE
         self._stepped = 0.0
         self._next = 0.0
         self._in_flight = 0
-        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._queue: list[tuple[int, int, asyncio.Future[float]]] = []
         self._tickets = 0
         self._timer: asyncio.TimerHandle | None = None
         self.conflicts = ConflictCounter()
@@ -104,7 +111,12 @@ class RateLimiter:
     @property
     def rate(self) -> float:
         """Return the current rate, in calls a second."""
-        return self._rate
+        return self._rate if self.shared is None else self.shared.share
+
+    @property
+    def waiting(self) -> int:
+        """Return how many calls wait."""
+        return len(self._queue)
 
     def throttled(self) -> None:
         """Record that AWS throttled a call; an adaptive rate falls."""
@@ -140,18 +152,27 @@ class RateLimiter:
         Raises:
             RateLimiterFull: The queue is full, or this call waited too long.
         """
-        if not self._queue and self._wait_seconds() <= 0 and self._in_flight < self._rate_limit.in_flight:
-            self._admit()
+        if self.shared is None:
+            await self._acquire(priority)
             return
+        loop = asyncio.get_running_loop()
+        while loop.time() - await self._acquire(priority) > LATE_SECONDS:
+            self.release()
+
+    async def _acquire(self, priority: Priority) -> float:
+        """Wait for a slot; return the loop's time at which it was given."""
+        is_free = not self._queue and self._wait_seconds(priority) <= 0
+        if is_free and self._in_flight < self._rate_limit.in_flight:
+            return self._admit()
         if len(self._queue) >= self._rate_limit.queue:
             raise self._full()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._tickets += 1
         heapq.heappush(self._queue, (priority, self._tickets, future))
         self._admit_waiting()
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
-                await future
+                return await future
         except TimeoutError:
             self._pass_on(future)
             raise self._full() from None
@@ -159,7 +180,7 @@ class RateLimiter:
             self._pass_on(future)
             raise
 
-    def _pass_on(self, future: asyncio.Future[None]) -> None:
+    def _pass_on(self, future: asyncio.Future[float]) -> None:
         """Give a slot that came too late for its call to the next call."""
         if future.done() and not future.cancelled():
             self._in_flight -= 1
@@ -168,39 +189,46 @@ class RateLimiter:
     def _admit_waiting(self) -> None:
         """Admit the calls that may be sent now; set the timer for the next."""
         while self._queue and self._in_flight < self._rate_limit.in_flight:
-            if self._queue[0][2].done():  # gave up waiting
+            priority, _, future = self._queue[0]
+            if future.done():  # gave up waiting
                 heapq.heappop(self._queue)
                 continue
-            wait = self._wait_seconds()
+            wait = self._wait_seconds(priority)
             if wait > 0:
                 self._schedule(wait)
                 return
-            heapq.heappop(self._queue)[2].set_result(None)
-            self._admit()
+            heapq.heappop(self._queue)
+            future.set_result(self._admit())
 
     def _schedule(self, seconds: float) -> None:
-        if self._timer is None or self._timer.cancelled():
+        if math.isfinite(seconds) and (self._timer is None or self._timer.cancelled()):
             self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         self._admit_waiting()
 
-    def _wait_seconds(self) -> float:
+    def _wait_seconds(self, priority: int) -> float:
         """Return the seconds until the bucket has a token."""
         now = asyncio.get_running_loop().time()
+        if self.shared is not None:
+            return self.shared.wait_seconds(now, explicit=priority == Priority.ASKED)
         self._recover(now)
         interval = 1 / (self._rate * REFILL)
         slack = max(self._rate * BURST - 1, 0) * interval
         return self._next - slack - now
 
-    def _admit(self) -> None:
+    def _admit(self) -> float:
         now = asyncio.get_running_loop().time()
-        self._next = max(self._next, now) + 1 / (self._rate * REFILL)
         self._in_flight += 1
+        if self.shared is not None:
+            self.shared.admit(now)
+        else:
+            self._next = max(self._next, now) + 1 / (self._rate * REFILL)
+        return now
 
     def _full(self) -> RateLimiterFull:
-        wait = len(self._queue) / self._rate
+        wait = len(self._queue) / max(self.rate, MIN_RATE)
         return RateLimiterFull(
             "too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0)
         )
@@ -228,9 +256,10 @@ class Slot:
 class RateLimiters:
     """All rate limiters, created on first use."""
 
-    def __init__(self, rate_limit: RateLimit) -> None:
-        """Give each rate limiter the same ``rate_limit``."""
+    def __init__(self, rate_limit: RateLimit, share: Callable[[str], SharedRate] | None = None) -> None:
+        """Give each rate limiter the same ``rate_limit``; ``share`` creates its share of a set rate."""
         self._rate_limit = rate_limit
+        self._share = share if rate_limit.rate is not None else None
         self._limiters: dict[tuple[str, str], RateLimiter] = {}
 
     def limiter(self, account: str, endpoint: str) -> RateLimiter:
@@ -238,8 +267,14 @@ class RateLimiters:
         key = (account, endpoint)
         limiter = self._limiters.get(key)
         if limiter is None:
-            limiter = self._limiters[key] = RateLimiter(account, self._rate_limit)
+            shared = self._share(f"{account} {endpoint}".strip()) if self._share is not None else None
+            limiter = self._limiters[key] = RateLimiter(account, self._rate_limit, shared)
         return limiter
+
+    def sharing(self) -> list[tuple[SharedRate, int]]:
+        """Return the shares of all rate limiters, each with how many calls wait for it."""
+        limiters = self._limiters.values()
+        return [(one.shared, one.waiting) for one in limiters if one.shared is not None]
 
     def forget(self, account: str) -> None:
         """Delete an account's rate limiters; calls that wait in one continue."""

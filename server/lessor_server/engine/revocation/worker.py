@@ -37,14 +37,10 @@ from lessor_server.engine.revocation.attempt import (
     UserNotFound,
     attempt_revocation,
 )
-from lessor_server.engine.revocation.expiry_hold import ExpiryHold
+from lessor_server.engine.revocation.claims import RevocationClaims
 from lessor_server.engine.revocation.queue import RevocationQueue
-from lessor_server.engine.store_types import ClaimTerms
 
 FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
-CLAIM_SPAN = timedelta(minutes=2)
-"""Longer than the longest attempt: five rounds of 7 s each, behind a full queue."""
-
 MAX_CONCURRENT = 128
 """Leases revoked at the same time; the rate limiter limits their calls."""
 
@@ -61,22 +57,23 @@ class RevocationWorker:
         roots: Roots,
         queue: RevocationQueue,
         watch: Watch,
-        expiry: ExpiryHold,
+        claims: RevocationClaims,
         notify: Observer,
         background: BackgroundTasks,
         rng: random.Random,
     ) -> None:
-        """Claim due leases in ``store``, unless ``expiry`` is held, and revoke them through ``roots``."""
+        """Claim due leases in ``store`` as ``claims``, and revoke them through ``roots``."""
         self._store = store
         self._roots = roots
         self._background = background
         self._queue = queue
         self._watch = watch
         self._notify = notify
-        self._expiry = expiry
+        self._claims = claims
         self._rng = rng
         self._outage_probe = OutageProbe(roots, background, notify, rng, queue.request_full_scan)
-        self._running = 0
+        self._running: dict[str, None] = {}
+        """The leases of the running attempts."""
         self._behind: deque[str] = deque(maxlen=MAX_CONCURRENT)
         """The mounts of the last claimed leases, while more leases are due than there is room for."""
 
@@ -87,19 +84,21 @@ class RevocationWorker:
         while True:
             await self._queue.wait(STORE_RETRY_SECONDS if store_fails else FULL_SCAN_SECONDS)
             try:
+                await self._claims.release_lost(self._running)
                 await self._claim_some()
                 store_fails = False
             except StoreUnavailable:
+                self._claims.note_lost()
                 store_fails = self._queue.full_scan_needed = True
 
     async def _claim_some(self) -> None:
         """Claim as many due leases as there is room for: requested ones first, then all in due order."""
         # Life of an expiry, 3 and 4: the queue in its order, each claim one conditional UPDATE.
-        while (room := MAX_CONCURRENT - self._running) > 0:
+        while (room := MAX_CONCURRENT - len(self._running)) > 0:
             if ids := self._queue.take_urgent(room):
                 self._begin(await self._claim_requested(ids), Priority.ASKED)
             elif ids := self._queue.take_bulk(room) or self._hinted(room):
-                self._begin(await self._store.claim(ids, self._terms()), Priority.EXPIRY)
+                self._begin(await self._store.claim(ids, self._claims.terms()), Priority.EXPIRY)
             elif self._queue.full_scan_needed:
                 await self._claim_due(room)
             else:
@@ -107,7 +106,7 @@ class RevocationWorker:
 
     async def _claim_requested(self, ids: list[str]) -> list[Lease]:
         """Claim leases that a caller revoked; forget those that another process has claimed."""
-        leases = await self._store.claim(ids, self._terms())
+        leases = await self._store.claim(ids, self._claims.terms())
         for lease_id in set(ids) - {lease.id for lease in leases}:
             self._queue.forget(lease_id)
         return leases
@@ -124,7 +123,7 @@ class RevocationWorker:
     async def _claim_due(self, room: int) -> None:
         """Claim due leases, earliest first; if they fill the room, there is a backlog."""
         self._queue.begin_full_scan()
-        leases = await self._store.claim_due(self._terms(), room, self._roots.paused_accounts())
+        leases = await self._store.claim_due(self._claims.terms(), room, self._roots.paused_accounts())
         if len(leases) == room:
             self._queue.full_scan_needed = True
             self._behind.extend(lease.mount for lease in leases)
@@ -132,12 +131,9 @@ class RevocationWorker:
             self._behind.clear()
         self._begin(leases, Priority.EXPIRY)
 
-    def _terms(self) -> ClaimTerms:
-        return ClaimTerms(self._roots.instance, CLAIM_SPAN, self._expiry.held)
-
     def _begin(self, leases: list[Lease], priority: Priority) -> None:
         for lease in leases:
-            self._running += 1
+            self._running[lease.id] = None
             if _expires(lease, self._store.now()):
                 self._notify(Expiring(lease.id, owner=lease.owner))
             job = self._revoke_claimed(lease, priority)
@@ -152,9 +148,10 @@ class RevocationWorker:
                 self._queue.defer(lease.id)
             await self._record(lease, result, began_us)
         except StoreUnavailable:
-            self._queue.full_scan_needed = True  # the claim runs out, and the row is due again
+            self._claims.note_lost()
+            self._queue.full_scan_needed = True  # the claim is released or runs out, and the row is due again
         finally:
-            self._running -= 1
+            self._running.pop(lease.id, None)
             self._queue.end_attempt(lease.id)
 
     async def _attempt_supervised(self, lease: Lease, priority: Priority) -> AttemptResult:
@@ -222,7 +219,7 @@ class RevocationWorker:
         the grace is over.
         """
         grace_ends_us = lease.last_create_us + CREATE_GRACE // MICROSECOND
-        if lease.not_found_count and began_us >= grace_ends_us and not self._expiry.held:
+        if lease.not_found_count and began_us >= grace_ends_us and not self._claims.expiry_held:
             await self._finish(lease)
             return
         wait = backoff.not_found_delay(lease.not_found_count)

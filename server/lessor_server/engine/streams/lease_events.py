@@ -1,6 +1,7 @@
 """Subscriptions to lease events: each has its own bounded queue, so a slow reader delays no other.
 
-They exist only in memory: a subscriber gets the events of this process from now on.
+They exist only in memory: a subscriber gets the events from now on, of this process and, by the relay, of
+other replicas.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Self
 
 from lessor_server.domain.errors.base import FellBehind
@@ -20,6 +22,10 @@ from lessor_server.engine.ports import Observer
 
 QUEUE = 4096
 """The maximum number of unread events; with one more, the subscriber has fallen behind."""
+MAX_SKEW_US = 100_000
+"""How far the clocks of two replicas may differ for a watch to show all events after its begin."""
+MAX_FOR_PEERS = 50_000
+"""The maximum number of events that wait for the other replicas; the oldest are dropped."""
 
 
 class LeaseEventKind(Enum):
@@ -46,8 +52,9 @@ class LeaseEvent:
 class Watch:
     """One caller's unread events of the leases that it watches; each step of an iteration removes one."""
 
-    def __init__(self, ids: IdRange, only_owner: str | None = None) -> None:
-        """Watch the leases in ``ids``, or only those of one owner."""
+    def __init__(self, ids: IdRange, only_owner: str | None = None, since_us: int = 0) -> None:
+        """Watch the leases in ``ids``, or only those of one owner, from ``since_us`` on."""
+        self.since_us = since_us
         self._ids = ids
         self._only_owner = only_owner
         self.fell_behind = False
@@ -86,8 +93,11 @@ class LeaseEventBroker:
 
     def __init__(self, now: Callable[[], int]) -> None:
         """Begin without subscribers; ``now`` is the store's clock."""
-        self._now = now
+        self.now = now
         self._watches: dict[Watch, None] = {}
+        self._for_peers: deque[tuple[LeaseEvent, str]] | None = None
+        self.wake = asyncio.Event()
+        """Set when there is an event for the other replicas, or a new subscriber."""
 
     def __len__(self) -> int:
         """Return the number of subscribers."""
@@ -96,14 +106,43 @@ class LeaseEventBroker:
     def __call__(self, event: Event) -> None:
         """Send ``event`` to the subscribers of its lease, if it is a lease event."""
         told = _shown(event)
-        if told is None or not self._watches:
+        if told is None or (not self._watches and self._for_peers is None):
             return
         kind, lease_id, owner, error = told
-        happening = LeaseEvent(kind, lease_id, self._now(), error)
-        for watch in [one for one in self._watches if one.covers(lease_id, owner)]:
-            watch.put(happening)
+        happening = LeaseEvent(kind, lease_id, self.now(), error)
+        if self._for_peers is not None:
+            self._for_peers.append((happening, owner))
+            self.wake.set()
+        self.publish(happening, owner)
+
+    def publish(self, happening: LeaseEvent, owner: str) -> None:
+        """Send an event, of this process or another, to the subscribers of its lease."""
+        for watch in [one for one in self._watches if one.covers(happening.lease_id, owner)]:
+            if happening.at_us >= watch.since_us:
+                watch.put(happening)
             if watch.fell_behind:
                 del self._watches[watch]
+
+    def keep_for_peers(self) -> None:
+        """Keep the events from now on until ``drop_for_peers``."""
+        if self._for_peers is None:
+            self._for_peers = deque(maxlen=MAX_FOR_PEERS)
+
+    def list_for_peers(self, limit: int) -> list[tuple[LeaseEvent, str]]:
+        """Return the oldest kept events, each with the owner of its lease."""
+        return list(islice(self._for_peers or (), limit))
+
+    def drop_for_peers(self, count: int) -> None:
+        """Drop the oldest kept events."""
+        kept = self._for_peers or deque()
+        for _ in range(min(len(kept), count)):
+            kept.popleft()
+
+    def forget_for_peers(self, seconds: float) -> None:
+        """Drop the kept events that are older than this."""
+        until_us = self.now() - int(seconds * 1e6)
+        while self._for_peers and self._for_peers[0][0].at_us < until_us:
+            self._for_peers.popleft()
 
     def beside(self, notify: Observer) -> Observer:
         """Return an observer that calls ``notify`` and then informs the subscribers."""
@@ -120,8 +159,9 @@ class LeaseEventBroker:
 
         With ``only_owner`` it has only the events of that owner's leases.
         """
-        watch = Watch(ids, only_owner)
+        watch = Watch(ids, only_owner, self.now() - MAX_SKEW_US)
         self._watches[watch] = None
+        self.wake.set()
         try:
             yield watch
         finally:

@@ -10,10 +10,13 @@ from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import SealingKeyRotated
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.ports import Observer, Store
+from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.sealing_ports import DataKeys
 
 LEASES_PER_STEP: Final = 500
 RETRY_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 60.0
+"""The interval at which a replica looks for a rotation that another one has left unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,16 @@ class RotatedDataKey:
 class SealingKeys:
     """Rotates the data key for a caller, and finishes at a start what an earlier process began."""
 
-    def __init__(self, store: Store, keys: DataKeys, notify: Observer, work: BackgroundTasks) -> None:
-        """Rotate ``keys`` and seal the rows of ``store``."""
+    def __init__(
+        self,
+        store: Store,
+        keys: DataKeys,
+        notify: Observer,
+        work: BackgroundTasks,
+        agreement: KeyAgreement | None = None,
+    ) -> None:
+        """Rotate ``keys`` and seal the rows of ``store``, in ``agreement`` with other replicas."""
+        self._agreement = agreement
         self._store = store
         self._keys = keys
         self._notify = notify
@@ -76,7 +87,10 @@ class SealingKeys:
             self._unfinished.clear()
             try:
                 await self.finish_earlier()
-                await self._unfinished.wait()
+                async with asyncio.timeout(LOOK_SECONDS if self._agreement else None):
+                    await self._unfinished.wait()
+            except TimeoutError:
+                continue  # another replica may have ended in the middle of a rotation
             except StoreUnavailable as error:
                 await asyncio.sleep(error.retry_in or RETRY_SECONDS)
 
@@ -88,8 +102,11 @@ class SealingKeys:
 
     async def _finish(self, by: str) -> RotatedDataKey:
         """Seal what is not sealed under the active data key, and delete the others."""
-        active = next(key.id for key in await self._store.list_data_keys() if key.is_active)
-        self._keys.use(active)
+        if self._agreement is not None:
+            active = await self._agreement.agree()
+        else:
+            active = next(key.id for key in await self._store.list_data_keys() if key.is_active)
+            self._keys.use(active)
         resealed, mount = 0, ""
         while step := await self._store.reseal_mount(mount):
             mount, values = step
@@ -98,6 +115,7 @@ class SealingKeys:
         while lease is not None:
             lease = await self._store.reseal_leases(lease, LEASES_PER_STEP)
         await self._store.drop_data_keys(active)
-        self._keys.forget_all_but(active)
+        if self._agreement is None:
+            self._keys.forget_all_but(active)
         self._notify(SealingKeyRotated(active, resealed, by))
         return RotatedDataKey(active, resealed)

@@ -71,6 +71,7 @@ def test_a_record_of_any_event_can_be_written_and_has_no_text_of_aws(kind: type[
         events.IssueFailed,
         events.Retired,
         events.TakenOver,
+        events.ReplicaSilent,
         events.Reloaded,
         events.ReloadFailed,
         events.AuditRecordsMissing,

@@ -1,0 +1,77 @@
+"""A worker of ``lessor server --workers``: its settings, and its link to the supervisor.
+
+The supervisor passes one end of a socket pair as standard input. The worker writes a byte to it when it
+serves. When the other end is closed the supervisor has ended, and the worker drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lessor_server.settings.model import Settings
+
+READY: Final = b"1"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """Which worker this is, from 1, and the ports of its listeners in their order; 0 for a unix socket."""
+
+    number: int
+    ports: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> WorkerPlace:
+        """Read ``NUMBER:PORT,PORT``, which only the supervisor writes."""
+        number, _, ports = text.partition(":")
+        return cls(int(number), tuple(int(port) for port in ports.split(",")))
+
+    def __str__(self) -> str:
+        """Return it as ``parse`` reads it."""
+        return f"{self.number}:{','.join(map(str, self.ports))}"
+
+    def apply(self, settings: Settings) -> Settings:
+        """Return the settings of this worker: it shares ports, and has an audit file of its own.
+
+        Its metrics have a port of their own too: the one of the settings for the first worker, then the next.
+        """
+        listen = tuple(
+            replace(one, address=replace(one.address, port=port))
+            for one, port in zip(settings.listen, self.ports, strict=True)
+        )
+        changes: dict[str, object] = {"listen": listen, "worker": self.number}
+        file = settings.audit.file
+        if file is not None:
+            own = file.with_name(f"{file.name}.{self.number}")
+            changes["audit"] = settings.audit.model_copy(update={"file": own})
+        address = settings.metrics.listen
+        if address is not None and address.port:
+            next_port = replace(address, port=address.port + self.number - 1)
+            changes["metrics"] = settings.metrics.model_copy(update={"listen": next_port})
+        return settings.model_copy(update=changes)
+
+
+def report_ready() -> None:
+    """Report to the supervisor that this worker serves; drain when the supervisor ends."""
+    try:
+        os.write(sys.stdin.fileno(), READY)
+    except OSError:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_input)
+
+
+def _on_input() -> None:
+    """Drain at the end of input; nothing else comes."""
+    try:
+        ended = not os.read(sys.stdin.fileno(), 1)
+    except OSError:
+        ended = True
+    if ended:
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,157 @@
+"""Scenarios with several servers on one PostgreSQL database: a rate that they share, and kills."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from tests.fire.environment import BOUND, MOUNT, ROLES, Environment, Figures
+from tests.fire.kills import Checks
+from tests.fire.promises import Callers, Load
+from tests.support.clients import Lessor, connect
+from tests.support.replica_servers import ReplicaServer, replicas
+from tests.support.standin_control import StandIn
+
+WIDE = "wide"
+"""A role with many policies: each credential takes 13 calls, so that a rate is reached by few."""
+POLICIES = tuple(f"arn:aws:iam::aws:policy/Policy{number}" for number in range(10))
+TAKEN_OVER = 30.0
+"""Seconds within which the revocations of a replica that died are taken over."""
+SETTLE_SECONDS = 8.0
+"""How long after a change of the load the shares of the rate follow it."""
+REST_EVERY = 20
+CALLERS = 40
+
+
+class FleetEnvironment(Environment):
+    """Several servers; each connection goes to any that runs."""
+
+    def __init__(self, folder: Path, aws: StandIn, servers: list[ReplicaServer], rng: random.Random) -> None:
+        """Call ``servers``; ``rng`` chooses among them."""
+        super().__init__(folder, aws)
+        self.servers = servers
+        self._rng = rng
+
+    def connect(self) -> AbstractAsyncContextManager[Lessor]:
+        """Open a channel to any server."""
+        process = self._rng.choice([one for one in self.servers if one.runs]).process
+        return connect(process.address, process.token)
+
+
+@asynccontextmanager
+async def run_fleet(
+    folder: Path, rng: random.Random, latency: float = 0.0, **settings: str
+) -> AsyncIterator[FleetEnvironment]:
+    """Run three servers and their AWS, with a mount, a bound root and the roles, while the block runs."""
+    async with StandIn.start(latency=latency) as aws:
+        given = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, **settings}
+        async with replicas(folder, given) as servers:
+            environment = FleetEnvironment(folder, aws, servers, rng)
+            lessor = servers[0].client
+            await lessor.enable(MOUNT, aws.url)
+            for role in ROLES:
+                await lessor.put_role(MOUNT, role)
+            await lessor.put_role(MOUNT, WIDE, policy_arns=POLICIES)
+            await lessor.revoke((await lessor.generate(MOUNT)).lease_id)
+            yield environment
+
+
+# --- a shared rate ---------------------------------------------------------------------------------------
+
+
+async def shared_rate(environment: FleetEnvironment, rate: int, seconds: float) -> Figures:
+    """Load one, two and three servers; no second may exceed the rate, and 95 % of it must be used.
+
+    The servers must have been started with ``LESSOR_AWS_RATE`` set to ``rate``.
+    """
+    figures: Figures = {}
+    for loaded in range(1, len(environment.servers) + 1):
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_load(one.client))
+                for one in environment.servers[:loaded]
+                for _ in range(CALLERS)
+            ]
+            await asyncio.sleep(SETTLE_SECONDS)
+            await environment.aws.forget_calls()
+            await asyncio.sleep(seconds)
+            at = [float(str(call["t"])) for call in await environment.aws.calls()]
+            for task in tasks:
+                task.cancel()
+        begun = [instant for instant in at if instant <= at[0] + seconds - 0.5]
+        peak = _peak(at)
+        used = len(begun) / (rate * (seconds - 0.5))
+        figures |= {f"peak of {loaded}": peak, f"used by {loaded}": round(used, 3)}
+        assert peak <= rate, figures
+        assert used >= 0.95, figures
+    return figures
+
+
+def _peak(at: list[float]) -> int:
+    """Return how many of the instants are within the fullest second."""
+    first = most = 0
+    for last, instant in enumerate(at):
+        while instant - at[first] >= 1.0:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+async def _load(lessor: Lessor) -> None:
+    """Issue one credential after another until cancelled; a full queue is no error."""
+    while True:
+        try:
+            await lessor.generate(MOUNT, WIDE, ttl=3600)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            await asyncio.sleep(0.5)
+
+
+# --- kills -----------------------------------------------------------------------------------------------
+
+
+async def fleet_kills(
+    environment: FleetEnvironment, times: int, rng: random.Random, max_pause: float = 1.0
+) -> Figures:
+    """Kill or stop one of the servers so many times under load; AssertionError for the first broken promise.
+
+    At most one is down or stopped at a time, for ``max_pause`` seconds at most. After each ``REST_EVERY``-th
+    and the last, callers rest, and all that should be over must be gone: what a server had claimed that died,
+    when another has taken it over.
+    """
+    callers = Callers(environment, rng, Load(issuers=4, pause=0.05))
+    checks = Checks(environment, callers, TAKEN_OVER + BOUND)
+    done: Counter[str] = Counter()
+    async with asyncio.TaskGroup() as group:
+        callers.begin(group)
+        try:
+            for number in range(1, times + 1):
+                victim = rng.choice(environment.servers)
+                await asyncio.sleep(rng.uniform(0, 0.6))
+                if rng.random() < 0.25:
+                    done["stopped"] += 1
+                    victim.pause()
+                    await asyncio.sleep(rng.uniform(0, max_pause))
+                    victim.resume()
+                else:
+                    done["killed"] += 1
+                    await victim.kill()
+                    await victim.start()
+                if number % REST_EVERY == 0 or number == times:
+                    await checks.remembers()
+                    await checks.rests()
+        finally:
+            callers.stop()
+    await checks.remembers(of_old=True)
+    keys = Counter(promise.key for promise in callers.promises.values())
+    assert max(keys.values()) == 1, keys.most_common(1)
+    assert callers.unheard_of == [], callers.unheard_of
+    figures: Figures = {"leases": len(callers.promises), **done}
+    return figures | dict(callers.outcomes)

@@ -1,0 +1,164 @@
+"""Checks the shares of a rate, also while they change and while replicas come, stop and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lessor_server.domain.rate_shares import (
+    MARGIN,
+    RESERVED_SECONDS,
+    SHARE_SECONDS,
+    ShareRequest,
+    StoredShare,
+    grant_share,
+    min_share,
+    shares_by_demand,
+)
+
+SECOND = 1_000_000
+NAMES = ("a", "b", "c", "d")
+rates = st.one_of(st.integers(1, 2000).map(float), st.floats(0.5, 2000.0))
+
+
+@dataclass
+class Fleet:
+    """Replicas that ask one store for shares; each keeps what it uses."""
+
+    rate: float
+    now: int = 1_000 * SECOND
+    rows: dict[str, StoredShare] = field(default_factory=dict)
+    live: set[str] = field(default_factory=set)
+    using: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Each replica's share and until when it may use it."""
+
+    def ask(self, name: str, demand: float, *, heard: bool = True) -> None:
+        """Ask for a share; if the answer is not ``heard``, the replica keeps the share that it has."""
+        self.live.add(name)
+        asked = ShareRequest("1", self.rate, demand, self.used(name))
+        row, granted = grant_share(name, asked, list(self.rows.values()), self.live, self.now)
+        self.rows[name] = row
+        if heard:
+            self.using[name] = (granted.share, self.now + int(SHARE_SECONDS * SECOND))
+
+    def used(self, name: str) -> float:
+        """Return the share that a replica may use now."""
+        share, until = self.using.get(name, (0.0, 0))
+        return share if until > self.now else 0.0
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.floats(0.0, 5000.0), st.booleans(), st.floats(0.0, 15.0)),
+    max_size=60,
+)
+
+
+@given(rate=rates, steps=steps)
+@settings(deadline=None)
+def test_the_shares_in_use_never_add_up_to_more_than_the_rate(
+    rate: float, steps: list[tuple[str, float, bool, float]]
+) -> None:
+    """Also if answers get lost, or replicas are stopped longer than their shares are valid."""
+    fleet = Fleet(rate)
+    for name, demand, heard, pause in steps:
+        fleet.ask(name, demand, heard=heard)
+        assert sum(fleet.used(one) for one in NAMES) <= rate + 1e-6
+        reserved = [row.reserved for row in fleet.rows.values() if row.until_us > fleet.now]
+        assert sum(reserved) <= rate + 1e-6
+        fleet.now += int(pause * SECOND)
+
+
+@given(rate=rates, demands=st.dictionaries(st.sampled_from(NAMES), st.floats(0.0, 5000.0), min_size=1))
+def test_shares_add_up_to_the_rate_and_none_is_below_two_percent(
+    rate: float, demands: dict[str, float]
+) -> None:
+    shares = shares_by_demand(rate, demands)
+    whole = len(demands) > 1 and rate >= len(demands)
+    assert sum(shares.values()) == pytest.approx(int(rate) if whole else rate)
+    assert all(share >= min(0.02 * rate, int(rate) // len(demands) or rate / len(demands)) - 1e-9
+               for share in shares.values())  # fmt: skip
+    assert not whole or all(share == int(share) for share in shares.values())
+
+
+@given(
+    rate=rates,
+    demands=st.lists(st.floats(0.0, 1000.0), min_size=1, max_size=4),
+    order=st.permutations(range(4)),
+)
+@settings(deadline=None)
+def test_with_a_steady_demand_each_replica_soon_has_the_share_of_its_demand(
+    rate: float, demands: list[float], order: list[int]
+) -> None:
+    """After each has asked three times: to give up, to confirm that, and to take what the others gave up."""
+    fleet = Fleet(rate)
+    names = NAMES[: len(demands)]
+    for _ in range(4):
+        for index in [one for one in order if one < len(names)]:
+            fleet.ask(names[index], demands[index])
+            fleet.now += SECOND
+    expected = shares_by_demand(rate, dict(zip(names, demands, strict=True)))
+    assert {name: fleet.used(name) for name in names} == pytest.approx(expected)
+
+
+def test_a_larger_share_is_free_only_after_the_other_replica_has_used_its_smaller_one() -> None:
+    fleet = Fleet(100.0)
+    for _ in range(3):
+        fleet.ask("a", 100.0)
+        fleet.ask("b", 0.0)
+    assert (fleet.used("a"), fleet.used("b")) == (98.0, 2.0)
+    fleet.ask("b", 100.0)
+    assert fleet.used("b") == 2.0  # all else is reserved for a
+    fleet.ask("a", 100.0)
+    fleet.ask("b", 100.0)
+    assert (fleet.used("a"), fleet.used("b")) == (50.0, 2.0)  # a may have sent 98 in this second
+    fleet.ask("a", 100.0)
+    fleet.ask("b", 100.0)
+    assert (fleet.used("a"), fleet.used("b")) == (50.0, 50.0)
+
+
+def test_the_share_of_a_silent_replica_is_free_after_it_has_ended() -> None:
+    fleet = Fleet(100.0)
+    fleet.ask("a", 100.0)
+    fleet.now += int(RESERVED_SECONDS * SECOND) - 1
+    fleet.ask("b", 100.0)
+    assert fleet.used("b") == 0.0
+    fleet.now += 1
+    fleet.ask("b", 100.0)
+    assert fleet.used("b") == 98.0
+
+
+def test_a_replica_leaves_the_smallest_share_to_each_one_that_has_not_asked_for_the_account() -> None:
+    fleet = Fleet(300.0, live={"b", "c"})
+    fleet.ask("a", 1000.0)
+    assert fleet.used("a") == 288.0
+    fleet.ask("b", 1.0)
+    assert fleet.used("b") == 6.0
+
+
+def test_the_lowest_rate_of_all_settings_holds() -> None:
+    row, _ = grant_share("a", ShareRequest("1", 100.0, 50.0, 0.0), (), {"a"}, SECOND)
+    assert row.share == 100.0
+    lower = replace(row, rate=40.0, replica="b", share=10.0, reserved=10.0)
+    row, granted = grant_share("a", ShareRequest("1", 100.0, 50.0, 100.0), [lower], {"a", "b"}, SECOND)
+    assert (row.share, granted.wanted) == (20.0, 20.0)
+
+
+@pytest.mark.parametrize(("idle", "used"), [(0, 0.959), (1, 0.959), (2, 0.959)])
+def test_at_least_95_percent_of_the_rate_is_used_whatever_the_number_of_idle_replicas(
+    idle: int, used: float
+) -> None:
+    """What idle replicas could use is a part of the margin that is left unused."""
+    fleet = Fleet(300.0, live=set(NAMES[: 1 + idle]))
+    asked = ShareRequest("1", 300.0, 500.0, 0.0)
+    _, granted = grant_share("a", asked, (), fleet.live, fleet.now)
+    assert granted.share * (1 - granted.margin) / 300.0 == pytest.approx(used, abs=0.001)
+    assert granted.margin <= MARGIN
+
+
+def test_the_smallest_share_of_many_replicas_is_an_equal_part() -> None:
+    assert min_share(300.0, 3) == 6.0
+    assert min_share(300.0, 100) == 3.0
+    assert min_share(2.0, 4) == 0.5
