@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -131,8 +131,7 @@ async def serve(
     _prepare(settings, logger)
     log = _start_event_log(logger, rng := random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
-    audit = Auditing(_observer(log, health), rng)
-    notify = audit.notify
+    notify = (audit := Auditing(_observer(log, health), rng)).notify
     certificates, measuring = _certificates(settings.tls), Measuring(settings.metrics.listen, tracer)
     identifier = _identifier(settings, certificates, logger)
     guard = _guard(settings, identifier, log, audit, measuring)
@@ -145,17 +144,14 @@ async def serve(
         open_store_of(settings, notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
-        sealer = await _open_keyring(store, key, audit)
+        sealer = await _open_sealer(store, key, audit)
         gateway = await _gateway(store, client, settings, measuring)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
-        me = as_replica(store, settings, rng, lambda: access.digest)
-        meter = measuring.meter
-        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, _linter(), meter, me)
+        extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
+        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        async with (
-            run_engine(outside, _limits(settings)) as engine,
-            _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run, *measured),
-        ):
+        parts = (give_back_memory, reloader.run, identifier.run, *measured)
+        async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
             system = _system(settings, engine, reloader, access, audit, dev=dev)
             addresses = await port.serve(_handlers(engine, guard, health, system, settings))
@@ -166,20 +162,32 @@ async def serve(
                 await _drain(port, guard, engine, health, settings)
 
 
-async def _open_keyring(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
+async def _open_sealer(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
     """Open the keyring; share the audit's key with the other servers of a PostgreSQL database."""
     keyring = await key.open(store)
     await audit.share_keys(store if isinstance(store, PostgresStore) else None, keyring)
     return keyring
 
 
+@asynccontextmanager
+async def _run_parts(
+    outside: Dependencies,
+    settings: Settings,
+    parts: Sequence[Callable[[], Coroutine[object, object, NoReturn]]],
+) -> AsyncIterator[Engine]:
+    """Run the engine, and parts that are restarted if they fail, while the block runs."""
+    async with (
+        run_engine(outside, _limits(settings)) as engine,
+        _keep_running(Supervisor(outside.report), *parts),
+    ):
+        yield engine
+
+
 def _linter() -> Linter:
     return SentryLinter() if installed() else NoLinter()
 
 
-async def _gateway(
-    store: Store, client: QueryClient, settings: Settings, measuring: Measuring
-) -> AwsGateway:
+async def _gateway(store: Store, client: QueryClient, settings: Settings, measuring: Measuring) -> AwsGateway:
     session_name = f"lessor-{(await store.status()).instance_id}"
     routes = Routes(settings.aws.allowed_endpoints)
     return AwsGateway(

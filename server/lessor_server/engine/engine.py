@@ -145,19 +145,17 @@ async def _build(
 ) -> tuple[Engine, tuple[Lasting, ...]]:
     """Build the engine; return the parts that services call, and the parts to run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
-    work, supervisor = running_in
-    queue, replicas = fleet.queue, fleet.registry
-    instance = (await store.status()).instance_id
-    roots = Roots(store, outside.sealer, outside.aws, fleet.limiters, rng, instance, supervisor)
+    (work, supervisor), queue = running_in, fleet.queue
+    roots = await _build_roots(outside, fleet, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
     watch = timers.watch
-    expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
-    await expiry.start()
+    expiry = await _start_expiry_hold(ExpiryHold(store, roots, notify, queue.request_full_scan))
     prefixes = Prefixes(store, queue, notify, supervisor)
     reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
-    worker = RevocationWorker(store, roots, queue, watch, fleet.claims(instance, expiry), notify, work, rng)
-    writer = LeaseWriter(store, watch, notify, work, rng, outside.meter)
-    issuer = Issuer(store, roots, writer, work)
+    worker = RevocationWorker(
+        store, roots, queue, watch, fleet.claims(roots.instance, expiry), notify, work, rng
+    )
+    issuer = Issuer(store, roots, LeaseWriter(store, watch, notify, work, rng, outside.meter), work)
     keys = UserKeys(store, roots, outside.sealer)
     rotator = Rotator(store, roots, keys, notify, rng, supervisor, work, expiry)
     root_keys = RootKeys(store, roots, rotator, supervisor)
@@ -184,11 +182,21 @@ async def _build(
         backup=_backup(store, notify),
         store_status=store.status,
         read_gauges=partial(_read_gauges, roots, expiry, accounts),
-        replicas=replicas,
+        replicas=fleet.registry,
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    measured = (accounts,) if limits.measure_accounts else ()
-    return engine, (*parts, *fleet.parts(lease_events), *measured)
+    return engine, (*parts, *fleet.parts(lease_events), *((accounts,) if limits.measure_accounts else ()))
+
+
+async def _start_expiry_hold(expiry: ExpiryHold) -> ExpiryHold:
+    await expiry.start()
+    return expiry
+
+
+async def _build_roots(outside: Dependencies, fleet: _Fleet, supervisor: Supervisor) -> Roots:
+    instance = (await outside.store.status()).instance_id
+    ports = (outside.store, outside.sealer, outside.aws)
+    return Roots(*ports, fleet.limiters, outside.rng, instance, supervisor)
 
 
 def _read_gauges(roots: Roots, expiry: ExpiryHold, accounts: AccountMeter) -> EngineGauges:

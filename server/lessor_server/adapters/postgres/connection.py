@@ -138,9 +138,7 @@ class PostgresJobs:
     ) -> T:
         """Run a job in a transaction; if its fate is unknown, run ``again``."""
         began = asyncio.get_running_loop().time()
-        result = await self._run(
-            _transacting(job), _transacting(again) if again else None, MAX_WRITE_SECONDS
-        )
+        result = await self._run(_transacting(job), _transacting(again) if again else None, MAX_WRITE_SECONDS)
         if self.on_commit is not None:
             self.on_commit(asyncio.get_running_loop().time() - began)
         return result
