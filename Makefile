@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What an install depends on; a change of any of these renews it.
-SOURCES := pyproject.toml $(wildcard requirements/*.txt) protos/build.py $(wildcard protos/lessor/v1/*.proto)
+SOURCES := pyproject.toml $(wildcard requirements/*.txt) $(wildcard protos/*.py) $(wildcard protos/lessor/v1/*.proto)
 
 # What `make prove` runs: a fixed range of seeds, and as many as FRESH of a range that differs each time.
 FIRST ?= 0
@@ -30,7 +30,7 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos bench bench-million bench-check lock sbom clean
+.PHONY: help .venv demo test quick prove soak lint protos examples bench bench-million bench-check lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lint: .venv/.test ## check style, types, layers, protos and sizes
 
 protos: .venv/.test ## make the Python stubs from protos/
 	$(BIN)/python protos/build.py
+
+examples: .venv/.test ## run the examples in Python, shell, Node, Go and Java: those whose tools are installed
+	$(BIN)/python examples/run.py
 
 bench: .venv/.test ## measure Lessor beside OpenBao (bench/README.md)
 	$(BIN)/python -m bench

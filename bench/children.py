@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ class Child:
         stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def wait_until_idle(self) -> None:
+        """Wait until it takes less than 2 % of a core for a second, but not longer than ten minutes."""
+        for _ in range(600):
+            before = self.cpu_seconds()
+            time.sleep(1.0)
+            if self.cpu_seconds() - before < 0.02:
+                return
+        raise BenchError(f"process {self.process.pid} does not become idle")
 
     def resident_bytes(self) -> int:
         """Return its resident memory without pages of files, which the system may drop (``RssAnon``)."""

@@ -105,7 +105,10 @@ class World:
                 report_progress(f"{name}: {said['leases']:,}")
             expires_us = int(str(said["expires_us"]))
             filler.process.wait()
-        return self.lessor(name, more=more), expires_us
+        server = self.lessor(name, more=more)
+        if not expires_in:
+            server.child.wait_until_idle()  # its start compares all leases with the account's users
+        return server, expires_us
 
     def large(self, count: int) -> Lessor:
         """Return a server that was filled with ``count`` leases."""

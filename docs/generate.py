@@ -1,4 +1,7 @@
-"""Writes the pages that are made from the code: ``python docs/generate.py``; a test keeps them current."""
+"""Writes the files that are made from the code: ``python docs/generate.py``; a test keeps them current.
+
+These are pages, and the reasons that the Python client knows.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,9 @@ CONDITIONS = {
 
 
 def pages() -> dict[str, str]:
-    """Return every generated page by its file's name."""
+    """Return every generated file by its path from this folder."""
     return {
+        "../client/lessor/reasons.py": reason_names(),
         "access.md": access((DOCS / "access.md").read_text(encoding="utf-8")),
         "metrics.md": metrics((DOCS / "metrics.md").read_text(encoding="utf-8")),
         "reasons.md": reasons(),
@@ -115,6 +119,29 @@ def reasons() -> str:
             "| reason | status | when | what to do |",
             "| --- | --- | --- | --- |",
             *(f"| {' | '.join(row)} |" for row in columns),
+            "",
+        ]
+    )
+
+
+def reason_names() -> str:
+    """Return the module with the reasons that the Python client knows."""
+    names = sorted({kind.reason for kind in _errors()})
+    return "\n".join(
+        [
+            '"""The reasons of errors that this version knows: made by ``python docs/generate.py``."""',
+            "",
+            "from __future__ import annotations",
+            "",
+            "from enum import StrEnum",
+            "",
+            "",
+            "class Reason(StrEnum):",
+            '    """Why a call failed; ``docs/reasons.md`` says when each is used, and what to do."""',
+            "",
+            '    UNKNOWN = "UNKNOWN"',
+            '    """A reason of a newer server, or of no Lessor server; ``reason_name`` is its text."""',
+            *(f'    {name} = "{name}"' for name in names),
             "",
         ]
     )

@@ -3,11 +3,13 @@
 Runs as hatch's build hook (wheel, sdist and editable install) and as ``python protos/build.py``.
 Each ``NAME.proto`` gives ``NAME_pb2.py``, ``NAME_pb2_grpc.py`` and a ``.pyi`` beside both. They are
 never committed. With this folder as include root the made code says ``from lessor.v1 import …``.
+``protos/methods.py`` adds the methods of the clients.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -24,6 +27,8 @@ REDACTION = """
 from lessor import redaction as _redaction
 _redaction.redact(DESCRIPTOR)
 """
+DESCRIPTORS = "descriptors"
+METHODS = "methods.py"
 PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
@@ -48,6 +53,7 @@ def make(root: Path) -> list[Path]:
     target = root / "client" / PACKAGE
     with tempfile.TemporaryDirectory() as made:
         _protoc(include, protos, Path(made))
+        _write_methods(include, Path(made))
         fresh = sorted((Path(made) / PACKAGE).iterdir())
         for stub in fresh:
             if stub.name.endswith("_pb2.py"):
@@ -55,6 +61,15 @@ def make(root: Path) -> list[Path]:
         for old in set(target.glob("*_pb2*")) - {target / stub.name for stub in fresh}:
             old.unlink()
         return [_place(stub, target / stub.name) for stub in fresh]
+
+
+def _write_methods(include: Path, made: Path) -> None:
+    """Write the methods of the clients beside the stubs."""
+    found = FileDescriptorSet.FromString((made / DESCRIPTORS).read_bytes())
+    # Hatch runs this file outside of any package, so its neighbor can't be imported.
+    render = runpy.run_path(str(include / METHODS), run_name="methods")["render"]
+    for name, text in render(found, "lessor.v1").items():
+        (made / PACKAGE / name).write_text(text, encoding="utf-8")
 
 
 def _place(stub: Path, target: Path) -> Path:
@@ -77,6 +92,8 @@ def _protoc(include: Path, protos: list[Path], out: Path) -> None:
             f"--grpc_python_out={out}",
             f"--mypy_out=quiet:{out}",
             f"--mypy_grpc_out=quiet:{out}",
+            f"--descriptor_set_out={out / DESCRIPTORS}",
+            "--include_source_info",
             *map(str, protos),
         ]
     )

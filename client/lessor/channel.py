@@ -140,16 +140,31 @@ class Connection:
             raise BadConnection(_not_sendable(source, token))
         return (("authorization", f"Bearer {token}"),)
 
-    def open(self, *, retries: bool = True) -> grpc.Channel:
+    def open(self, *, retries: bool = True, has_request_ids: bool = False) -> grpc.Channel:
         """Return a blocking channel, which connects at its first call; raises as ``credentials`` does.
 
         With ``retries`` it retries calls that are safe to repeat while the server is briefly unreachable.
+        ``has_request_ids`` adds those that issue credentials: each of them must then have a ``request_id``.
         """
         credentials = self.credentials()
-        options = (*self.options, ("grpc.service_config", service_config())) if retries else self.options
+        options = self._options_with_retries(has_request_ids=has_request_ids) if retries else self.options
         if credentials is None:
             return grpc.insecure_channel(self.target, options)
         return grpc.secure_channel(self.target, credentials, options)
+
+    def open_async(self) -> grpc.aio.Channel:
+        """Return a channel with retries for the running event loop; raises as ``credentials`` does.
+
+        Each call that issues credentials must have a ``request_id``, because it may be repeated.
+        """
+        credentials = self.credentials()
+        options = self._options_with_retries(has_request_ids=True)
+        if credentials is None:
+            return grpc.aio.insecure_channel(self.target, options)
+        return grpc.aio.secure_channel(self.target, credentials, options)
+
+    def _options_with_retries(self, *, has_request_ids: bool) -> Options:
+        return (*self.options, ("grpc.service_config", service_config(has_request_ids=has_request_ids)))
 
     def _uses_tls(self) -> bool:
         asked, target = _parsed(self.address)

@@ -16,6 +16,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2 as wire
 from google.rpc.status_pb2 import Status
 
+from lessor.reasons import Reason
+
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _NOT_REACHED: Final = re.compile(
     r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:(?:ipv[46]|unix):\S+: )?"
@@ -58,73 +60,78 @@ class Violation:
 
 
 @dataclass(eq=False)
-class LessorError(Exception):
+class Error(Exception):
     """A call that did not succeed.
 
     Attributes:
         message: One line with the problem and its fix.
         code: gRPC's status code.
-        reason: Its name for programs, ``UPPER_SNAKE``; empty if no Lessor server answered.
+        reason_name: Its name for programs, ``UPPER_SNAKE``; empty if no Lessor server answered.
         violations: All problems of an invalid request.
-        retry_in: When the same call may succeed; None if a retry does not help.
+        retry_after: When the same call may succeed; None if a retry does not help.
         fix: How to fix the problem.
         aws_code: AWS's error code if AWS refused the call; otherwise empty.
     """
 
     message: str
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
-    reason: str = ""
+    reason_name: str = ""
     violations: tuple[Violation, ...] = ()
-    retry_in: timedelta | None = None
+    retry_after: timedelta | None = None
     fix: str = ""
     aws_code: str = ""
+
+    @property
+    def reason(self) -> Reason:
+        """Return the reason; UNKNOWN for one of a newer server, and if no Lessor server answered."""
+        return Reason.__members__.get(self.reason_name, Reason.UNKNOWN)
 
     def __str__(self) -> str:
         """Say it in one line."""
         return self.message
 
 
-class Invalid(LessorError):
+class Invalid(Error):
     """The request breaks rules; ``violations`` has each of them."""
 
 
-class NotFound(LessorError):
+class NotFound(Error):
     """An object that the request names does not exist."""
 
 
-class AlreadyExists(LessorError):
+class AlreadyExists(Error):
     """The object that the request would create already exists."""
 
 
-class Precondition(LessorError):
+class Precondition(Error):
     """The state of an object does not allow the call: a wrong etag, no root yet."""
 
 
-class QuotaExceeded(LessorError):
+class QuotaExceeded(Error):
     """A limit is reached: of the mount, the role or the AWS account."""
 
 
-class Unavailable(LessorError):
+class Unavailable(Error):
     """The server or AWS can't be reached now."""
 
 
-class Aborted(LessorError):
+class Aborted(Error):
     """Another call changed the same object."""
 
 
-class Unauthenticated(LessorError):
+class Unauthenticated(Error):
     """The token is missing or not known."""
 
 
-class PermissionDenied(LessorError):
+class PermissionDenied(Error):
     """The caller is not allowed to do this."""
 
 
-class DeadlineExceeded(LessorError):
+class DeadlineExceeded(Error):
     """The deadline passed; the call may have had an effect."""
 
 
-class Unimplemented(LessorError):
+class Unimplemented(Error):
     """This server does not implement the call."""
 
 
@@ -147,13 +154,13 @@ _DETAIL: Final = re.compile(r" \((?:AWS says|cause): ")
 """The start of AWS's or the network's own text in a message."""
 
 
-def of(failure: Failure, address: str) -> LessorError:
+def of(failure: Failure, address: str) -> Error:
     """Return the typed error of a failed call to the server at ``address``."""
     code = failure.code()
     status = _status(failure)
     if status is None:
         return _of_transport(code, failure.details() or "", address)
-    error = _CLASSES.get(code, LessorError)(status.message, code)
+    error = _CLASSES.get(code, Error)(status.message, code)
     error.fix = _DETAIL.split(status.message, maxsplit=1)[0].partition("; ")[2]
     for detail in status.details:
         _read_detail(error, detail)
@@ -172,7 +179,7 @@ def _status(failure: Failure) -> Status | None:
     return None
 
 
-def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError:
+def _of_transport(code: grpc.StatusCode, text: str, address: str) -> Error:
     """Return the error of a call that no Lessor server answered: gRPC's text with a problem and a fix."""
     said = _NOT_REACHED.sub("", text).strip() or code.name
     match code:
@@ -188,7 +195,7 @@ def _of_transport(code: grpc.StatusCode, text: str, address: str) -> LessorError
                 f"{address} answered {code.name}: {said}",
                 "check that a Lessor server listens there",
             )
-    return _CLASSES.get(code, LessorError)(f"{problem}; {fix}", code, fix=fix)
+    return _CLASSES.get(code, Error)(f"{problem}; {fix}", code, fix=fix)
 
 
 def _fix_of_connection(said: str) -> str:
@@ -198,16 +205,16 @@ def _fix_of_connection(said: str) -> str:
     )
 
 
-def _read_detail(error: LessorError, detail: object) -> None:
+def _read_detail(error: Error, detail: object) -> None:
     """Copy one of the details into the error; details of other types are ignored."""
     info, bad, retry, resource = wire.ErrorInfo(), wire.BadRequest(), wire.RetryInfo(), wire.ResourceInfo()
     unpack = detail.Unpack  # type: ignore[attr-defined]
     if unpack(info):
-        error.reason, error.aws_code = info.reason, info.metadata.get("aws_code", "")
+        error.reason_name, error.aws_code = info.reason, info.metadata.get("aws_code", "")
     elif unpack(bad):
         error.violations = tuple(_violation(one.field, one.description) for one in bad.field_violations)
     elif unpack(retry):
-        error.retry_in = retry.retry_delay.ToTimedelta()
+        error.retry_after = retry.retry_delay.ToTimedelta()
     elif unpack(resource):
         error.fix = resource.description
 

@@ -97,7 +97,7 @@ async def test_credentials_are_streamed_into_a_pipe(
 
 async def test_invalid_prefixes_and_overlaps_are_reported(lessor_cli: CommandLine, mount: str) -> None:
     await lessor_cli.put_role(mount)
-    done = await lessor_cli("watch", "leases", "nowhere")
+    done = await lessor_cli("watch", "leases", "nowhere/app")
     assert (done.code, "prefix" in done.err) == (1, True)
     done = await lessor_cli("watch", "creds", "app", "--mount", mount, "--ttl", "1m")
     assert (done.code, "overlap: 1m is more than half of the ttl, 1m" in done.err) == (1, True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+import lessor
 from tests.support.certificates import Authority, KeyPair
 from tests.support.command_line import CommandLine, Done
 from tests.support.server_process import TOKEN, ServerProcess, serving
@@ -195,3 +196,20 @@ async def test_refused_handshakes_leave_the_log_json(certificates: Certificates,
         await server.stop()
     lines = server.log_file.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not line.startswith("{")] == []
+
+
+async def test_the_python_clients_show_their_certificate_and_verify_the_servers(
+    mutual: ServerProcess, certificates: Certificates
+) -> None:
+    """A server of an unknown authority gets no token, and the error says what to set."""
+    # Not localhost: of its two addresses, only one is listened on, and gRPC's error may be that of the other.
+    address, pair = f"https://127.0.0.1:{mutual.port}", certificates.client
+    known: dict[str, Path] = {"ca": certificates.ours.ca, "cert": pair.cert, "key": pair.key}
+    async with lessor.Client(address, token=TOKEN, **known) as client:
+        assert (await client.who_am_i()).identity == "root"
+    with lessor.sync.Client(address, token=TOKEN, **known) as blocking:
+        assert (await asyncio.to_thread(blocking.who_am_i)).identity == "root"
+    known["ca"] = certificates.theirs.ca
+    async with lessor.Client(address, token=TOKEN, timeout=2, **known) as stranger:
+        with pytest.raises(lessor.Unavailable, match="set LESSOR_CACERT"):
+            await stranger.who_am_i()

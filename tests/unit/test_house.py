@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("client", "server", "bench", "tests")
+FOLDERS = ("client", "server", "bench", "examples", "tests")
 FILE_LINES = 500
 FUNCTION_LINES = 50
 CONSTRUCTOR_ARGUMENTS = 8
@@ -49,7 +49,7 @@ def sources() -> Iterator[Path]:
     """Yield each Python file that people of the project write."""
     for folder in FOLDERS:
         yield from (path for path in sorted((ROOT / folder).rglob("*.py")) if "_pb2" not in path.name)
-    yield ROOT / "protos" / "build.py"
+    yield from sorted((ROOT / "protos").glob("*.py"))
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:

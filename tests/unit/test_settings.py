@@ -232,7 +232,10 @@ def test_an_item_of_a_text_with_commas_is_reported_at_the_text(tmp_path: Path) -
 
 
 def test_the_variables_of_the_client_are_ignored() -> None:
-    names = ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
+    names = (
+        *("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY"),
+        *("CONTEXT", "FORMAT", "LEASE_ID", "ROLE"),
+    )
     assert load(None, {f"LESSOR_{name}": "anything" for name in names}) == Settings()
 
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,14 @@ from google.protobuf.message import Message
 
 from lessor import errors
 from lessor.channel import BadConnection, Connection, PlaintextWarning
-from lessor.cli import diagnosis, output, retry
+from lessor.cli import diagnosis, formats, output, retry
+from lessor.cli.styles import EVERYWHERE
 from lessor.v1.config_pb2_grpc import ConfigServiceStub
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
 from lessor.v1.lease_pb2_grpc import LeaseServiceStub
 from lessor.v1.role_pb2_grpc import RoleServiceStub
 from lessor.v1.system_pb2_grpc import SystemServiceStub
+from lessor.values import JsonValue
 
 FAILED, WRONG_USAGE, DENIED, NOT_FOUND, TRY_AGAIN, NOT_READY = 1, 2, 4, 5, 6, 7
 _EXIT_CODES: Final = {
@@ -56,10 +58,11 @@ Answer = TypeVar("Answer", bound=Message)
 class Failed(click.ClickException):
     """A command failed; the message is for the user."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        """Keep the lines to print, and the exit code."""
+    def __init__(self, message: str, exit_code: int, details: Mapping[str, JsonValue] | None = None) -> None:
+        """Keep the lines to print, the exit code, and the members of the error as JSON."""
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # click reads the instance's
+        self.details = details
 
     def show(self, file: IO[str] | None = None) -> None:
         """Print it to standard error."""
@@ -67,7 +70,7 @@ class Failed(click.ClickException):
         click.echo(f"lessor: {lines}", file=file, err=True)
 
 
-def describe(error: errors.LessorError, connection: Connection | None = None) -> str:
+def describe(error: errors.Error, connection: Connection | None = None) -> str:
     """Return the lines of an error: message, violations, reason, AWS's code, time of a retry.
 
     For a caller that is not known, they name the credential that the ``connection`` sent.
@@ -77,13 +80,29 @@ def describe(error: errors.LessorError, connection: Connection | None = None) ->
     lines = [error.message, *(text for text in others if text != error.message)]
     if connection is not None and isinstance(error, errors.Unauthenticated):
         lines.append(f"credential: {diagnosis.credential_of(connection)}")
-    if error.reason:
-        lines.append(f"reason: {error.reason}")
+    if error.reason_name:
+        lines.append(f"reason: {error.reason_name}")
     if error.aws_code:
         lines.append(f"AWS's code: {error.aws_code}")
-    if error.retry_in is not None:
-        lines.append(f"try again in {error.retry_in.total_seconds():g}s")
+    if error.retry_after is not None:
+        lines.append(f"try again in {error.retry_after.total_seconds():g}s")
     return "\n  ".join(map(output.plain, lines))
+
+
+def members(error: errors.Error, message: str = "") -> dict[str, JsonValue]:
+    """Return the members of an error as JSON; those without a value are left out."""
+    all_members: dict[str, JsonValue] = {
+        "message": message or error.message,
+        "code": error.code.name,
+        "reason": error.reason_name,
+        "fix": error.fix,
+        "violations": [
+            {"field": one.field, "problem": one.problem, "fix": one.fix} for one in error.violations
+        ],
+        "retry_after": "" if error.retry_after is None else f"{error.retry_after.total_seconds():g}s",
+        "aws_code": error.aws_code,
+    }
+    return {name: value for name, value in all_members.items() if value not in ("", [])}
 
 
 class Pages(Protocol):
@@ -101,9 +120,15 @@ class Page(Protocol):
 class Call:
     """Calls the server for one command, and prints its answers."""
 
-    def __init__(self, address: str | None, token_file: str | None, seconds: float, style: str) -> None:
-        """Configure the connection by the options, else by the environment; ``seconds`` limits each call."""
+    def __init__(
+        self, address: str | None, token_file: str | None, seconds: float, style: str, field: str = ""
+    ) -> None:
+        """Configure the connection by the options, else by the environment; ``seconds`` limits each call.
+
+        With a ``field`` only its raw value is printed of each response.
+        """
         self.style = style
+        self._field = field
         self._seconds = seconds
         connection = Connection.from_environ(os.environ)
         if address is not None:
@@ -193,26 +218,85 @@ class Call:
                 click.echo(f"lessor: {pages} pages so far", err=True)
         return whole
 
+    @property
+    def is_structured(self) -> bool:
+        """Return whether responses are printed for programs: as JSON, as YAML, or one field of them."""
+        return bool(self._field) or self.style in formats.STRUCTURED
+
+    @property
+    def written_style(self) -> str:
+        """Return the format that only this command has, if it was chosen; otherwise empty."""
+        return "" if self._field or self.style in EVERYWHERE else self.style
+
+    def require_field(self, answer: type[Message]) -> None:
+        """Refuse a ``--field`` that the response will not have, before the call has an effect."""
+        known = answer.DESCRIPTOR.fields_by_name
+        if self._field and self._field not in known:
+            raise formats.unknown_field(self._field, known)
+
     def show(self, answer: Message, part: str = "", leave_out: Sequence[str] = ()) -> None:
-        """Print a response, as JSON or as the fields of its ``part``, and its warnings on standard error."""
-        if self.style == output.JSON:
-            output.show_json(answer)
+        """Print a response, for people only its ``part``, and its warnings on standard error."""
+        shown = getattr(answer, part) if part else answer
+        if self._field:
+            formats.show_raw(formats.field_of(self._field, shown, answer))
+        elif self.is_structured:
+            formats.show_structured(formats.as_mapping(answer), self.style)
         else:
-            output.show_fields(getattr(answer, part) if part else answer, ("warnings", *leave_out))
+            output.show_fields(shown, ("warnings", *leave_out))
         if "warnings" in answer.DESCRIPTOR.fields_by_name:
             output.warn(getattr(answer, "warnings", ()))
 
+    def show_numbers(self, answer: Message, part: str = "") -> None:
+        """Print a response whose own integers have a meaning also when they are 0, and its ``part``."""
+        if self._field:
+            formats.show_raw(
+                formats.field_of(self._field, answer, *([getattr(answer, part)] if part else []))
+            )
+        elif self.is_structured:
+            formats.show_structured(formats.as_mapping(answer, zeros=True), self.style)
+        else:
+            fields = output.fields(getattr(answer, part)) if part else {}
+            output.show_pairs(fields | output.numbers(answer))
+
     def show_list(self, answer: Message, items: str, columns: Sequence[str], whose: str = "") -> None:
-        """Print a list: the whole response as JSON, or a table with the ``columns`` of its ``items``.
+        """Print a list: the whole response for programs, or a table with the ``columns`` of its ``items``.
 
         An empty list is reported with ``whose``, which says which items were asked for.
         """
-        if self.style == output.JSON:
-            output.show_json(answer)
-        elif rows := getattr(answer, items):
+        rows = getattr(answer, items)
+        if self._field:
+            for row in rows:
+                formats.show_raw(formats.field_of(self._field, row))
+        elif self.is_structured:
+            formats.show_structured(formats.as_mapping(answer, (items,)), self.style)
+        elif rows:
             output.show_rows(rows, columns)
         else:
             click.echo(f"lessor: no {items.replace('_', ' ')}{whose and f' {whose}'}", err=True)
+
+    def show_many(self, answers: Sequence[Message], items: str, columns: Sequence[str]) -> None:
+        """Print the responses of several calls as one list, which JSON names ``items``."""
+        if self._field:
+            for answer in answers:
+                formats.show_raw(formats.field_of(self._field, answer))
+        elif self.is_structured:
+            formats.show_structured({items: list(map(formats.as_mapping, answers))}, self.style)
+        elif answers:
+            output.show_rows(answers, columns)
+
+    def show_streamed(self, message: Message) -> None:
+        """Print one message of a stream for a program, as soon as it arrives."""
+        if self._field:
+            formats.show_raw(formats.field_of(self._field, message))
+        else:
+            formats.show_streamed(formats.as_mapping(message), self.style)
+
+    def show_values(self, content: Mapping[str, JsonValue]) -> None:
+        """Print for a program what no message of the protocol holds."""
+        if self._field:
+            formats.show_raw(formats.value_of(self._field, content))
+        else:
+            formats.show_structured(content, self.style)
 
 
 @contextmanager
@@ -226,16 +310,17 @@ def _errors_reported(connection: Connection) -> Iterator[None]:
         failure = cast("errors.Failure", error)
         refused = errors.of(failure, connection.address)
         code = exit_code_of(refused)
-        if isinstance(refused, errors.Unavailable) and not refused.reason:
+        if isinstance(refused, errors.Unavailable) and not refused.reason_name:
             cause = diagnosis.cause_of(connection, failure.details() or "")
             if cause is not None:
-                raise Failed(f"can't reach a server at {connection.address}: {cause}", code) from None
-        raise Failed(describe(refused, connection), code) from None
+                text = f"can't reach a server at {connection.address}: {cause}"
+                raise Failed(text, code, members(refused, text)) from None
+        raise Failed(describe(refused, connection), code, members(refused)) from None
 
 
-def exit_code_of(error: errors.LessorError) -> int:
+def exit_code_of(error: errors.Error) -> int:
     """Return the exit code of a command whose call was refused."""
-    return TRY_AGAIN if error.reason in _BUSY else _EXIT_CODES.get(error.code, FAILED)
+    return TRY_AGAIN if error.reason_name in _BUSY else _EXIT_CODES.get(error.code, FAILED)
 
 
 @contextmanager

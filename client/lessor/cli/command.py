@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from lessor import values
-from lessor.cli.output import JSON, TABLE
+from lessor.cli import contexts
+from lessor.cli.completing import complete_mount
+from lessor.cli.styles import EVERYWHERE, chosen_style
 
 if TYPE_CHECKING:
     from lessor.cli.call import Call
@@ -37,13 +39,16 @@ FOR_EVER: Final = math.inf
 LIVE: Final = frozenset({"INTENT", "ACTIVE", "REVOKING"})
 """The states of leases that have not ended."""
 
-mount_option = click.option("--mount", default="aws", show_default=True, help="The engine.")
+mount_option = click.option(
+    "--mount", default="aws", show_default=True, help="The engine.", shell_complete=complete_mount
+)
 yes_option = click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 
 _REACHING: Final = (
     click.option("--address", hidden=True),
     click.option("--token-file", hidden=True),
     click.option("--timeout", hidden=True),
+    click.option("--context", hidden=True),
 )
 """The options of ``lessor`` itself, which are also accepted after the command."""
 
@@ -52,26 +57,35 @@ def calling(*styles: str, seconds: float = DEFAULT_SECONDS) -> Callable[[Command
     """Turn a function into a command: its first argument is a ``Call``, and it may return an exit code.
 
     Args:
-        styles: Values of ``--format`` in addition to table and json.
+        styles: Values of ``--format`` in addition to table, json and yaml.
         seconds: The timeout of each call if ``--timeout`` is not given.
     """
+    allowed = (*EVERYWHERE, *styles)
 
     def decorate(function: Callable[..., int | None]) -> Command:
         @functools.wraps(function)
-        def command(style: str, **options: object) -> int | None:
-            names = ("address", "token_file", "timeout")
+        def command(style: str | None, field: str | None, **options: object) -> int | None:
+            names = ("address", "token_file", "timeout", "context")
             own = {name: options.pop(name) for name in names}
             reaching = {**click.get_current_context().obj, **{k: v for k, v in own.items() if v is not None}}
-            with _open(reaching, style, seconds) as call:
+            contexts.adopt(os.environ, reaching)
+            with _open(reaching, chosen_style(style, allowed), seconds, field or "") as call:
                 return function(call, **options)
 
-        shape = click.Choice([TABLE, JSON, *styles])
-        shown = click.option("--format", "style", type=shape, default=TABLE, show_default=True)
-        for option in (*_REACHING, shown):
-            command = option(command)
-        return command
+        made: Command = command
+        shown = format_option(*styles)
+        one = click.option("--field", metavar="NAME", help="Print only the raw value of one field.")
+        for option in (*_REACHING, one, shown):
+            made = option(made)
+        return made
 
     return decorate
+
+
+def format_option(*styles: str) -> Callable[[Command], Command]:
+    """Return the option ``--format``, whose value is the argument ``style``, None if it is not given."""
+    shape = click.Choice([*EVERYWHERE, *styles])
+    return click.option("--format", "style", type=shape, help="Format of the output [LESSOR_FORMAT; table].")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -130,7 +144,7 @@ def confirm_leases(
     return True
 
 
-def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:
+def _open(reaching: dict[str, str], style: str, seconds: float, field: str) -> Call:
     # gRPC's own log lines would mix with the command's output.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from lessor.cli.call import Call  # noqa: PLC0415 - gRPC takes its time to load; help needs none of it
@@ -140,4 +154,4 @@ def _open(reaching: dict[str, str], style: str, seconds: float) -> Call:
             seconds = values.duration(reaching["timeout"]).total_seconds()
         except values.InvalidValue as wrong:
             raise click.UsageError(f"--timeout: {wrong}") from None
-    return Call(reaching.get("address"), reaching.get("token_file"), seconds, style)
+    return Call(reaching.get("address"), reaching.get("token_file"), seconds, style, field)

@@ -12,6 +12,7 @@ from lessor import values
 from lessor.cli import output
 from lessor.cli.command import Command, calling, mount_option
 from lessor.cli.params import ASSUME_STEP, DURATION, SECRET, fill, given, mask
+from lessor.cli.styles import POLICY
 from lessor.v1 import config_pb2 as pb
 
 if TYPE_CHECKING:
@@ -101,15 +102,15 @@ def get_root(call: Call, mount: str) -> None:
 
 @root.command("check")
 @mount_option
-@calling("policy")
+@calling(POLICY)
 def check_root(call: Call, mount: str) -> None:
     """Ask AWS for the root's identity and permissions. `--format policy` prints the policy that it needs."""
     answer = call(call.config.CheckRoot, pb.CheckRootRequest(mount=mount))
-    if call.style == "policy":
+    if call.written_style:
         click.echo(values.policy_text(MessageToDict(answer.least_policy), indent=2))
         return
     call.show(answer, leave_out=("actions", "least_policy"))
-    if call.style == output.TABLE:
+    if not call.is_structured:
         verdicts = pb.RootAction.Verdict
         missing = [one.action for one in answer.actions if one.verdict == verdicts.DENIED]
         output.show_pairs({"missing": "\n".join(map(output.plain, missing))} if missing else {})

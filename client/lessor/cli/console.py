@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from lessor import values
 from lessor.cli import output
 from lessor.cli.browser import SECONDS, opened
 from lessor.cli.command import calling, mount_option
+from lessor.cli.completing import complete_usable_role
 from lessor.cli.params import DURATION, fill, given, session_options
 from lessor.v1 import creds_pb2 as pb
 from lessor.v1 import role_pb2
@@ -26,7 +26,7 @@ _CHAINED = "AWS accepts no --session-duration if the root is itself a session (r
 
 
 @click.command("console")
-@click.argument("role")
+@click.argument("role", shell_complete=complete_usable_role)
 @mount_option
 @click.option("--ttl", type=DURATION, help="Requested lifetime, 15 minutes or more.")
 @click.option("--reason", help="Reason for the request; stored with the lease, and logged.")
@@ -66,8 +66,8 @@ def console(
         click.echo(f"lessor: opening a browser; a temporary page is deleted after {SECONDS:g}s", err=True)
     if opens and opened(url):
         click.echo("lessor: opened in a browser; if it shows nothing, omit --open", err=True)
-    elif call.style == output.JSON:
-        click.echo(json.dumps({"url": url, "lease_id": made.lease_id}))
+    elif call.is_structured:
+        call.show_values({"url": url, "lease_id": made.lease_id})
     else:
         click.echo(url)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shlex
 import uuid
 from typing import TYPE_CHECKING
 
@@ -11,28 +10,34 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import calling, mount_option
+from lessor.cli.completing import complete_usable_role
+from lessor.cli.key_formats import written_key
 from lessor.cli.params import DURATION, fill, given, session_options
+from lessor.cli.role_picker import require_role
+from lessor.cli.styles import OF_KEYS
 from lessor.v1 import creds_pb2 as pb
 
 if TYPE_CHECKING:
     from lessor.cli.call import Call
 
-ENV, AUTO = "env", "auto"
+AUTO = "auto"
 
 
 @click.command("creds")
-@click.argument("role")
+@click.argument("role", required=False, shell_complete=complete_usable_role)
 @mount_option
 @click.option("--ttl", type=DURATION, help="Requested lifetime.")
 @click.option("--reason", help="Reason for the request; stored with the lease, and logged.")
 @click.option("--request-id", metavar="UUID|auto", help="Idempotency key: one lease for one id.")
 @click.option("--wait-usable", type=DURATION, help="Maximum wait until AWS accepts the new key.")
 @session_options
-@calling(ENV)
-def creds(call: Call, mount: str, role: str, **options: object) -> None:
+@calling(*OF_KEYS)
+def creds(call: Call, mount: str, role: str | None, **options: object) -> None:
     """Issue credentials of a role. They are printed only now, and are not stored.
 
     In a shell: eval "$(lessor creds ROLE --format env)"
+
+    Without ROLE, at a terminal, it lists the roles that you may use: type to filter, Enter to choose.
 
     --session-policy restricts an STS session. If the role has policies, it may contain only Deny statements.
     With --mfa-code - the command prompts for the code, or reads it from standard input.
@@ -41,6 +46,8 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
     you run it again with the same id, you get the same lease with a new key. `auto` generates an id and
     prints it on standard error.
     """
+    call.require_field(pb.GenerateCredentialsResponse)
+    role = require_role(call, mount, role)
     fields = given(options)
     if fields.get("request_id") == AUTO:
         fields["request_id"] = drawn(random.SystemRandom())
@@ -50,8 +57,9 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
     send = call.again if request.request_id else call
     answer = send(call.creds.GenerateCredentials, request)
     asked = request.HasField("wait_usable")
-    if call.style == ENV:
-        click.echo(exports(answer.access_key, answer.secret_key, answer.security_token))
+    if call.written_style:
+        keys = (answer.access_key, answer.secret_key, answer.security_token)
+        click.echo(written_key(call.written_style, *keys))
         click.echo(f"# lease {output.plain(answer.lease_id)}")
         output.warn(answer.warnings)
     else:
@@ -63,25 +71,3 @@ def creds(call: Call, mount: str, role: str, **options: object) -> None:
 def drawn(rng: random.Random) -> str:
     """Return a new request id: a random UUID (RFC 9562, version 4)."""
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
-
-
-def exports(access_key: str, secret_key: str, security_token: str = "") -> str:
-    """Return the lines that a shell evaluates; they unset a previous session token.
-
-    Raises:
-        ClickException: A value contains a character that is invalid in a key, and could control the terminal.
-    """
-    given = {
-        "AWS_ACCESS_KEY_ID": access_key,
-        "AWS_SECRET_ACCESS_KEY": secret_key,
-        "AWS_SESSION_TOKEN": security_token,
-    }
-    if not all(text.isascii() and text.isprintable() for text in given.values()):
-        raise click.ClickException(
-            "the server's answer contains characters that are invalid in credentials; it is not shown: "
-            "check the server"
-        )
-    return "\n".join(
-        f"export {name}={shlex.quote(text)}" if text or name != "AWS_SESSION_TOKEN" else f"unset {name}"
-        for name, text in given.items()
-    )

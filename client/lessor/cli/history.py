@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import click
 
-from lessor.cli.output import JSON, TABLE
+from lessor.cli.styles import JSON, TABLE, chosen_style
 
 NOT_FOUND: Final = 5
 _COMPRESSED: Final = {
@@ -29,14 +29,16 @@ _SHOWN: Final = ("time", "what", "identity", "status", "reason", "caller_reason"
 @click.command("history")
 @click.argument("lease_id")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--format", "style", type=click.Choice([TABLE, JSON]), default=TABLE, show_default=True)
-def history(lease_id: str, files: tuple[Path, ...], style: str) -> int:
+@click.option(
+    "--format", "style", type=click.Choice([TABLE, JSON]), help="Format of the output [LESSOR_FORMAT; table]."
+)
+def history(lease_id: str, files: tuple[Path, ...], style: str | None) -> int:
     """Show the audit records of LEASE_ID in FILES, the oldest first.
 
     The default is the file of LESSOR_AUDIT_FILE, with those that were rotated away beside it. The files are
     not verified: `lessor audit verify` does that. Exits with 5 if no record names the lease.
     """
-    found = False
+    found, style = False, chosen_style(style, (TABLE, JSON))
     for record in _records(lease_id, files or _default_files()):
         found = True
         click.echo(json.dumps(record, ensure_ascii=False) if style == JSON else _line(record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import cast
 
@@ -49,6 +50,13 @@ class JoinedGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command to run, imported."""
+        if (
+            args
+            and not ctx.resilient_parsing
+            and not args[0].startswith("-")
+            and self.get_command(ctx, args[0]) is None
+        ):
+            raise click.UsageError(no_such_command(args[0], self.list_commands(ctx)), ctx)
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, Joined) else command, rest
 
@@ -58,6 +66,15 @@ class JoinedGroup(click.Group):
 
         group = ".".join(("lessor.commands", *self.path.split()))
         return {point.name: point.value for point in entry_points(group=group)}
+
+
+def no_such_command(name: str, known: Sequence[str]) -> str:
+    """Return the error for an unknown command, with the names that resemble it."""
+    import difflib  # noqa: PLC0415 - only for this error
+
+    likely = [f"`{one}`" for one in difflib.get_close_matches(name, known, n=3)]
+    hint = f" Did you mean {' or '.join(likely)}?" if likely else ""
+    return f"No such command {name!r}.{hint}"
 
 
 def _is_there(module: str) -> bool:

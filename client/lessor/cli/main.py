@@ -18,14 +18,18 @@ the server's commands (entry points ``lessor.commands``) only when they run.
 from __future__ import annotations
 
 import importlib
+import keyword
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn, cast
 
 import click
 
-from lessor.cli import hang_ups
+from lessor.cli import contexts, hang_ups, json_errors
+from lessor.cli.completing import complete_context
 from lessor.cli.joined import JoinedGroup
+from lessor.cli.styles import JSON, TABLE
 
 INTERRUPTED: Final = 130
 
@@ -52,8 +56,22 @@ OWN: Final = {
     "whoami": "system",
     "health": "system",
     "token": "token",
+    "export": "declarations",
+    "apply": "declarations",
+    "import": "imports",
+    "context": "context",
+    "completion": "completion",
+    "version": "version",
 }
 """Each command and the module of this package that holds it, under the command's name."""
+
+WITHOUT_SERVER: Final = frozenset(
+    {
+        *("completion", "context", "version", "token"),
+        *("server", "dev", "demo", "access", "policy", "audit"),
+    }
+)
+"""Commands for which no context is chosen: a broken file of contexts does not stop them."""
 
 EPILOG: Final = """
 \b
@@ -69,8 +87,7 @@ Write a document as JSON, as @FILE, or as - for standard input; write a secret
 as @FILE or - only. Durations: 1h30m, 90s, 7d, or plain seconds.
 
 \b
-Completion:  eval "$(_LESSOR_COMPLETE=bash_source lessor)"   (or zsh_source,
-             _LESSOR_COMPLETE=fish_source lessor | source)
+Completion:  eval "$(lessor completion bash)"
 """
 
 
@@ -85,7 +102,8 @@ class Commands(JoinedGroup):
         """Return a command, or a placeholder for an added one."""
         if cmd_name in OWN:
             module = importlib.import_module(f"lessor.cli.{OWN[cmd_name]}")
-            return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
+            name = cmd_name.replace("-", "_")
+            return cast("click.Command", getattr(module, f"{name}_" if keyword.iskeyword(name) else name))
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
@@ -99,6 +117,12 @@ class Commands(JoinedGroup):
 
 @click.group("lessor", cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--address", metavar="ADDRESS", help="Address of the server [LESSOR_ADDR; 127.0.0.1:50051].")
+@click.option(
+    "--context",
+    metavar="NAME",
+    help="A server by its name in `lessor context` [LESSOR_CONTEXT].",
+    shell_complete=complete_context,
+)
 @click.option("--token-file", metavar="FILE", help="A file with your token [LESSOR_TOKEN_FILE].")
 @click.option("--timeout", metavar="DURATION", help="Timeout of each call [1m; for long operations 1h].")
 @click.version_option(package_name="lessor")
@@ -110,7 +134,10 @@ def root(**reaching: str | None) -> None:
     LESSOR_TOKEN_FILE; a token wins over a certificate. The client uses TLS with https://, and for every
     address except loopback and unix:/PATH. With http:// it sends plaintext, even to another machine.
     """
-    click.get_current_context().obj = {name: value for name, value in reaching.items() if value is not None}
+    context = click.get_current_context()
+    context.obj = {name: value for name, value in reaching.items() if value is not None}
+    if context.invoked_subcommand not in WITHOUT_SERVER:
+        contexts.adopt(os.environ, context.obj)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -118,7 +145,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = root.main(list(arguments), prog_name="lessor", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        json_errors.report(error, JSON if json_errors.wants_json(arguments, os.environ) else TABLE)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("lessor: interrupted", err=True)

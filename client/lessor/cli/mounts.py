@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lessor.cli import output
 from lessor.cli.command import LIVE, Command, calling, confirm_leases, yes_option
+from lessor.cli.completing import complete_mount
 from lessor.cli.params import DURATION, fill, given, mask
 from lessor.v1 import config_pb2 as pb
 from lessor.v1 import role_pb2
@@ -47,7 +47,7 @@ def enable(call: Call, mount: str, **options: object) -> None:
 
 
 @click.command("tune")
-@click.argument("mount", default="aws")
+@click.argument("mount", default="aws", shell_complete=complete_mount)
 @limits
 @calling()
 def tune(call: Call, mount: str, **options: object) -> None:
@@ -67,7 +67,7 @@ def mounts(call: Call) -> None:
 
 
 @click.command("disable")
-@click.argument("mount", default="aws")
+@click.argument("mount", default="aws", shell_complete=complete_mount)
 @click.option(
     "--force", is_flag=True, help="Abandon the leases instead of revoking them, if the root no longer works."
 )
@@ -89,10 +89,7 @@ def disable(call: Call, mount: str, *, force: bool, yes: bool) -> None:
     without = f"Disable the engine {mount} and {keys}?" if keys else f"Disable the engine {mount}?"
     confirm_leases(call, question, f"{mount}/", LIVE, yes=yes, without=without)
     answer = call(call.config.DisableMount, pb.DisableMountRequest(mount=mount, force=force))
-    if call.style == output.JSON:
-        output.show_json(answer)
-    else:
-        output.show_pairs(output.fields(answer.mount) | output.numbers(answer))
+    call.show_numbers(answer, "mount")
 
 
 def keys_of_static_roles(call: Call, mount: str) -> str:

@@ -1,4 +1,4 @@
-"""Prints responses: JSON for programs, exactly as protobuf writes it, and tables for people."""
+"""Prints responses for people: tables, pairs of a name and a text, warnings and progress."""
 
 from __future__ import annotations
 
@@ -11,26 +11,15 @@ from typing import Final
 import click
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict, MessageToJson
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lessor import values
 
-TABLE, JSON = "table", "json"
 _UNBOUND: Final = 100_000
 """A width at which no line wraps: a wrapped key can't be copied."""
-
-
-def show_json(answer: Message) -> None:
-    """Print a response as JSON, with the field names of the proto files."""
-    click.echo(MessageToJson(answer, preserving_proto_field_name=True))
-
-
-def show_json_line(answer: Message) -> None:
-    """Print one response of a stream as JSON on one line."""
-    click.echo(MessageToJson(answer, preserving_proto_field_name=True, indent=None))
 
 
 def show_line(message: Message, columns: Sequence[str]) -> None:
@@ -56,14 +45,6 @@ def numbers(message: Message) -> dict[str, str]:
     return {name: str(getattr(message, name)) for name in whole}
 
 
-def show_numbers(message: Message, style: str) -> None:
-    """Print a response of integers: as JSON, or one line for each, zeros too."""
-    if style == JSON:
-        show_json(message)
-    else:
-        show_pairs(numbers(message))
-
-
 def show_pairs(pairs: Mapping[str, str]) -> None:
     """Print one line for each name with its text."""
     # Imported here because it takes time, and JSON output does not need it.
@@ -77,11 +58,15 @@ def show_pairs(pairs: Mapping[str, str]) -> None:
 
 
 def show_rows(messages: Iterable[Message], columns: Sequence[str]) -> None:
-    """Print the fields that ``columns`` names: one line a message, or one block if the lines are too long.
+    """Print the fields that ``columns`` names: one line a message, or one block if the lines are too long."""
+    show_cells([[cell(message, column) for column in columns] for message in messages], columns)
+
+
+def show_cells(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+    """Print a table of texts, or one block for each row if the lines are too long for the terminal.
 
     No line wraps, because a wrapped id can't be copied. A pipe gets lines of any length.
     """
-    rows = [[cell(message, column) for column in columns] for message in messages]
     if sys.stdout.isatty() and _width([columns, *rows]) > get_terminal_size().columns:
         for number, row in enumerate(rows):
             if number:

@@ -41,9 +41,9 @@ def reconcile(call: Call, mount: str, instance: str, *, apply: bool, yes: bool) 
         confirm(f"Repair {number} difference{'' if number == 1 else 's'}?", yes=yes)
     request = pb.ReconcileRequest(mount=mount, apply=apply, instance=instance)
     findings = call.stream(call.leases.Reconcile, request)
-    if call.style == output.JSON:
+    if call.is_structured:
         for finding in findings:
-            output.show_json_line(finding)
+            call.show_streamed(finding)
         return
     found = list(findings)
     if found:

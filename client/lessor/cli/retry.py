@@ -47,7 +47,7 @@ def repeated(attempt: Callable[[float], T], seconds: float, clock: Clock) -> T:
             return attempt(until - clock.monotonic())
         except grpc.RpcError as failure:
             error = errors.of(cast("errors.Failure", failure), "")
-            if earlier is not None and error.reason == SPENT:
+            if earlier is not None and error.reason_name == SPENT:
                 raise earlier from None
             earlier, pause = failure, _pause(error, number)
             if pause is None or clock.monotonic() + pause >= until:
@@ -56,10 +56,10 @@ def repeated(attempt: Callable[[float], T], seconds: float, clock: Clock) -> T:
     raise AssertionError("the last try returns or raises")
 
 
-def _pause(error: errors.LessorError, number: int) -> float | None:
+def _pause(error: errors.Error, number: int) -> float | None:
     """Return how long to wait after try ``number``, counted from 0; None if there is no other try."""
     if not isinstance(error, errors.Unavailable | errors.Aborted) or number == TRIES - 1:
         return None
-    if error.retry_in is not None:
-        return error.retry_in.total_seconds()
+    if error.retry_after is not None:
+        return error.retry_after.total_seconds()
     return FIRST_PAUSE_SECONDS * float(1 << number)

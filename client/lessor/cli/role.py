@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from lessor.cli.command import LIVE, Command, calling, confirm_leases, mount_option, yes_option
+from lessor.cli.completing import complete_role
 from lessor.cli.params import DOCUMENT, DURATION, TAG, fill, given, mask
 from lessor.v1 import role_pb2 as pb
 
@@ -68,7 +69,7 @@ def role() -> None:
 
 
 @role.command("put")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_role)
 @mount_option
 @role_options
 @calling()
@@ -79,7 +80,7 @@ def put(call: Call, mount: str, name: str, *, update: bool, **options: object) -
 
 
 @role.command("check")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_role)
 @mount_option
 @role_options
 @calling()
@@ -90,7 +91,7 @@ def check(call: Call, mount: str, name: str, *, update: bool, **options: object)
 
 
 @role.command("get")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_role)
 @mount_option
 @calling()
 def get(call: Call, mount: str, name: str) -> None:
@@ -110,7 +111,7 @@ def list_roles(call: Call, mount: str) -> None:
 
 
 @role.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_role)
 @mount_option
 @click.option("--revoke-leases", is_flag=True, help="Also revoke its leases.")
 @yes_option

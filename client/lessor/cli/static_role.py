@@ -8,15 +8,16 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import Command, calling, confirm, mount_option, yes_option
-from lessor.cli.creds import exports
+from lessor.cli.completing import complete_static_role
+from lessor.cli.key_formats import written_key
 from lessor.cli.params import ASSUME_STEP, DURATION, fill, given
+from lessor.cli.styles import OF_KEYS
 from lessor.v1 import config_pb2, creds_pb2
 from lessor.v1 import role_pb2 as pb
 
 if TYPE_CHECKING:
     from lessor.cli.call import Call
 
-ENV: Final = "env"
 SECONDS: Final = 150.0
 """The timeout: longer than a rotation whose new key AWS does not accept."""
 
@@ -28,6 +29,7 @@ COLUMNS: Final = (
     "rotation_period",
     "rotation_schedule",
     "next_rotation_time",
+    "held",
 )
 ROLE_OPTIONS: Final = (
     click.option("--username", help="The IAM user; it must exist, and can't be changed later."),
@@ -44,6 +46,9 @@ ROLE_OPTIONS: Final = (
         multiple=True,
         help="A role to assume first; repeatable, in order.",
     ),
+)
+held_option = click.option(
+    "--held", is_flag=True, help="Rotate nothing until `resume`: another system still rotates the user."
 )
 other_key_option = click.option(
     "--delete-other-key",
@@ -78,21 +83,26 @@ def static_role() -> None:
 
 
 @static_role.command("put")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @role_options
 @other_key_option
+@held_option
 @calling(seconds=SECONDS)
-def put(call: Call, mount: str, name: str, *, delete_other_key: bool, **options: object) -> None:
-    """Create a static role with its first key, or replace all fields of an existing one."""
+def put(call: Call, mount: str, name: str, *, delete_other_key: bool, held: bool, **options: object) -> None:
+    """Create a static role with its first key, or replace all fields of an existing one.
+
+    With --held it gets no key, and a role that is held stays so until `resume`.
+    """
     request = pb.PutStaticRoleRequest(mount=mount, delete_other_key=delete_other_key)
     request.static_role.name = name
+    request.static_role.held = held
     fill(request.static_role, given(options))
     call.show(call(call.roles.PutStaticRole, request), "static_role")
 
 
 @static_role.command("get")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @calling()
 def get(call: Call, mount: str, name: str) -> None:
@@ -113,7 +123,7 @@ def list_static_roles(call: Call, mount: str) -> None:
 
 
 @static_role.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @click.option("--keep-key", is_flag=True, help="Leave the current key in AWS.")
 @yes_option
@@ -131,7 +141,7 @@ def delete(call: Call, mount: str, name: str, *, keep_key: bool, yes: bool) -> N
 
 
 @static_role.command("rotate")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
 @other_key_option
 @calling(seconds=SECONDS)
@@ -141,10 +151,21 @@ def rotate(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None
     call.show(call(call.roles.RotateStaticRole, request), "static_role")
 
 
-@click.command("static-creds")
-@click.argument("name")
+@static_role.command("resume")
+@click.argument("name", shell_complete=complete_static_role)
 @mount_option
-@calling(ENV)
+@other_key_option
+@calling(seconds=SECONDS)
+def resume(call: Call, mount: str, name: str, *, delete_other_key: bool) -> None:
+    """Release a static role that is held. First stop the rotation by the other system."""
+    request = pb.ResumeStaticRoleRequest(mount=mount, name=name, delete_other_key=delete_other_key)
+    call.show(call(call.roles.ResumeStaticRole, request), "static_role")
+
+
+@click.command("static-creds")
+@click.argument("name", shell_complete=complete_static_role)
+@mount_option
+@calling(*OF_KEYS)
 def static_creds(call: Call, mount: str, name: str) -> None:
     """Show the current key of a static role.
 
@@ -152,7 +173,7 @@ def static_creds(call: Call, mount: str, name: str) -> None:
     """
     request = creds_pb2.GetStaticCredentialsRequest(mount=mount, role=name)
     answer = call(call.creds.GetStaticCredentials, request)
-    if call.style == ENV:
-        click.echo(exports(answer.access_key, answer.secret_key))
+    if call.written_style:
+        click.echo(written_key(call.written_style, answer.access_key, answer.secret_key))
     else:
         call.show(answer)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lessor.cli import output
+from lessor.cli import json_errors
 from lessor.cli.command import LONG_SECONDS, calling
 from lessor.v1 import system_pb2 as pb
 
@@ -39,7 +39,7 @@ def whoami(call: Call) -> None:
 @calling()
 def reload(call: Call) -> None:
     """Read the server's access file again. If it has errors the old rules stay, and this lists them."""
-    output.show_numbers(call(call.system.ReloadAccess, pb.ReloadAccessRequest()), call.style)
+    call.show_numbers(call(call.system.ReloadAccess, pb.ReloadAccessRequest()))
 
 
 @click.command("backup")
@@ -58,8 +58,11 @@ def health(call: Call) -> int:
     try:
         serving = call.anonymous(check, b"") == SERVING
     except click.ClickException as error:
-        error.show()
+        json_errors.report(error, call.style)
         return UNHEALTHY
     word = "SERVING" if serving else "NOT_SERVING"
-    click.echo(f'{{"status": "{word}"}}' if call.style == output.JSON else word)
+    if call.is_structured:
+        call.show_values({"status": word})
+    else:
+        click.echo(word)
     return 0 if serving else UNHEALTHY

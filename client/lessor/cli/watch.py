@@ -9,6 +9,8 @@ import click
 
 from lessor.cli import output
 from lessor.cli.command import FOR_EVER, calling, mount_option
+from lessor.cli.completing import complete_usable_role
+from lessor.cli.leases import prefix_argument
 from lessor.cli.params import DURATION, fill, given, session_options
 from lessor.v1 import creds_pb2, lease_pb2
 
@@ -28,19 +30,19 @@ def watch() -> None:
 
 
 @watch.command("leases")
-@click.argument("prefix", default="aws/")
+@prefix_argument
 @calling(seconds=FOR_EVER)
 def leases(call: Call, prefix: str) -> None:
     """Print events of leases as they happen. PREFIX is `MOUNT/`, `MOUNT/creds/ROLE/` or a lease id."""
     for event in call.stream(call.leases.WatchLeases, lease_pb2.WatchLeasesRequest(prefix=prefix)):
-        if call.style == output.JSON:
-            output.show_json_line(event)
+        if call.is_structured:
+            call.show_streamed(event)
         else:
             output.show_line(event, COLUMNS)
 
 
 @watch.command("creds")
-@click.argument("role")
+@click.argument("role", shell_complete=complete_usable_role)
 @mount_option
 @click.option("--ttl", type=DURATION, help="Lifetime of each set of credentials.")
 @click.option("--overlap", type=DURATION, help="How long a set stays valid after the next was issued [1m].")
@@ -64,8 +66,8 @@ def creds(call: Call, mount: str, role: str, *, show_secrets: bool, **options: o
         if hidden:
             made.ClearField("secret_key")
             made.ClearField("security_token")
-        if call.style == output.JSON:
-            output.show_json_line(made)
+        if call.is_structured:
+            call.show_streamed(made)
         else:
             output.show_fields(made, ("warnings",))
             click.echo()

@@ -83,7 +83,8 @@ class Rotation:
     ``due_us`` is when it is checked next, or when its claim ends; 0 is never. ``next_us`` is when the next
     rotation is due by ``schedule``, ``retire_us`` when the ``previous`` key is deleted, which may be
     ``inactive`` before. ``sealed`` is the secret of a static role's key; a root's is in its config. The
-    secret of a ``fresh`` key, which is not in use yet, is sealed here for both.
+    secret of a ``fresh`` key, which is not in use yet, is sealed here for both. A ``held`` row starts no
+    rotation, and its ``next_us`` is 0, so that earlier versions start none either.
     """
 
     subject: str
@@ -108,6 +109,7 @@ class Rotation:
     retire_us: int = 0
     inactive: bool = False
     ending: bool = False
+    held: bool = False
     attempts: int = 0
     last_error: str = ""
 
@@ -142,6 +144,10 @@ class Rotation:
     def fresh_version(self) -> str:
         """Return the version that ``fresh_sealed`` is sealed with: the key that it is the secret of."""
         return self.fresh or self.current
+
+    def scheduled_us(self, now_us: int) -> int:
+        """Return when the next rotation is due, counted from now; 0 while the row is held."""
+        return 0 if self.held else self.schedule.next_us(now_us)
 
     @property
     def made_keys(self) -> tuple[str, ...]:

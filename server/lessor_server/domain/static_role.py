@@ -20,7 +20,7 @@ _USER_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class StaticRole:
-    """Hold a static role as requested; ``live_keys`` is 1 or 2."""
+    """A static role as requested; ``live_keys`` is 1 or 2."""
 
     mount: str
     name: str
@@ -28,6 +28,7 @@ class StaticRole:
     schedule: Schedule
     live_keys: int = MAX_KEYS
     assume_chain: tuple[Hop, ...] = ()
+    held: bool = False
 
 
 def violations(role: StaticRole) -> list[Violation]:

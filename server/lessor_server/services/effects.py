@@ -47,6 +47,8 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "RoleService.GetStaticRole": READ,
     "RoleService.DeleteStaticRole": CHANGE,
     "RoleService.RotateStaticRole": CHANGE,
+    "RoleService.ResumeStaticRole": CHANGE,
+    "RoleService.ListUsableRoles": READ,
     "RoleService.ListStaticRoles": READ,
     "CredsService.GenerateCredentials": CHANGE,
     # It changes nothing, but hands a credential out.

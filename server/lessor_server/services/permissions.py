@@ -103,6 +103,9 @@ PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
     "RoleService.GetStaticRole": (Need("{mount}/static-roles/{name}", (READ,)),),
     "RoleService.DeleteStaticRole": (Need("{mount}/static-roles/{name}", (DELETE,)),),
     "RoleService.RotateStaticRole": (Need("{mount}/rotate-role/{name}", (UPDATE,)),),
+    "RoleService.ResumeStaticRole": (Need("{mount}/static-roles/{name}", (UPDATE,)),),
+    # It answers only with roles whose credentials the caller may read.
+    "RoleService.ListUsableRoles": (),
     "RoleService.ListStaticRoles": (Need("{mount}/static-roles/", (LIST,)),),
     "CredsService.GenerateCredentials": _CREDS,
     "CredsService.GetStaticCredentials": (Need("{mount}/static-creds/{role}", (READ,)),),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lessor.v1 import role_pb2 as pb
+from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.aws import tags
 from lessor_server.domain.errors.base import NotFound
 from lessor_server.domain.lease_id import IdRange
@@ -72,6 +73,26 @@ class RoleService(StaticRoleMethods):
         found = await self._roles.list(mount, after, size + 1)
         page, more = await messages.fill_page(found, size, role_message)
         return pb.ListRolesResponse(roles=page, next_page_token=page[-1].name if more else "")
+
+    async def ListUsableRoles(
+        self, request: pb.ListUsableRolesRequest, caller: Caller
+    ) -> pb.ListUsableRolesResponse:
+        """List the roles whose credentials the caller may read, without their other fields."""
+        with Problems() as problems:
+            mount = problems.parse(messages.mount_of, request.mount)
+            size = problems.parse(messages.page_size, request.page_size)
+            after = problems.parse(messages.parse_page_token, request.page_token)
+        try:
+            found = await self._roles.list(mount, after, size + 1)
+        except NotFound:
+            found = []  # whether a mount exists is not for everyone to see
+        looked_at, usable = found[:size], []
+        for number, role in enumerate(looked_at):
+            if caller.principal.may(f"{mount}/creds/{role.name}", Capability.READ):
+                usable.append(pb.UsableRole(name=role.name, credential_type=_TYPES[role.credential_type]))
+            await messages.take_turns(number)
+        more = looked_at[-1].name if len(found) > size else ""
+        return pb.ListUsableRolesResponse(roles=usable, next_page_token=more)
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, caller: Caller) -> pb.DeleteRoleResponse:
         """Delete a role; its leases stay, or are all revoked now."""

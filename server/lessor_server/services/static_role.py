@@ -59,6 +59,15 @@ class StaticRoleMethods:
         row = await self._static.rotate(mount, name, by, delete_other_key=request.delete_other_key)
         return role_pb2.RotateStaticRoleResponse(static_role=_message(row))
 
+    async def ResumeStaticRole(
+        self, request: role_pb2.ResumeStaticRoleRequest, caller: Caller
+    ) -> role_pb2.ResumeStaticRoleResponse:
+        """Release a static role that is held."""
+        mount, name = messages.named(request.mount, request.name, "name")
+        by = caller.principal.name
+        row = await self._static.resume(mount, name, by, delete_other_key=request.delete_other_key)
+        return role_pb2.ResumeStaticRoleResponse(static_role=_message(row))
+
     async def ListStaticRoles(
         self, request: role_pb2.ListStaticRolesRequest, _: Caller
     ) -> role_pb2.ListStaticRolesResponse:
@@ -110,6 +119,7 @@ def _role(mount: str, request: role_pb2.PutStaticRoleRequest) -> StaticRole:
         schedule=Schedule(spans["rotation_period"], message.rotation_schedule, spans["rotation_window"]),
         live_keys=message.live_keys or MAX_KEYS,
         assume_chain=tuple(Hop(hop.role_arn, hop.external_id) for hop in message.assume_chain),
+        held=message.held,
     )
 
 
@@ -124,6 +134,7 @@ def _message(row: Rotation) -> role_pb2.StaticRole:
         live_keys=row.live_keys,
         access_key=row.current,
         next_rotation_time=messages.timestamp(row.next_us),
+        held=row.held,
     )
     for hop in row.assume_chain:
         message.assume_chain.add(role_arn=hop.role_arn, external_id=hop.external_id)

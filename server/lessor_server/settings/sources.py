@@ -27,9 +27,13 @@ from lessor_server.settings.parsers import InvalidValue
 
 PREFIX: Final = "LESSOR_"
 CLIENTS: Final = frozenset(
-    PREFIX + name for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY")
+    PREFIX + name
+    for name in (
+        *("ADDR", "TOKEN", "TOKEN_FILE", "CACERT", "CLIENT_CERT", "CLIENT_KEY"),
+        *("CONTEXT", "FORMAT", "LEASE_ID", "ROLE"),
+    )
 )
-"""Variables of the client; the server ignores them."""
+"""Variables of the client and of what it starts; the server ignores them."""
 
 KUBERNETES: Final = re.compile(
     PREFIX + r"(?:[A-Z0-9_]*_)?"

@@ -84,7 +84,7 @@ def test_the_credential_that_is_named_is_the_one_that_is_sent(tmp_path: Path) ->
 def test_a_call_that_can_succeed_soon_exits_with_6(
     code: grpc.StatusCode, reason: str, exit_code: int
 ) -> None:
-    assert exit_code_of(errors.LessorError("no", code, reason)) == exit_code
+    assert exit_code_of(errors.Error("no", code, reason)) == exit_code
 
 
 def test_a_file_with_all_that_token_new_prints_names_the_fix(

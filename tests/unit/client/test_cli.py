@@ -15,9 +15,11 @@ from google.protobuf.message import Message
 from lessor import errors
 from lessor.cli import output
 from lessor.cli.call import Call, Failed, describe
-from lessor.cli.creds import exports
+from lessor.cli.formats import as_mapping, show_structured
+from lessor.cli.key_formats import written_key
 from lessor.cli.main import OWN, root, run
 from lessor.cli.params import fill, mask
+from lessor.cli.styles import ENV, JSON, TABLE
 from lessor.v1 import config_pb2, creds_pb2, role_pb2
 
 NOWHERE = "127.0.0.1:1"
@@ -73,7 +75,7 @@ def test_every_command_says_what_it_does(path: tuple[str, ...], command: click.C
 def test_help_lists_own_and_joined_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
-    for word in (*OWN, "server", "Exit codes", "unknown lease", "_LESSOR_COMPLETE=bash_source"):
+    for word in (*OWN, "server", "Exit codes", "unknown lease", "lessor completion bash"):
         assert word in shown
 
 
@@ -153,7 +155,7 @@ def test_all_pages_of_a_list_become_one_answer(capsys: pytest.CaptureFixture[str
         mount = config_pb2.Mount(mount=f"m{number}")
         return config_pb2.ListMountsResponse(mounts=[mount], next_page_token=token)
 
-    with Call(NOWHERE, None, 1.0, output.TABLE) as call:
+    with Call(NOWHERE, None, 1.0, TABLE) as call:
         whole = call.all(list_mounts, config_pb2.ListMountsRequest())  # type: ignore[arg-type]
     assert asked == ["", *map(str, range(1, 12))]
     assert [mount.mount for mount in whole.mounts] == [f"m{number}" for number in range(1, 13)]
@@ -162,7 +164,7 @@ def test_all_pages_of_a_list_become_one_answer(capsys: pytest.CaptureFixture[str
 
 
 def test_a_failed_call_is_a_message_with_an_exit_code() -> None:
-    with Call(NOWHERE, None, 5.0, output.TABLE) as call, pytest.raises(Failed) as failed:
+    with Call(NOWHERE, None, 5.0, TABLE) as call, pytest.raises(Failed) as failed:
         call(call.config.ListMounts, config_pb2.ListMountsRequest())
     assert failed.value.exit_code == 6
     assert failed.value.message.startswith(f"can't reach a server at {NOWHERE}")
@@ -228,16 +230,16 @@ def test_text_of_a_server_cannot_control_the_terminal(capsys: pytest.CaptureFixt
 def test_json_has_the_field_names_of_the_protos(capsys: pytest.CaptureFixture[str]) -> None:
     answer = creds_pb2.GenerateCredentialsResponse(lease_id="l", lease_renewable=True)
     answer.lease_duration.FromSeconds(90)
-    output.show_json(answer)
+    show_structured(as_mapping(answer), JSON)
     shown = json.loads(capsys.readouterr().out)
     assert shown == {"lease_id": "l", "lease_renewable": True, "lease_duration": "90s"}
 
 
 def test_exports_are_safe_to_evaluate() -> None:
     """They also unset the session token of earlier credentials."""
-    assert exports("A", "a'b $c").splitlines() == [
+    assert written_key(ENV, "A", "a'b $c").splitlines() == [
         "export AWS_ACCESS_KEY_ID=A",
         "export AWS_SECRET_ACCESS_KEY='a'\"'\"'b $c'",
         "unset AWS_SESSION_TOKEN",
     ]
-    assert "export AWS_SESSION_TOKEN=t" in exports("A", "s", "t")
+    assert "export AWS_SESSION_TOKEN=t" in written_key(ENV, "A", "s", "t")

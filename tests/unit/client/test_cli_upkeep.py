@@ -18,6 +18,7 @@ from lessor.cli.command import LIVE, confirm, confirm_leases
 from lessor.cli.creds import drawn
 from lessor.cli.main import run
 from lessor.cli.mounts import keys_of_static_roles
+from lessor.cli.styles import JSON, TABLE
 from lessor.v1 import config_pb2, lease_pb2, role_pb2, system_pb2
 
 NOWHERE = "127.0.0.1:1"
@@ -97,7 +98,8 @@ def test_a_zero_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_reload_shows_zeros(capsys: pytest.CaptureFixture[str]) -> None:
-    output.show_numbers(system_pb2.ReloadAccessResponse(identities=3), output.TABLE)
+    with Call(NOWHERE, None, 1.0, TABLE) as call:
+        call.show_numbers(system_pb2.ReloadAccessResponse(identities=3))
     assert capsys.readouterr().out.splitlines() == [
         "identities       3",
         "policies         0",
@@ -179,8 +181,9 @@ def test_an_empty_owner_is_not_taken_for_every_owner(
 
 def test_a_finding_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     finding = lease_pb2.ReconcileResponse(kind=lease_pb2.ReconcileResponse.UNKNOWN_USER, user_name="u")
-    output.show_json_line(finding)
-    output.show_json_line(finding)
+    with Call(NOWHERE, None, 1.0, JSON) as call:
+        call.show_streamed(finding)
+        call.show_streamed(finding)
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line) for line in lines] == [{"kind": "UNKNOWN_USER", "user_name": "u"}] * 2
 

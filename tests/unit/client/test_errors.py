@@ -7,8 +7,11 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
 
 from lessor import errors
+from lessor.reasons import Reason
 from lessor_server.domain.errors import base as domain
 from lessor_server.domain.errors.base import AwsAnswer, LessorError
 from lessor_server.services import status
@@ -37,10 +40,20 @@ class Refused:
         return self.metadata
 
 
-def sent(error: LessorError) -> errors.LessorError:
+def sent(error: LessorError) -> errors.Error:
     """Return an error of the server's as it arrives."""
     answer = status.error_status(error, sees_root=True)
     return errors.of(Refused(answer.code, answer.message, ((status.DETAILS_KEY, answer.details),)), ADDRESS)
+
+
+def test_a_reason_of_a_newer_server_keeps_its_name() -> None:
+    info = error_details_pb2.ErrorInfo(domain="lessor", reason="TOO_SUNNY")
+    answer = Status(code=grpc.StatusCode.FAILED_PRECONDITION.value[0], message="too sunny; wait")
+    answer.details.add().Pack(info)
+    trailing = ((errors.DETAILS_KEY, answer.SerializeToString()),)
+    found = errors.of(Refused(grpc.StatusCode.FAILED_PRECONDITION, "too sunny; wait", trailing), ADDRESS)
+    assert isinstance(found, errors.Precondition)
+    assert (found.reason, found.reason_name) == (Reason.UNKNOWN, "TOO_SUNNY")
 
 
 def test_every_violation_has_its_field_and_fix() -> None:
@@ -66,7 +79,7 @@ def test_a_not_found_error_has_its_fix() -> None:
 def test_the_retry_delay_is_in_the_error() -> None:
     found = sent(domain.Draining("the server is stopping", retry_in=2.5))
     assert isinstance(found, errors.Unavailable)
-    assert found.retry_in == timedelta(seconds=2.5)
+    assert found.retry_after == timedelta(seconds=2.5)
     assert found.fix == domain.Draining.fix
 
 
@@ -84,9 +97,9 @@ def test_every_error_of_the_server_has_a_class_here() -> None:
     """Except INTERNAL, which is the base class."""
     codes = {status.code_of(kind) for kind in domain.ErrorKind} - {grpc.StatusCode.INTERNAL}
     assert {type(errors.of(Refused(code, ""), ADDRESS)) for code in codes} >= set(
-        errors.LessorError.__subclasses__()
+        errors.Error.__subclasses__()
     )
-    assert all(type(errors.of(Refused(code, ""), ADDRESS)) is not errors.LessorError for code in codes)
+    assert all(type(errors.of(Refused(code, ""), ADDRESS)) is not errors.Error for code in codes)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +123,7 @@ def test_an_error_without_a_server_names_the_address(code: grpc.StatusCode, text
     found = errors.of(Refused(code, text), ADDRESS)
     assert found.message.startswith(expected)
     assert found.code is code
-    assert found.reason == ""
+    assert found.reason_name == ""
     assert found.fix
 
 

@@ -11,9 +11,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from lessor.cli import output
 from lessor.cli.call import Call
 from lessor.cli.retry import SPENT, repeated
+from lessor.cli.styles import TABLE
 from lessor.errors import DETAILS_KEY
 from lessor.v1 import creds_pb2
 from lessor_server.domain.errors.preconditions import RequestSpent
@@ -153,7 +153,7 @@ def test_a_retry_sends_the_same_request_id() -> None:
             raise Refused(ABORTED, 0)
         return creds_pb2.GenerateCredentialsResponse(lease_id="l")
 
-    with Call("127.0.0.1:1", None, 60, output.TABLE) as call:
+    with Call("127.0.0.1:1", None, 60, TABLE) as call:
         request = creds_pb2.GenerateCredentialsRequest(role="app", request_id="an-id")
         answer = call.again(generate, request)  # type: ignore[arg-type]
     assert seen == ["an-id"] * 3

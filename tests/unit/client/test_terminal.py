@@ -16,7 +16,9 @@ from google.protobuf.struct_pb2 import Struct
 from lessor import errors
 from lessor.cli import output
 from lessor.cli.call import Failed, describe
-from lessor.cli.creds import exports
+from lessor.cli.formats import as_mapping, show_streamed, show_structured
+from lessor.cli.key_formats import written_key
+from lessor.cli.styles import JSON, OF_KEYS, YAML
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 
 CONTROLS = "".join(map(chr, (*range(0x20), 0x7F, *range(0x80, 0xA0))))
@@ -62,8 +64,10 @@ SHOWN: dict[str, Callable[[Message], None]] = {
     "fields": output.show_fields,
     "rows": lambda answer: output.show_rows([answer], list(answer.DESCRIPTOR.fields_by_name)),
     "line": lambda answer: output.show_line(answer, list(answer.DESCRIPTOR.fields_by_name)),
-    "json": output.show_json,
-    "json line": output.show_json_line,
+    "json": lambda answer: show_structured(as_mapping(answer), JSON),
+    "yaml": lambda answer: show_structured(as_mapping(answer), YAML),
+    "json line": lambda answer: show_streamed(as_mapping(answer), JSON),
+    "yaml document": lambda answer: show_streamed(as_mapping(answer), YAML),
     "warnings": lambda answer: output.warn(list(getattr(answer, "warnings", [EVIL]))),
 }
 
@@ -88,9 +92,9 @@ def test_an_error_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]
     error = errors.Invalid(
         EVIL,
         grpc.StatusCode.INVALID_ARGUMENT,
-        reason=EVIL,
+        reason_name=EVIL,
         violations=(errors.Violation(EVIL, EVIL, EVIL),),
-        retry_in=timedelta(seconds=1),
+        retry_after=timedelta(seconds=1),
         aws_code=EVIL,
     )
     Failed(describe(error), 1).show()
@@ -100,10 +104,11 @@ def test_an_error_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]
     assert len(shown.splitlines()) == 5
 
 
+@pytest.mark.parametrize("style", OF_KEYS)
 @pytest.mark.parametrize("place", range(3))
-def test_exports_of_malformed_credentials_are_refused(place: int) -> None:
+def test_exports_of_malformed_credentials_are_refused(place: int, style: str) -> None:
     """A value with a control character can't be quoted safely for each shell."""
     given = ["A", "B", "C"]
     given[place] = EVIL
     with pytest.raises(click.ClickException):
-        exports(*given)
+        written_key(style, *given)

@@ -48,6 +48,8 @@ NEEDS: list[tuple[str, Message, list[str]]] = [
     ("RoleService.GetStaticRole", R.GetStaticRoleRequest(name="r"), ["read aws/static-roles/r"]),
     ("RoleService.DeleteStaticRole", R.DeleteStaticRoleRequest(name="r"), ["delete aws/static-roles/r"]),
     ("RoleService.RotateStaticRole", R.RotateStaticRoleRequest(name="r"), ["update aws/rotate-role/r"]),
+    ("RoleService.ResumeStaticRole", R.ResumeStaticRoleRequest(name="r"), ["update aws/static-roles/r"]),
+    ("RoleService.ListUsableRoles", R.ListUsableRolesRequest(), []),
     ("RoleService.ListStaticRoles", R.ListStaticRolesRequest(), ["list aws/static-roles/"]),
     ("CredsService.GenerateCredentials", CR.GenerateCredentialsRequest(role="r"), ["read aws/creds/r"]),
     ("CredsService.WatchCredentials", CR.WatchCredentialsRequest(mount="m", role="r"), ["read m/creds/r"]),

@@ -231,7 +231,7 @@ def params_of(rotation: Rotation) -> rows.Params:
 _TEXTS = ("account", "user_name", "user_id", "current", "previous", "fresh", "last_error")
 _NUMBERS = {"live_keys": whole(1, 2), "next_us": instant, "retire_us": instant}
 _LISTS = ("keys_before", "away")
-_FLAGS = ("inactive", "ending")
+_FLAGS = ("inactive", "ending", "held")
 _BODY = (*_TEXTS, *_NUMBERS, *_LISTS, *_FLAGS)
 
 

@@ -71,6 +71,13 @@ class SealBroken(Precondition):
     fix = "put the data directory's own sealing key back, or set the root again"
 
 
+class StaticRoleHeld(Precondition):
+    """The static role is held, because another system rotates its user's keys: it has no key to give."""
+
+    reason = "STATIC_ROLE_HELD"
+    fix = "stop the other system's rotation of the user, then call RoleService.ResumeStaticRole"
+
+
 class MountDisabling(Precondition):
     """The mount is being disabled and issues no new leases."""
 

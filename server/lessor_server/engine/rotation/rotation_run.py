@@ -33,6 +33,7 @@ from lessor_server.domain.errors.preconditions import (
     RootAccountChanged,
     RootKeyInUse,
     StaticKeyInUse,
+    StaticRoleHeld,
 )
 from lessor_server.domain.events import (
     BY_CLOCK,
@@ -78,6 +79,8 @@ class Goal(Enum):
     """Rotate now if there is no key yet, and carry out the steps that are due."""
     ALIGN = "align"
     """Only schedule the next rotation of a root by its config."""
+    STORE = "store"
+    """Only store the row as the order changes it."""
     END = "end"
     """Delete the keys of a deleted static role, and then its row."""
 
@@ -196,7 +199,7 @@ class RotationRun:
             return
         if self._order.goal is Goal.ALIGN:
             await self._align()
-        else:
+        elif self._order.goal is not Goal.STORE:
             while await self._step():
                 pass
         await self._held.let_go()
@@ -220,12 +223,14 @@ class RotationRun:
 
     async def _start(self) -> bool:
         row, now = self.row, self._held.store.now()
+        if self._wanted and row.held:
+            raise held_role(row)
         if 0 < row.last_check_us <= now:
             await self._check_late()
         elif self._wanted or (row.is_due(now) and not row.schedule.missed(row.next_us, now)):
             await self._intend()
         elif row.is_due(now):
-            await self._held.move(replace(row, next_us=row.schedule.next_us(now), attempts=0))
+            await self._held.move(replace(row, next_us=row.scheduled_us(now), attempts=0))
             self._notify(RotationMissed(row.subject, self.row.next_us))
         elif row.previous and row.live_keys < MAX_KEYS:
             await self._delete_previous()
@@ -323,7 +328,7 @@ class RotationRun:
             await self._switch_root(secret)
         else:
             now = self._held.store.now()
-            await self._held.move(steps.switch(row, row.schedule.next_us(now), now))
+            await self._held.move(steps.switch(row, row.scheduled_us(now), now))
         self._wanted = False
         self._notify(Rotated(row.subject, self.row.current, self._order.by))
         self._switched(self.row)
@@ -450,6 +455,11 @@ class RotationRun:
 
     def _set_again(self) -> Aborted:
         return Aborted(f"the root of {self.row.mount} was set again while its key was rotated", retry_in=1.0)
+
+
+def held_role(row: Rotation) -> StaticRoleHeld:
+    """Return the error of a static role that is held."""
+    return StaticRoleHeld(f"{row.title} is held: another system rotates its user", subject=row.subject)
 
 
 def _unknown(outcome: Outcome[AccessKey]) -> bool:

@@ -13,6 +13,7 @@ from lessor_server.domain.errors.access import HOW_TO_CHANGE
 from lessor_server.domain.errors.base import (
     Aborted,
     AlreadyExists,
+    AwsUnavailable,
     Invalid,
     LessorError,
     NotFound,
@@ -20,14 +21,16 @@ from lessor_server.domain.errors.base import (
     Violation,
     require,
 )
+from lessor_server.domain.errors.preconditions import RootNotSet, StaticUserTaken
 from lessor_server.domain.events import Changed, Created, Deleted, StaticKeyRead
 from lessor_server.domain.rotation import Phase, Rotation, key_context, static_subject
 from lessor_server.domain.secret import Secret
 from lessor_server.domain.static_role import StaticRole
 from lessor_server.engine.aws.roots import Roots
+from lessor_server.engine.paging import iter_mount_names, iter_static_roles
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.rotation.key_owner import refresh_owner, require_enabled
-from lessor_server.engine.rotation.rotation_run import Goal, RotationOrder
+from lessor_server.engine.rotation.rotation_run import Goal, RotationOrder, held_role
 from lessor_server.engine.rotation.rotator import Rotator
 from lessor_server.engine.sealing_ports import Sealer
 
@@ -63,7 +66,8 @@ class StaticRoles:
         """Store a static role; for a new one, return once its first key is verified and in use.
 
         If the first rotation fails before it may have created a key, nothing is stored. If it fails later, or
-        the store does, the role stays and the rotation is retried automatically.
+        the store does, the role stays and the rotation is retried automatically. A role that is held, in the
+        request or in the store, is only stored, and needs no root.
 
         Raises:
             Invalid, NotFound, MountDisabling: The request is wrong.
@@ -73,8 +77,9 @@ class StaticRoles:
         """
         subject = static_subject(role.mount, role.name)
         before = await self._find_before(role, by, create_only=create_only)
-        new = Rotation(subject, user_name=role.username, next_us=self._store.now())
-        found = await refresh_owner(self._roots, self._defined(before or new, role))
+        is_held = role.held or (before is not None and before.held)
+        new = self._defined(before or Rotation(subject, user_name=role.username), role)
+        found = await self._find_owner(new)
         existed = False
 
         def define(row: Rotation) -> Rotation:
@@ -83,9 +88,9 @@ class StaticRoles:
             return row if create_only and existed else self._defined(row, role)
 
         order = RotationOrder(
-            Goal.FIRST,
+            Goal.STORE if is_held else Goal.FIRST,
             delete_other_key=delete_other_key,
-            new=replace(found, next_us=self._store.now()),
+            new=found if is_held else replace(found, next_us=self._store.now()),
             change=define,
             by=by,
         )
@@ -137,8 +142,9 @@ class StaticRoles:
 
         The row of a deleted role without keys is used again, although keys of it may still appear.
         """
-        next_us = row.next_us
-        if row.current and row.schedule != role.schedule:
+        held = role.held or row.held
+        next_us = 0 if held else row.next_us
+        if row.current and row.schedule != role.schedule and not held:
             next_us = role.schedule.next_us(self._store.now())
         return replace(
             row,
@@ -147,7 +153,17 @@ class StaticRoles:
             assume_chain=role.assume_chain,
             next_us=next_us,
             ending=row.ending and bool(row.made_keys),
+            held=held,
         )
+
+    async def _find_owner(self, row: Rotation) -> Rotation:
+        """Return the row with AWS's data of its user; as it is if it is held and AWS can't be asked now."""
+        try:
+            return await refresh_owner(self._roots, row)
+        except (RootNotSet, AwsUnavailable):
+            if not row.held:
+                raise
+            return row
 
     async def _forget_unmade(self, subject: str) -> None:
         """Delete the row of a new role that has nothing on AWS."""
@@ -168,12 +184,65 @@ class StaticRoles:
 
     async def rotate(self, mount: str, name: str, by: str, *, delete_other_key: bool) -> Rotation:
         """Rotate a static role's key now and return the row once the new key is in use."""
-        await self.get(mount, name)
+        before = await self.get(mount, name)
+        if before.held:
+            raise held_role(before)
         order = RotationOrder(Goal.ROTATE, delete_other_key=delete_other_key, by=by)
         row = await self._rotator.ask(static_subject(mount, name), order)
         if row.ending:
             raise NotFound("static role", f"{mount}/{name}")
         return row
+
+    async def resume(self, mount: str, name: str, by: str, *, delete_other_key: bool) -> Rotation:
+        """Release a held static role, and return its row once it has a key; others are returned as they are.
+
+        If the first rotation fails before it may have created a key, the role is held again.
+
+        Raises:
+            NotFound, MountDisabling, RootNotSet: There is no such role, or its mount makes no keys.
+            StaticUserUnknown, StaticUserChanged, StaticUserTaken, KeyLimit: The user cannot be used.
+            KeyNotAccepted, AwsUnavailable: The first key is still missing.
+        """
+        row = await self.get(mount, name)
+        if not row.held:
+            return row
+        await require_enabled(self._store, mount)
+        found = await refresh_owner(self._roots, row)
+        await self._require_free_user(found)
+
+        def release(row: Rotation) -> Rotation:
+            now = self._store.now()
+            next_us = row.schedule.next_us(now) if row.current else now
+            return replace(row, held=False, next_us=next_us, account=found.account, user_id=found.user_id)
+
+        order = RotationOrder(Goal.FIRST, delete_other_key=delete_other_key, change=release, by=by)
+        try:
+            resumed = await self._rotator.ask(row.subject, order)
+        except LessorError:
+            await self._hold_unmade(row.subject, by)
+            raise
+        if resumed.ending:
+            raise NotFound("static role", f"{mount}/{name}")
+        self._notify(Changed("static role", row.subject, by))
+        return resumed
+
+    async def _hold_unmade(self, subject: str, by: str) -> None:
+        """Hold a role again that has nothing on AWS."""
+
+        def hold(row: Rotation) -> Rotation:
+            is_unmade = row.phase is Phase.IDLE and not row.last_check_us and not row.current
+            return replace(row, held=True, next_us=0) if is_unmade and not row.ending else row
+
+        with suppress(LessorError):
+            await self._rotator.ask(subject, RotationOrder(Goal.STORE, change=hold, by=by))
+
+    async def _require_free_user(self, row: Rotation) -> None:
+        """Raise ``StaticUserTaken`` if another static role has the user, which was not known before."""
+        async for mount in iter_mount_names(self._store):
+            async for other in iter_static_roles(self._store, mount):
+                same = (other.account, other.user_id) == (row.account, row.user_id)
+                if same and other.subject != row.subject:
+                    raise StaticUserTaken(row.user_name, other.title)
 
     async def delete(self, mount: str, name: str, by: str, *, keep_key: bool = False) -> tuple[str, ...]:
         """Delete a static role and the keys created for it; with ``keep_key`` the current one stays.
@@ -217,9 +286,11 @@ class StaticRoles:
 
         Raises:
             NotFound: There is no such role.
-            StaticKeyPending: It has no key yet.
+            StaticKeyPending, StaticRoleHeld: It has no key yet.
         """
         row = await self.get(mount, name)
+        if not row.current and row.held:
+            raise held_role(row)
         if not row.current:
             raise StaticKeyPending(f"static role {mount}/{name} has no key yet", retry_in=10.0)
         secret = self._sealer.open(row.sealed, key_context(row.subject), row.current).decode()
