@@ -87,6 +87,7 @@ lock: build/.tools ## write requirements/ from pyproject.toml; versions stay whe
 	$(PYTHON) -c '$(BUILD_REQUIREMENTS)' | \
 		$(COMPILE) - --constraints requirements/test.txt --output-file requirements/build.txt
 	$(COMPILE) $(UPGRADE) --group tools --output-file requirements/tools.txt
+	$(COMPILE) $(UPGRADE) --group aws-cli --output-file requirements/aws-cli.txt
 
 sbom: build/.tools ## write build/sbom.json: all that the server runs on, in CycloneDX's format
 	build/tools/bin/uv venv --no-config --quiet --clear --python $(PYTHON) build/runtime

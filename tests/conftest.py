@@ -24,6 +24,7 @@ LONGEST = (
     *("tests/simulation/test_deaths.py", "tests/e2e/test_rotation.py", "tests/e2e/test_kill.py"),
     *("tests/simulation/test_seeds.py", "tests/unit/adapters/test_malformed_answers.py"),
     *("tests/e2e/test_cli_upkeep.py", "tests/e2e/test_aws_failures.py", "tests/e2e/test_access_docs.py"),
+    "tests/e2e/test_sdks.py",
 )
 """Files that take 15 s or more: with ``--dist loadfile`` one that begins last is the last."""
 

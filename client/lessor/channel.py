@@ -18,11 +18,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-
-import grpc
+from typing import TYPE_CHECKING, Final
 
 from lessor.service_config import service_config
+
+if TYPE_CHECKING:
+    import grpc
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_PORT, HTTPS_PORT = 50051, 443
@@ -122,6 +123,8 @@ class Connection:
             raise BadConnection(
                 "a client certificate needs its key, and a key its certificate; set both or neither"
             )
+        import grpc  # noqa: PLC0415 - it takes its time to load, and a cache is read without it
+
         root, key, cert = (_pem(path) for path in (self.ca_file, self.key_file, self.cert_file))
         return grpc.ssl_channel_credentials(root, key, cert)
 
@@ -146,6 +149,8 @@ class Connection:
         With ``retries`` it retries calls that are safe to repeat while the server is briefly unreachable.
         ``has_request_ids`` adds those that issue credentials: each of them must then have a ``request_id``.
         """
+        import grpc  # noqa: PLC0415
+
         credentials = self.credentials()
         options = self._options_with_retries(has_request_ids=has_request_ids) if retries else self.options
         if credentials is None:
@@ -157,6 +162,8 @@ class Connection:
 
         Each call that issues credentials must have a ``request_id``, because it may be repeated.
         """
+        import grpc  # noqa: PLC0415
+
         credentials = self.credentials()
         options = self._options_with_retries(has_request_ids=True)
         if credentials is None:

@@ -76,11 +76,11 @@ class Term:
 
         They are renewed after two thirds of the term, and replaced 20 minutes before the end or after two
         thirds, whichever is later. Both happen earlier if less than ``min_left`` would be left, but not
-        before a third of the term.
+        before a third of the lifetime. After a renewal that was cut, this may be in the past.
         """
         whole = self.end - self.start
         left = whole / 3 if self.renewable else min(whole / 3, ISSUE_LEFT)
-        return self.end - min(max(left, min_left), whole * 2 / 3)
+        return self.end - min(max(left, min_left), self.ttl * 2 / 3)
 
     def next_step(self, now: datetime, min_left: timedelta = NO_TIME) -> Step:
         """Return what to do at ``now``: nothing, a renewal, or an issue."""

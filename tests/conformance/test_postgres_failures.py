@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,8 +27,10 @@ from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
+from lessor_server.domain.rotation import Rotation, static_subject
 
 IDS = IdRange.of_mount("aws")
+STATIC = static_subject("aws", "nightly")
 
 
 @pytest.fixture(scope="module", name="server")
@@ -134,6 +137,30 @@ async def test_a_step_of_a_lease_is_taken_once_whatever_became_of_the_connection
         revoked = await store.revoke(lease.id)
         assert revoked is not None
         assert revoked.state is State.REVOKING
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_configuration_is_written_once_whatever_became_of_the_connection(
+    database: str, proxy: PostgresProxy, moment: str
+) -> None:
+    async with opened(proxy.url(database)) as store:
+        cut_once(proxy, moment)
+        mount = builders.mount("lab")
+        assert await store.put_mount(None, mount)
+        cut_once(proxy, moment)
+        assert await store.put_role(builders.role(), None)
+        cut_once(proxy, moment)
+        assert await store.put_root(builders.stored_root("lab"), 0)
+        assert await store.get_mount("lab") == mount
+        rotation = Rotation(STATIC, user_name="nightly", user_id="AIDA", current="AKIA1")
+        added = await store.add_rotation(rotation)
+        assert added is not None
+        cut_off = cut_once(proxy, moment)
+        moved = await store.move_rotation(replace(added, current="AKIA2"), done=True)
+        assert cut_off
+        assert moved is not None
+        assert await store.get_rotation(STATIC) == moved
+        assert (moved.current, moved.generation) == ("AKIA2", 2)
 
 
 def cut_once(proxy: PostgresProxy, moment: str) -> list[bytes]:

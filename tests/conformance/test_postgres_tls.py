@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -51,8 +52,9 @@ async def proxied(authority: Authority) -> AsyncIterator[PostgresProxy]:
 @pytest.fixture(name="database", scope="module")
 def created() -> str:
     """Return the name of a database."""
-    shared_postgres().create_database("tls")
-    return "tls"
+    name = f"tls{os.getpid()}"
+    shared_postgres().create_database(name)
+    return name
 
 
 @asynccontextmanager

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
+from tests.support.installed import NODE_SOURCES, ROOT, node_modules
 from tests.support.server_process import ServerProcess, bare_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-SOURCES: Final = ROOT / "tests" / "node"
-INSTALLED: Final = ROOT / "build" / "node"
-INSTALL_SECONDS: Final = 240
 
 
 @pytest.fixture(scope="module")
 def modules() -> Path:
     """Return a folder with the packages of npm; they are kept under build/ for the next run."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("no Node here")
-    wanted = (SOURCES / "package.json").read_text(encoding="utf-8")
-    if not (INSTALLED / "done").is_file() or (INSTALLED / "done").read_text(encoding="utf-8") != wanted:
-        INSTALLED.mkdir(parents=True, exist_ok=True)
-        (INSTALLED / "package.json").write_text(wanted, encoding="utf-8")
-        words = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
-        try:
-            subprocess.run(words, cwd=INSTALLED, check=True, capture_output=True, timeout=INSTALL_SECONDS)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            pytest.skip(f"the npm registry can't be reached: {error}")
-        (INSTALLED / "done").write_text(wanted, encoding="utf-8")
-    return INSTALLED
+    return node_modules()
 
 
 async def walk(modules: Path, server: ServerProcess, mount: str) -> dict[str, Any]:
     """Run the client and return what came of each of its steps."""
-    words = (str(SOURCES / "walk.js"), str(modules), str(ROOT / "protos"), str(ROOT / "docs"), mount)
+    words = (str(NODE_SOURCES / "walk.js"), str(modules), str(ROOT / "protos"), str(ROOT / "docs"), mount)
     process = await asyncio.create_subprocess_exec(
         "node", *words, env={**bare_environment(), **server.client_env},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -24,7 +24,7 @@ from tests.support.dev_server import ANY_PORTS, Dev, dev
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
 RUNNING, *TYPED_ALONG = (
-    README.parent / "docs" / f"{name}.md" for name in ("running", "sessions", "roots", "cli")
+    README.parent / "docs" / f"{name}.md" for name in ("running", "sessions", "roots", "cli", "exec")
 )
 TEXTS = {page: page.read_text(encoding="utf-8") for page in (README, RUNNING, *TYPED_ALONG)}
 ACCESS = README.parent / "docs" / "access.md"  # tests/e2e/test_access_docs.py types it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -196,6 +197,23 @@ async def test_a_hold_on_one_replica_holds_all(fleet: list[ReplicaServer], aws: 
         return made.lease_id in {lease_of(user) for user in await users_of(aws, "aws")}
 
     await until(live, lambda is_live: not is_live)
+
+
+async def test_three_replicas_do_no_revocation_twice(fleet: list[ReplicaServer], aws: StandIn) -> None:
+    """Each has the timer of every lease, and one claims it."""
+    await aws.forget_calls()
+    async with asyncio.TaskGroup() as group:
+        issued = [
+            group.create_task(server.client.generate("aws", ttl=2)) for server in fleet for _ in range(12)
+        ]
+    users = {task.result().arn.rpartition("/")[2] for task in issued}
+
+    async def left() -> set[str]:
+        return users & set(await aws.users("/lessor/"))
+
+    await until(left, lambda names: not names)
+    deleted = Counter(call["user"] for call in await aws.calls("DeleteUser"))
+    assert {deleted[user] for user in users} == {1}
 
 
 async def test_the_sealing_key_is_rotated_while_all_replicas_issue_and_renew(

@@ -53,13 +53,19 @@ class CommandLine:
         (self.folder / "policy.json").write_text(json.dumps(POLICY), encoding="utf-8")
         (self.folder / "secret").write_text(f"{ROOT_SECRET}\n", encoding="utf-8")
 
-    async def start(self, *arguments: str, stdout: int = PIPE, **variables: str) -> Process:
-        """Start a command that writes to a pipe, or to the file ``stdout``."""
+    async def start(
+        self, *arguments: str, stdout: int = PIPE, leads: bool = False, **variables: str
+    ) -> Process:
+        """Start a command that writes to a pipe, or to the file ``stdout``.
+
+        One that ``leads`` a session has no terminal, also if the tests have one.
+        """
         env = self._environment(variables)
         words = (sys.executable, "-m", "lessor.cli.main", *arguments)
         return await asyncio.create_subprocess_exec(
-            *words, env=env, cwd=self.folder, stdin=PIPE, stdout=stdout, stderr=PIPE
-        )
+            *words, env=env, cwd=self.folder, start_new_session=leads,
+            stdin=PIPE, stdout=stdout, stderr=PIPE,
+        )  # fmt: skip
 
     async def __call__(self, *arguments: str, stdin: str = "", **variables: str) -> Done:
         """Run a command to its end; assert that it prints no stack trace and no token."""

@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 from tests.support.lock_files import FOLDER, ROOT, locked, needed
 
-NAMES = ("build", "dev", "server", "test", "tools")
+NAMES = ("aws-cli", "build", "dev", "server", "test", "tools")
 INSTALLERS = ("Makefile", "Dockerfile", "docs/hardening.md")
 
 
@@ -30,7 +30,7 @@ def test_every_lock_file_is_checked() -> None:
 def test_every_entry_has_one_version_and_hashes(name: str) -> None:
     """A registry, a path or an option in a lock file is no requirement, and can't be read as one."""
     pins = locked(name)
-    assert len(pins) > 10
+    assert len(pins) >= 10
     assert [
         str(pin.requirement) for pin in pins if not pin.version or not pin.hashes or pin.requirement.url
     ] == []

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Protocol, Self, TypeVar, cast
 
@@ -21,7 +18,9 @@ from google.protobuf.message import Message
 from lessor import errors
 from lessor.channel import BadConnection, Connection, PlaintextWarning
 from lessor.cli import diagnosis, formats, output, retry
+from lessor.cli.connecting import connection_of
 from lessor.cli.styles import EVERYWHERE
+from lessor.leasing.issued import InvalidCredentials
 from lessor.v1.config_pb2_grpc import ConfigServiceStub
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
 from lessor.v1.lease_pb2_grpc import LeaseServiceStub
@@ -130,12 +129,7 @@ class Call:
         self.style = style
         self._field = field
         self._seconds = seconds
-        connection = Connection.from_environ(os.environ)
-        if address is not None:
-            connection = replace(connection, address=address)
-        if token_file is not None:
-            connection = replace(connection, token="", token_file=Path(token_file))
-        self._connection = connection
+        self._connection = connection_of(address, token_file)
 
     def __enter__(self) -> Self:
         """Open the channel."""
@@ -309,13 +303,31 @@ def _errors_reported(connection: Connection) -> Iterator[None]:
     except grpc.RpcError as error:
         failure = cast("errors.Failure", error)
         refused = errors.of(failure, connection.address)
-        code = exit_code_of(refused)
-        if isinstance(refused, errors.Unavailable) and not refused.reason_name:
-            cause = diagnosis.cause_of(connection, failure.details() or "")
-            if cause is not None:
-                text = f"can't reach a server at {connection.address}: {cause}"
-                raise Failed(text, code, members(refused, text)) from None
-        raise Failed(describe(refused, connection), code, members(refused)) from None
+        raise _failure_of(refused, failure.details() or "", connection) from None
+
+
+@contextmanager
+def refusals_reported(connection: Connection) -> Iterator[None]:
+    """Turn an error of ``lessor.leasing`` into a message for the user; raises ``Failed``."""
+    try:
+        yield
+    except BadConnection as error:
+        raise Failed(str(error), WRONG_USAGE) from None
+    except InvalidCredentials as error:
+        raise Failed(str(error), FAILED) from None
+    except errors.Error as error:
+        raise _failure_of(error, error.message, connection) from None
+
+
+def _failure_of(refused: errors.Error, said: str, connection: Connection) -> Failed:
+    """Return the message of a refused call; ``said`` is gRPC's text."""
+    code = exit_code_of(refused)
+    if isinstance(refused, errors.Unavailable) and not refused.reason_name:
+        cause = diagnosis.cause_of(connection, said)
+        if cause is not None:
+            text = f"can't reach a server at {connection.address}: {cause}"
+            return Failed(text, code, members(refused, text))
+    return Failed(describe(refused, connection), code, members(refused))
 
 
 def exit_code_of(error: errors.Error) -> int:

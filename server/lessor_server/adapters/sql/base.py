@@ -54,7 +54,10 @@ class StorePart:
         return await self._jobs.read(job)
 
     async def _write_sealed(self, statement: str, params: rows.Params, find: str, place: Place) -> bool:
-        """Run one statement, and store the MAC of the row that ``find`` returns if it was changed."""
+        """Run one statement, and store the MAC of the row that ``find`` returns if it was changed.
+
+        The row has an etag that no other write has.
+        """
 
         async def job(tx: Transaction) -> bool:
             if await tx.change(statement, params) != 1:
@@ -62,7 +65,10 @@ class StorePart:
             await self._macs.put(tx, place(await require_row(tx, find, params)))
             return True
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction) -> bool:
+            return await job(tx) or params["etag"] in (await tx.row(find, params) or ())
+
+        return await self._jobs.write_alone(job, again)
 
     async def _write(self, statement: str, params: rows.Params) -> bool:
         """Run one statement; return whether it changed a row."""

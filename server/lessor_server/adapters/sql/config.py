@@ -61,7 +61,13 @@ class StoredConfig(StorePart):
                 await self._macs.put(tx, place_mount(await require_row(tx, sql.GET_MOUNT, params)))
             return written
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction) -> bool:
+            if await job(tx):
+                return True
+            row = await tx.row(sql.GET_MOUNT, {"name": after.name})
+            return await self._reader.one(tx, rows.MOUNTS, row) == after
+
+        return await self._jobs.write_alone(job, again)
 
     async def list_mounts(self, after: str, limit: int) -> list[Mount]:
         return await self._page(rows.MOUNTS, sql.LIST_MOUNTS, {"after": after}, limit)

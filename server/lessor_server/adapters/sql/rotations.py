@@ -12,6 +12,7 @@ from lessor_server.adapters.sql import rows
 from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.base import StorePart
 from lessor_server.adapters.sql.columns import (
+    MAX_NUMBERED,
     Column,
     Malformed,
     Row,
@@ -167,7 +168,10 @@ class StoredRotations(StorePart):
             until = {"due_us": self.now() + CLAIM_US}
             return await self._place(tx, await require_row(tx, sql.MOVE_ROTATION, params | until))
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction) -> Rotation | None:
+            return await job(tx) or await self._find_written(tx, params)
+
+        return await self._jobs.write_alone(job, again)
 
     def _times(self) -> rows.Params:
         now = self.now()
@@ -188,7 +192,22 @@ class StoredRotations(StorePart):
                 return await self._place(tx, row)
             return await self._reader.read(tx, ROTATIONS, row)
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction) -> Rotation | None:
+            return await job(tx) or await self._find_written(tx, params)
+
+        return await self._jobs.write_alone(job, again)
+
+    async def _find_written(self, tx: Transaction, params: rows.Params) -> Rotation | None:
+        """Return the row if it is as these parameters wrote it: nobody else writes the same body."""
+        row = await tx.row(sql.GET_ROTATION, {"subject": params["subject"]})
+        before, body = params.get("generation"), params.get("body")
+        if row is None or body is None or not isinstance(before, int):
+            return None
+        _, phase, generation, *_, stored = row
+        is_next = generation == (1 if before == MAX_NUMBERED else before + 1)
+        if not is_next or (phase, stored) != (params["phase"], body):
+            return None
+        return await self._reader.read(tx, ROTATIONS, row)
 
     async def _place(self, tx: Transaction, row: Row) -> Rotation:
         """Store the MAC of a row that was written, and return the rotation."""
