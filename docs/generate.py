@@ -203,7 +203,8 @@ def _errors() -> set[type[LessorError]]:
         kind = waiting.pop()
         found.add(kind)
         waiting += kind.__subclasses__()
-    return {kind for kind in found if "reason" in vars(kind) and kind is not LessorError}
+    served = {kind for kind in found if ".commands" not in kind.__module__ and kind is not LessorError}
+    return {kind for kind in served if "reason" in vars(kind)}
 
 
 def _when(kind: type[LessorError]) -> str:
