@@ -30,7 +30,7 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos examples bench bench-million bench-check lock sbom clean
+.PHONY: help .venv demo test quick prove soak lint protos docs examples bench bench-million bench-check lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ lint: .venv/.test ## check style, types, layers, protos and sizes
 
 protos: .venv/.test ## make the Python stubs from protos/
 	$(BIN)/python protos/build.py
+
+docs: .venv/.test ## build the site of the docs into build/site
+	$(BIN)/python docs/site.py
+	$(BIN)/zensical build --clean --strict
 
 examples: .venv/.test ## run the examples in Python, shell, Node, Go and Java: those whose tools are installed
 	$(BIN)/python examples/run.py

@@ -108,17 +108,24 @@ def _capabilities(method: str, index: int, need: Need) -> str:
 def reasons() -> str:
     """Return the page of all reasons a caller can meet."""
     kinds = sorted(_errors(), key=lambda kind: kind.reason)
-    columns = [(f"`{one.reason}`", code_of(one.kind).name, _when(one), one.fix) for one in kinds]
+    parts = [
+        (
+            f"## {one.reason}",
+            "",
+            f"`{code_of(one.kind).name}`: {_when(one)}",
+            "",
+            f"**What to do:** {one.fix}.",
+            "",
+        )
+        for one in kinds
+    ]
     return "\n".join(
         [
             "# Reasons",
             "",
-            'Every error carries `ErrorInfo{domain: "lessor", reason}`. This page is made from the',
-            "error classes by `python docs/generate.py`.",
-            "",
-            "| reason | status | when | what to do |",
-            "| --- | --- | --- | --- |",
-            *(f"| {' | '.join(row)} |" for row in columns),
+            'Every error has `ErrorInfo{domain: "lessor", reason}`, and `Help` with a link to its place.',
+            "This page is made from the error classes by `python docs/generate.py`.",
+            *(line for part in parts for line in part),
             "",
         ]
     )

@@ -20,6 +20,7 @@ settings.register_profile("fresh", settings.get_profile("repeatable"), derandomi
 settings.load_profile("repeatable")
 
 LONGEST = (
+    *("tests/e2e/test_replica_kills.py", "tests/e2e/test_workers.py", "tests/e2e/test_replicas.py"),
     *("tests/e2e/test_dev.py", "tests/unit/engine/test_rotation_crash.py", "tests/e2e/test_readme.py"),
     *("tests/simulation/test_deaths.py", "tests/e2e/test_rotation.py", "tests/e2e/test_kill.py"),
     *("tests/simulation/test_seeds.py", "tests/unit/adapters/test_malformed_answers.py"),

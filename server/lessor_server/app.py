@@ -32,6 +32,7 @@ from lessor_server.adapters.postgres.store import PostgresStore
 from lessor_server.adapters.process import give_back_memory, protect_process, tune_garbage_collection
 from lessor_server.adapters.sealing.key_file import require_no_key_without_database
 from lessor_server.adapters.sealing.keyring import Keyring
+from lessor_server.adapters.service_manager import READY, STOPPING, ServiceManager
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.adapters.tls import Certificates
 from lessor_server.audit_start import NO_AUDIT, Auditing, show_in_health
@@ -80,11 +81,12 @@ async def run(
     settings: Settings,
     logger: FilteringBoundLogger,
     reread: Reread,
-    on_serving: Callable[[], None] | None = None,
+    manager: ServiceManager,
+    on_serving: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; SIGHUP reloads settings by ``reread``, and certificates.
 
-    ``on_serving`` is called when the server serves.
+    ``on_serving`` is called when the server serves. ``manager`` learns that, and when it stops.
     """
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -101,9 +103,10 @@ async def run(
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
                 logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
-                if on_serving is not None:
-                    on_serving()
+                on_serving()
+                manager.report(READY)
                 await stop.wait()
+                manager.report(STOPPING)
                 logger.info("draining")
     except asyncio.CancelledError:
         task.uncancel()
@@ -340,6 +343,7 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
         linter=installed(),
         warnings=tuple(warnings),
         audit_sinks=audit.statuses,
+        wall_us=SystemClock().wall_us,
     )
 
 

@@ -79,13 +79,13 @@ def _subject(name: str) -> x509.Name:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime
 ) -> x509.CertificateBuilder:
-    """Return a builder for the certificates of tests; they are valid from three days before ``end``."""
+    """Return a builder for the certificates of tests; all of them have begun."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(end - 3 * LIFE)
+        .not_valid_before(min(end - 3 * LIFE, _now() - LIFE))
         .not_valid_after(end)
     )

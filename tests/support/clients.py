@@ -54,6 +54,7 @@ _KINDS: dict[str, type[Message]] = {
         details.PreconditionFailure,
         details.QuotaFailure,
         details.RetryInfo,
+        details.Help,
     )
 }
 _NEEDED: dict[grpc.StatusCode, tuple[type[Message], ...]] = {

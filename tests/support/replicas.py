@@ -36,6 +36,8 @@ class CutStore:
         self.cut = False
         self.deaf = False
         """Calls have their effect, and the answers are lost."""
+        self.hangs = False
+        """Calls are never answered."""
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -43,6 +45,8 @@ class CutStore:
             return method
 
         async def through(*args: Any, **kwargs: Any) -> Any:
+            if self.hangs:
+                await asyncio.get_running_loop().create_future()
             if self.cut:
                 await asyncio.sleep(0.01)
                 raise StoreUnavailable("the test has cut the connection", retry_in=1.0)

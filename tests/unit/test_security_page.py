@@ -19,6 +19,7 @@ from tests.support.readme import blocks
 ROOT = Path(__file__).parents[2]
 SECURITY = ROOT / "SECURITY.md"
 HARDENING = ROOT / "docs" / "hardening.md"
+UNIT = ROOT / "deploy" / "systemd" / "lessor.service"
 NAMED = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")
 ANY_TEST = re.compile(r"`[^`]*(?:\.py|::)[^`]*`")
 HEADER = ["threat", "what stops it", "test that attacks it", "out of reach"]
@@ -89,36 +90,55 @@ def test_every_link_leads_to_a_page_and_a_heading(page: Path) -> None:
             assert anchor in anchors, f"{path}#{anchor}"
 
 
-def toml_files() -> dict[str, str]:
-    """Return the files of the hardening page by the path in their first line."""
-    files = [block.text for block in blocks(HARDENING.read_text(encoding="utf-8")) if block.kind == "toml"]
+def toml_files(page: str) -> dict[str, str]:
+    """Return the files of a page by the path in their first line."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    files = [block.text for block in blocks(text) if block.kind == "toml"]
     return {text.partition("\n")[0].removeprefix("# "): text for text in files}
 
 
-def test_the_settings_of_the_hardening_page_are_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["hardening", "deployment"])
+def test_the_settings_of_a_page_are_valid_with_the_variables_of_the_unit(tmp_path: Path, page: str) -> None:
     """Only the paths are replaced."""
     authority = Authority(tmp_path)
     pair = authority.sign("localhost")
-    files = toml_files()
-    for path in re.findall(r'"(?:file:)?(/[\w./-]+)"', files["/etc/lessor/lessor.toml"]):
-        (tmp_path / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-    etc = tmp_path / "etc" / "lessor"
-    for name, source in (("cert.pem", pair.cert), ("key.pem", pair.key), ("client-ca.pem", authority.ca)):
-        (etc / name).write_bytes(source.read_bytes())
+    files = toml_files(page)
+    etc, credentials = tmp_path / "etc" / "lessor", tmp_path / "credentials"
+    for folder in (
+        etc,
+        credentials,
+        *(tmp_path / one for one in ("var/lib", "var/log/lessor", "run/collector")),
+    ):
+        folder.mkdir(parents=True)
+    for path, source in (
+        (credentials / "tls-cert", pair.cert),
+        (credentials / "tls-key", pair.key),
+        (etc / "client-ca.pem", authority.ca),
+    ):
+        path.write_bytes(source.read_bytes())
+    (credentials / "sealing-key").write_bytes(bytes(32))
     (etc / "access.toml").write_text(files["/etc/lessor/access.toml"], encoding="utf-8")
     written = etc / "lessor.toml"
-    text = re.sub(r'"(file:)?(/[\w./-]+)"', rf'"\g<1>{tmp_path}\g<2>"', files["/etc/lessor/lessor.toml"])
+    text = re.sub(r'"(/[\w./-]+)"', rf'"{tmp_path}\g<1>"', files["/etc/lessor/lessor.toml"])
     written.write_text(text, encoding="utf-8")
-    for file in etc.iterdir():
+    for file in (*etc.iterdir(), *credentials.iterdir()):
         file.chmod(0o600)
-    settings = load(written, {})
+    settings = load(written, unit_variables(tmp_path / "var" / "lib", credentials))
     assert not settings.warnings
     assert not settings.access.root_token
-    assert {one.client_auth for one in settings.listen} == {"require"}
+    assert settings.audit.is_on
+    assert {one.client_auth for one in settings.listen} == {"require" if page == "hardening" else "none"}
 
 
-def test_the_access_file_of_the_hardening_page_is_valid() -> None:
-    rules = load_access_rules(toml_files()["/etc/lessor/access.toml"], "access.toml")
+def unit_variables(state: Path, credentials: Path) -> dict[str, str]:
+    """Return the variables of the unit, with the directories that systemd would put into them."""
+    lines = re.findall(r"^Environment=(\w+)=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: one.replace("%S", str(state)).replace("%d", str(credentials)) for name, one in lines}
+
+
+@pytest.mark.parametrize("page", ["hardening", "deployment"])
+def test_the_access_file_of_a_page_is_valid(page: str) -> None:
+    rules = load_access_rules(toml_files(page)["/etc/lessor/access.toml"], "access.toml")
     assert rules.identities
 
 

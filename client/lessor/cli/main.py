@@ -61,6 +61,8 @@ OWN: Final = {
     "info": "system",
     "whoami": "system",
     "health": "system",
+    "doctor": "doctor",
+    "top": "top",
     "token": "token",
     "export": "declarations",
     "apply": "declarations",

@@ -32,7 +32,7 @@ def info(call: Call) -> None:
 @calling()
 def whoami(call: Call) -> None:
     """Show the identity that the server has for your credential: its policies, labels, and when it ends."""
-    call.show(call(call.system.WhoAmI, pb.WhoAmIRequest()))
+    call.show(call(call.system.WhoAmI, pb.WhoAmIRequest()), leave_out=("server_time",))
 
 
 @click.command("reload")

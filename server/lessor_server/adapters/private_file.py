@@ -29,7 +29,8 @@ def read_or_make(path: Path, draw: Callable[[], bytes]) -> bytes:
     If two processes create it at the same time, both return the content that stays.
 
     Raises:
-        NotPrivate: Others may read or write it, it is not a regular file, or it is larger than 4,096 bytes.
+        NotPrivate: Others may read or write it, except a group that root lets read. It is not a regular
+            file, or it is larger than 4,096 bytes.
         OSError: It can't be read or created.
     """
     if not path.exists():
@@ -45,7 +46,7 @@ def read_private(path: Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise NotPrivate(f"{path} is not a regular file", _FIX)
-        if status.st_mode & 0o077:
+        if status.st_mode & (0o077 & ~_group_read(status)):
             mode = stat.S_IMODE(status.st_mode)
             raise NotPrivate(f"{path} is open to others (mode {mode:04o})", "run chmod 600 on it")
         if status.st_uid not in {os.geteuid(), 0}:
@@ -56,6 +57,15 @@ def read_private(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         raise NotPrivate(f"{path} has more than {MAX_BYTES} bytes", _FIX)
     return content
+
+
+def _group_read(status: os.stat_result) -> int:
+    """Return the mode's bit for the group if the group may read, which root decides for files of its own.
+
+    Kubernetes mounts a Secret as root:fsGroup 0440 (Kubernetes, "Configure a Security Context"). systemd
+    gives a credential to the unit's user by an ACL, whose mask replaces the group's bits (acl(5)).
+    """
+    return stat.S_IRGRP if status.st_uid == 0 != os.geteuid() else 0
 
 
 def _make(path: Path, content: bytes) -> None:

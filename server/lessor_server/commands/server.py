@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 import uvloop
 
+from lessor.findings import show_findings
 from lessor_server import app
 from lessor_server.access_reload import load_rules
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.observing.log import LogLevel, start_logging
+from lessor_server.adapters.service_manager import ServiceManager
 from lessor_server.adapters.tls import CertificateUnusable
 from lessor_server.commands.cli_errors import WRONG_SETTINGS, report_errors
+from lessor_server.commands.deep_check.run import check_set_up
 from lessor_server.commands.worker import WorkerPlace, report_ready
 from lessor_server.commands.workers import run_workers
 from lessor_server.domain.errors.base import LessorError
@@ -34,10 +38,29 @@ _START_ERRORS: Final = (
     "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of settings."
 )
 @click.option("--check", is_flag=True, help="Check the settings, print their problems, and exit.")
+@click.option("--deep", is_flag=True, help="With --check: also check machine, database, key and AWS.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How --deep prints.",
+)
 @click.option("--workers", type=int, help="Run so many processes on the same ports; needs PostgreSQL.")
 @click.option("--worker", "place", hidden=True, help="Which of them this is; set by the supervisor.")
-def command(file: Path | None, *, check: bool, workers: int | None, place: str | None) -> None:
-    """Run the service. Settings come from a TOML file and LESSOR_* variables; variables override the file."""
+def command(
+    file: Path | None, *, check: bool, deep: bool, style: str, workers: int | None, place: str | None
+) -> None:
+    """Run the service. Settings come from a TOML file and LESSOR_* variables; variables override the file.
+
+    `--check --deep` changes nothing, and exits with 1 if one of its lines begins with FAIL. Run it as the
+    server's user with the server's variables.
+    """
+    if deep:
+        if not check:
+            raise click.UsageError("--deep needs --check")
+        check_and_exit(file, as_json=style == "json")
     settings = load_server_settings(file, with_access_file=check)
     ca_bundle_or_exit()
     if check:
@@ -48,6 +71,14 @@ def command(file: Path | None, *, check: bool, workers: int | None, place: str |
         with report_errors("server", _START_ERRORS):
             sys.exit(run_workers(settings, workers, str(file) if file else None, logger))
     run_server(settings, file, WorkerPlace.parse(place) if place else None)
+
+
+def check_and_exit(file: Path | None, *, as_json: bool) -> NoReturn:
+    """Check everything that the server needs, print what was found, and exit with 0 or 1."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    with report_errors("server", _START_ERRORS):
+        findings = asyncio.run(check_set_up(file, os.environ))
+    sys.exit(show_findings(findings, as_json=as_json))
 
 
 def load_server_settings(file: Path | None, *, with_access_file: bool) -> Settings:
@@ -89,4 +120,8 @@ def run_server(settings: Settings, file: Path | None, place: WorkerPlace | None 
         return need_restart(settings, fresh)
 
     with report_errors("server", _START_ERRORS):
-        uvloop.run(app.run(settings, logger, reread, report_ready if place is not None else None))
+        if place is None:
+            serving = app.run(settings, logger, reread, ServiceManager(os.environ))
+        else:  # its supervisor reports to the service manager
+            serving = app.run(settings, logger, reread, ServiceManager({}), report_ready)
+        uvloop.run(serving)

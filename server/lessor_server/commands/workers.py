@@ -22,6 +22,8 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from lessor_server.adapters.process import protect_process
+from lessor_server.adapters.service_manager import READY as MANAGER_READY
+from lessor_server.adapters.service_manager import STOPPING, ServiceManager
 from lessor_server.commands.worker import READY, WorkerPlace
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.grpc_server import PortTaken
@@ -120,6 +122,7 @@ class WorkerSupervisor:
     environment: Mapping[str, str]
     logger: FilteringBoundLogger
     grace_seconds: float
+    manager: ServiceManager
     _workers: list[_Worker] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _failed: int = 0
@@ -147,6 +150,7 @@ class WorkerSupervisor:
     def _end(self) -> None:
         """End all workers."""
         self._stop.set()
+        self.manager.report(STOPPING)
         for worker in self._workers:
             worker.send(signal.SIGTERM)
 
@@ -198,6 +202,8 @@ class WorkerSupervisor:
 
     async def _await_ready(self, ours: socket.socket, worker: _Worker, served: asyncio.Event) -> None:
         if await asyncio.get_running_loop().sock_recv(ours, 1) == READY:
+            if not self._served:
+                self.manager.report(MANAGER_READY)
             self._served = True
             served.set()
             self.logger.info("worker_serves", worker=worker.place.number)
@@ -223,5 +229,7 @@ def run_workers(settings: Settings, count: int, file: str | None, logger: Filter
     require_shared(settings, count)
     grace = settings.drain_grace.total_seconds()
     with hold_ports(settings.listen) as ports:
-        supervisor = WorkerSupervisor(arguments_of(file), dict(os.environ), logger, grace)
+        supervisor = WorkerSupervisor(
+            arguments_of(file), dict(os.environ), logger, grace, ServiceManager(os.environ)
+        )
         return asyncio.run(supervisor.run(count, ports))

@@ -19,6 +19,8 @@ from lessor_server.domain.errors.base import MAX_PATH, ErrorKind, Invalid, Lesso
 from lessor_server.engine.meter import current_trace_id
 
 DOMAIN = "lessor"
+REASONS_PAGE = "https://github.com/lessor-dev/lessor/blob/main/docs/reasons.md"
+"""Has a heading for each reason."""
 MAX_VIOLATIONS, MAX_BYTES = 20, 4096
 MAX_DESCRIPTION = 512
 """The maximum length of a message that the details of a failed precondition repeat."""
@@ -48,7 +50,7 @@ def error_status(error: LessorError, *, sees_root: bool) -> ErrorStatus:
     # Clients accept 8 KiB of metadata: of a long message the details have the beginning only.
     short = message if len(message) <= MAX_REPEATED else f"{message[:MAX_DESCRIPTION]}…"
     status = Status(code=code.value[0], message=short)
-    for detail in (_info(error), *_details(error)):
+    for detail in (_info(error), *_details(error), _help(error)):
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
@@ -95,6 +97,12 @@ def _info(error: LessorError) -> details.ErrorInfo:
     if trace_id := current_trace_id.get():
         info.metadata["trace_id"] = trace_id
     return info
+
+
+def _help(error: LessorError) -> details.Help:
+    """Return the link to the reason, whose page has a heading for each."""
+    link = details.Help.Link(description=error.reason, url=f"{REASONS_PAGE}#{error.reason.lower()}")
+    return details.Help(links=[link])
 
 
 def _details(error: LessorError) -> list[Message]:

@@ -67,6 +67,8 @@ class About:
     audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple
     fleet: Callable[[], Fleet] = lambda: NO_FLEET
     """Returns the replicas that share the store."""
+    wall_us: Callable[[], int] = int
+    """The machine's time in microseconds since the epoch."""
 
 
 class SystemService:
@@ -154,6 +156,7 @@ class SystemService:
             labels=principal.labels,
             auth_method=principal.auth_method.value,
             expire_time=messages.timestamp(0 if ends == math.inf else int(ends * 1e6)),
+            server_time=messages.timestamp(self._about.wall_us()),
         )
 
     async def ReloadAccess(self, _: pb.ReloadAccessRequest, __: Caller) -> pb.ReloadAccessResponse:

@@ -60,12 +60,12 @@ async def test_a_load_that_moves_has_the_rate_within_ten_seconds() -> None:
     assert most_sent(users) <= RATE
 
 
-@pytest.mark.parametrize("way", ["cut", "deaf"])
+@pytest.mark.parametrize("way", ["cut", "deaf", "hangs"])
 @virtual
 async def test_without_a_fresh_share_no_call_is_sent_but_those_of_explicit_revocations_one_a_second(
     way: str,
 ) -> None:
-    """Whether its signs are lost or only the answers to them."""
+    """Whether its signs are lost, or only the answers to them, or the store does not answer at all."""
     async with rate_users(RATE, 2) as users:
         for user in users:
             user.load = 40

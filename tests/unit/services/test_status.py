@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import grpc
 import pytest
 from google.protobuf.message import Message
@@ -55,6 +57,7 @@ DETAILS = (
     details.PreconditionFailure,
     details.QuotaFailure,
     details.RetryInfo,
+    details.Help,
 )
 RAISED = [kind for kind in ERRORS if kind.__name__ != "AwsError"]
 
@@ -100,6 +103,10 @@ def test_every_error_becomes_a_status_with_its_details(kind: type[LessorError]) 
     info = found.pop(details.ErrorInfo)
     assert isinstance(info, details.ErrorInfo)
     assert (info.domain, info.reason) == ("lessor", error.reason)
+    [link] = cast("details.Help", found.pop(details.Help)).links
+    page, _, anchor = link.url.partition("#")
+    assert page.endswith("/docs/reasons.md")
+    assert anchor == error.reason.lower()
     special = SPECIAL.get(error.kind)
     assert special is None or special in found
 

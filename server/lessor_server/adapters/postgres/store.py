@@ -252,6 +252,12 @@ async def read_database_schema(target: DatabaseTarget) -> tuple[int, int]:
         return await read_schema(connection), schema_migrations()[-1][0]
 
 
+async def read_database_keys(target: DatabaseTarget) -> StoredKeys:
+    """Return what a database says about its keys; changes nothing; raises ``DatabaseRefused``."""
+    async with open_pool(target) as pool, _start_connection(target, pool) as connection:
+        return await read_keys_of(connection)
+
+
 async def migrate_database(target: DatabaseTarget) -> tuple[int, int]:
     """Migrate a database; return its schema, and the newest; raises ``DatabaseRefused``."""
     async with open_pool(target) as pool, _start_connection(target, pool) as connection:

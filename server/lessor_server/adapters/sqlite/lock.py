@@ -8,8 +8,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from lessor_server.domain.errors.base import LessorError
+
+LOCK_FILE: Final = "lessor.lock"
 
 
 class DirectoryLocked(LessorError):
@@ -34,7 +37,7 @@ def directory_lock(folder: Path) -> Iterator[None]:
         DirectoryLocked: Another server holds it, which the error names.
         LockUnusable: It is not a regular file, or cannot be opened.
     """
-    path = folder / "lessor.lock"
+    path = folder / LOCK_FILE
     try:
         # O_NONBLOCK: the start must not wait for a device.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,62 @@
+"""Writes the sources of the site to ``build/site-sources``: the pages, with links that hold there.
+
+``make docs`` runs it before zensical. The pages are written for the repository, where they link to files
+beside ``docs/``. Of these some become pages, and links to the others lead to the repository's address.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SOURCES = ROOT / "build" / "site-sources"
+REPOSITORY = "https://github.com/lessor-dev/lessor/blob/main"
+ALSO = {"README.md": "tutorial.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
+"""Pages outside of ``docs/``, and their names on the site."""
+_LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def pages() -> dict[str, Path]:
+    """Return the file of each page by its name on the site."""
+    own = {str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md"))}
+    return own | {name: ROOT / file for file, name in ALSO.items()}
+
+
+def rewrite(text: str, file: Path, names: dict[Path, str]) -> str:
+    """Return the text of a page with links for the site; ``names`` has each page's name by its file."""
+    here = Path(names[file])
+
+    def link(found: re.Match[str]) -> str:
+        target = (file.parent / found[1]).resolve()
+        anchor = found[2] or ""
+        if target in names:
+            up = "../" * (len(here.parts) - 1)
+            return f"]({up}{names[target]}{anchor})"
+        return f"]({REPOSITORY}/{target.relative_to(ROOT)}{anchor})"
+
+    # Fenced blocks are commands and files, in which nothing is a link.
+    parts, at = [], 0
+    for fence in _FENCE.finditer(text):
+        parts += [_LINK.sub(link, text[at : fence.start()]), fence[0]]
+        at = fence.end()
+    return "".join([*parts, _LINK.sub(link, text[at:])])
+
+
+def main() -> None:
+    """Write all pages."""
+    shutil.rmtree(SOURCES, ignore_errors=True)
+    found = pages()
+    names = {path.resolve(): name for name, path in found.items()}
+    for name, path in found.items():
+        target = SOURCES / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(rewrite(path.read_text(encoding="utf-8"), path, names), encoding="utf-8")
+    shutil.copy(DOCS / "site.css", SOURCES / "site.css")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Checks a store on PostgreSQL and its sealing key, without a change of either."""
+
+from __future__ import annotations
+
+from lessor.findings import Finding
+from lessor_server.adapters.postgres.store import read_database_keys, read_database_schema
+from lessor_server.commands.deep_check.store import check_key
+from lessor_server.domain.errors.base import LessorError
+from lessor_server.settings.model import Settings
+from lessor_server.store_start import target_of
+
+
+async def check_shared_store(settings: Settings) -> list[Finding]:
+    """Check the connection, the schema and the key; roots and rows are left to a server that runs.
+
+    Opening the store for them would store the time and the accounts of roots.
+    """
+    target = target_of(settings.store)
+    try:
+        version, newest = await read_database_schema(target)
+        if version < newest:
+            return [_old_schema(settings, version, newest)]
+        key, _ = await check_key(settings, await read_database_keys(target))
+    except LessorError as error:
+        return [Finding.bad("database", error.message, error.fix)]
+    schema = Finding.good("schema", f"the database has schema {version}, which is this version's")
+    return [Finding.good("database", f"{target} answers"), schema, key]
+
+
+def _old_schema(settings: Settings, version: int, newest: int) -> Finding:
+    if settings.store.migrate or (settings.store.migrate is None and not version):
+        text = f"the database has schema {version}; the next start migrates it to {newest}"
+        return Finding.doubtful("schema", text, "make a dump before that")
+    text = f"the database has schema {version}, and this version needs {newest}"
+    return Finding.bad("schema", text, "run lessor migrate, or start with store.migrate = true")
