@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lessor_server
 from lessor.service_config import service_config
+from lessor_server.adapters.metrics.families import COUNTER, FAMILIES
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import STEPS, State
 from lessor_server.domain.rotation import STEPS as ROTATION
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
     return {
         "../client/lessor/reasons.py": reason_names(),
         "access.md": access((DOCS / "access.md").read_text(encoding="utf-8")),
+        "metrics.md": metrics((DOCS / "metrics.md").read_text(encoding="utf-8")),
         "reasons.md": reasons(),
         "service_config.json": f"{service_config()}\n",
         "states.md": states(),
@@ -49,7 +51,22 @@ def access(page: str) -> str:
     """Return the page about access with its table of paths."""
     rows = [row for method, needs in PERMISSIONS.items() for row in _needs(method, needs)]
     head = ["| RPC | path | capabilities |", "| --- | --- | --- |"]
-    table = [*head, *(f"| {' | '.join(row)} |" for row in rows)]
+    return _put_table(page, [*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def metrics(page: str) -> str:
+    """Return the page about metrics with its table of families."""
+    head = ["| family | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    rows = []
+    for one in FAMILIES:
+        name = f"{one.name}_total" if one.kind == COUNTER else one.name
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        rows.append(f"| `{name}` | {one.kind} | {labels} | {one.help} |")
+    return _put_table(page, [*head, *rows])
+
+
+def _put_table(page: str, table: list[str]) -> str:
+    """Return a page with its generated table."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     return "\n".join([before + begin, "", *table, "", end + after])
@@ -193,7 +210,8 @@ def _errors() -> set[type[LessorError]]:
         kind = waiting.pop()
         found.add(kind)
         waiting += kind.__subclasses__()
-    return {kind for kind in found if "reason" in vars(kind) and kind is not LessorError}
+    served = {kind for kind in found if ".commands" not in kind.__module__ and kind is not LessorError}
+    return {kind for kind in served if "reason" in vars(kind)}
 
 
 def _when(kind: type[LessorError]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -45,6 +46,7 @@ from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.keyring_start import KeyringStart, default_key_file
+from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.replica_start import as_replica
 from lessor_server.services.call_limits import IdentityLimits
@@ -60,6 +62,7 @@ from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
 from lessor_server.store_start import OpenedStore, open_store_of
+from lessor_server.tracing_start import open_tracing
 
 SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
@@ -92,7 +95,10 @@ async def run(
         loop.add_signal_handler(number, task.cancel)  # a start may wait for KMS
     try:
         with on_hang_up(hang_up.set):
-            async with serve(settings, logger, reread=reread, hang_up=hang_up) as addresses:
+            async with (
+                open_tracing(os.environ, logger) as tracer,
+                serve(settings, logger, reread=reread, hang_up=hang_up, tracer=tracer) as addresses,
+            ):
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
@@ -115,42 +121,41 @@ async def serve(
     dev: bool = False,
     reread: Reread = nothing_to_reread,
     hang_up: asyncio.Event | None = None,
+    tracer: Observers | None = None,
 ) -> AsyncIterator[list[str]]:
     """Start everything, open the ports last, and yield their addresses; drain when the block is left.
 
-    Setting ``hang_up`` reloads settings by ``reread``, and certificates.
+    Setting ``hang_up`` reloads settings by ``reread``, and certificates. ``tracer`` traces calls.
 
     Raises:
         LessorError: The data directory is locked or unusable, or the address is taken.
         LessorError, CertificateUnusable, OSError: Files cannot be used.
     """
-    tune_garbage_collection()
     _prepare(settings, logger)
     log = _start_event_log(logger, rng := random.SystemRandom())
     health = Health(service.full_name for service in SERVICES)
-    audit = Auditing(_observer(log, health), rng)
-    notify = audit.notify
-    certificates = _certificates(settings.tls)
+    notify = (audit := Auditing(_observer(log, health), rng)).notify
+    certificates, measuring = _certificates(settings.tls), Measuring(settings.metrics.listen, tracer)
     identifier = _identifier(settings, certificates, logger)
-    guard = Guard(identifier, log, SystemClock().wall, _identity_limits(settings), audit=audit.calls)
+    guard = _guard(settings, identifier, log, audit, measuring)
     key = KeyringStart(settings, logger, notify)
     async with (
+        measuring.listen(health, log.report, logger) as measured,
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
         open_store_of(settings, notify, partial(key.verify, port.open)) as store,
         audit.run(settings, log.report),
     ):
-        sealer = await _open_keyring(store, key, audit)
-        gateway = await _gateway(store, client, settings)
+        sealer = await _open_sealer(store, key, audit)
+        gateway = await _gateway(store, client, settings, measuring)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
-        me = as_replica(store, settings, rng, lambda: access.digest)
-        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, _linter(), me)
+        extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
+        outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        async with (
-            run_engine(outside, _limits(settings)) as engine,
-            _keep_running(Supervisor(log.report), give_back_memory, reloader.run, identifier.run),
-        ):
+        parts = (give_back_memory, reloader.run, identifier.run, *measured)
+        async with _run_parts(outside, settings, parts) as engine:
+            measuring.watch(store, engine, audit)
             system = _system(settings, engine, reloader, access, audit, dev=dev)
             addresses = await port.serve(_handlers(engine, guard, health, system, settings))
             health.open()
@@ -160,21 +165,50 @@ async def serve(
                 await _drain(port, guard, engine, health, settings)
 
 
-async def _open_keyring(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
+async def _open_sealer(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
     """Open the keyring; share the audit's key with the other servers of a PostgreSQL database."""
     keyring = await key.open(store)
     await audit.share_keys(store if isinstance(store, PostgresStore) else None, keyring)
     return keyring
 
 
+@asynccontextmanager
+async def _run_parts(
+    outside: Dependencies,
+    settings: Settings,
+    parts: Sequence[Callable[[], Coroutine[object, object, NoReturn]]],
+) -> AsyncIterator[Engine]:
+    """Run the engine, and parts that are restarted if they fail, while the block runs."""
+    async with (
+        run_engine(outside, _limits(settings)) as engine,
+        _keep_running(Supervisor(outside.report), *parts),
+    ):
+        yield engine
+
+
 def _linter() -> Linter:
     return SentryLinter() if installed() else NoLinter()
 
 
-async def _gateway(store: Store, client: QueryClient, settings: Settings) -> AwsGateway:
+async def _gateway(store: Store, client: QueryClient, settings: Settings, measuring: Measuring) -> AwsGateway:
     session_name = f"lessor-{(await store.status()).instance_id}"
     routes = Routes(settings.aws.allowed_endpoints)
-    return AwsGateway(client, routes, session_name, token_places=settings.token_places)
+    return AwsGateway(
+        client, routes, session_name, token_places=settings.token_places, observer=measuring.aws_calls
+    )
+
+
+def _guard(
+    settings: Settings, identifier: Identifier, log: EventLog, audit: Auditing, measuring: Measuring
+) -> Guard:
+    return Guard(
+        identifier,
+        log,
+        SystemClock().wall,
+        _identity_limits(settings),
+        audit=audit.calls,
+        observer=measuring.calls,
+    )
 
 
 def _observer(log: EventLog, health: Health) -> Observer:
@@ -258,12 +292,13 @@ def _report_unhandled(log: EventLog, _: asyncio.AbstractEventLoop, context: dict
 
 
 def _prepare(settings: Settings, logger: FilteringBoundLogger) -> None:
-    """Protect this process and create its data directory, before any secret is read.
+    """Tune and protect this process, and create its data directory, before any secret is read.
 
     Raises:
         DataDirUnusable: There is no data directory, and none can be created.
         SealingKeyMismatch: There is a key without a database.
     """
+    tune_garbage_collection()
     protect_process()
     for warning in settings.warnings:
         logger.warning("settings", warning=warning)
@@ -289,9 +324,8 @@ def _limits(settings: Settings) -> EngineConfig:
         if aws.rate is None
         else RateLimit(rate=aws.rate, in_flight=aws.in_flight)
     )
-    return EngineConfig(
-        rate_limit, RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places)
-    )
+    rules = RootRules(aws.allowed_endpoints, aws.ambient_mounts, settings.token_places)
+    return EngineConfig(rate_limit, rules, measure_accounts=settings.metrics.listen is not None)
 
 
 def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from lessor_server.domain.audit.record import SinkStatus
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.events import AuditSinkBack, AuditSinkFailed, Event
 from lessor_server.engine.engine import Engine
+from lessor_server.engine.meter import current_trace_id
 from lessor_server.engine.ports import Observer, Report
 from lessor_server.engine.sealing_ports import Sealer
 from lessor_server.engine.supervisor import Supervisor
@@ -113,6 +115,8 @@ class Auditing:
         if self._log is not None:
             record = event_record(event, self._wall_us(), self._log.hash_value)
             if record is not None:
+                if trace_id := current_trace_id.get():
+                    record = replace(record, trace_id=trace_id)
                 self._log.note(record, has_effect=True)
 
     def withdraw_by(self, engine: Engine) -> None:

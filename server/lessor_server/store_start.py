@@ -31,6 +31,10 @@ class OpenedStore(Store, Protocol):
         """Check rows with ``seals`` from now on; with ``accept`` take rows as they are if that is unclear."""
         ...
 
+    def measure_commits(self, on_commit: Callable[[float], None]) -> None:
+        """Call ``on_commit`` with the seconds of each transaction that writes."""
+        ...
+
     async def rewrap_data_keys(self, keys: Sequence[WrappedKey]) -> None:
         """Replace how all data keys are wrapped, in one transaction."""
         ...

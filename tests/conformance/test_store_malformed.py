@@ -149,6 +149,7 @@ def upkeep_calls(b: Store, lease: Lease) -> Calls:
         "purge_tombstones": b.purge_tombstones(builders.ACCOUNT, LATER_US),
         "purge_tombstones, of sessions": b.purge_tombstones("", 0),
         "status": b.status(),
+        "measure_leases": b.measure_leases(),
         "set_expiry_hold": b.set_expiry_hold(""),
         "lower_clock": b.lower_clock(),
         "disable": b.disable("another"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from tests.support import lease_steps
 from tests.support.stores import START_US, Bench
 
+from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.engine.store_types import LeaseCount
@@ -68,3 +69,32 @@ async def test_the_reason_of_a_lease_is_kept_to_its_end(b: Bench) -> None:
     assert (await b.row(ended.id)).reason == "two"
     listed = await b.store.page(EVERYTHING, None, "", 9)
     assert [one.reason for one in listed] == ["ticket 4711", "", "two"]
+
+
+async def test_the_numbers_for_metrics_leave_out_what_is_gone(b: Bench) -> None:
+    """An expired lease counts as REVOKING, and has been due since its expiry."""
+    await b.active(0)
+    expired = await b.active(1, ttl=timedelta(seconds=1))
+    await b.begun(2, role_name="other")
+    await lease_steps.finish(b.store, await b.taken(3))
+    b.clock.advance(5)
+    found = await b.store.measure_leases()
+    assert set(found.counts) == {
+        LeaseCount("aws", "app", State.ACTIVE, 1),
+        LeaseCount("aws", "app", State.REVOKING, 1),
+        LeaseCount("aws", "other", State.INTENT, 1),
+    }
+    assert (found.mounts, found.stuck) == (("aws",), 0)
+    assert found.oldest_due_us == expired.expires_us == b.store.now() - 4 * SECOND
+
+
+async def test_a_lease_is_stuck_once_aws_has_refused_six_times(b: Bench) -> None:
+    lease = await b.taken(0)
+    for attempts in (5, 6):
+        after = steps.reschedule(
+            lease, "denied", timedelta(hours=1), b.store.now(), attempts=attempts, not_found_count=0
+        )
+        assert await b.store.write(lease, after)
+        found = await b.store.measure_leases()
+        assert (found.stuck, found.oldest_due_us) == (attempts - 5, 0)
+        lease = after

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -387,3 +388,13 @@ async def test_a_kill_loses_no_acknowledged_write(tmp_path: Path) -> None:
         assert await on_connection(Bench(store, HandClock()), check) == "ok"
         counted = sum(one.count for one in await store.count(EVERYTHING, None))
         assert counted == len(await store.page(EVERYTHING, None, "", 10**6)) >= len(whole) >= 300
+
+
+async def test_overdue_leases_are_counted_in_pages(b: Bench) -> None:
+    for number in range(7):
+        await b.active(number, ttl=timedelta(seconds=1 + number // 3))
+    b.clock.advance(2)
+    for rows in (1, 2, 3, 6, 7, 100):
+        b.store.overdue_page = rows
+        counts = {one.state: one.count for one in (await b.store.measure_leases()).counts}
+        assert counts == {State.REVOKING: 6, State.ACTIVE: 1}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 
+import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
@@ -316,3 +317,30 @@ async def test_a_nul_in_a_text_is_what_it_is_on_sqlite(server: ServerProcess) ->
         ):
             error = await refused(call)
             assert error.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE), error
+
+
+async def test_a_server_shows_the_leases_of_all_servers_in_its_metrics(
+    server: ServerProcess, settings: dict[str, str], tmp_path: Path
+) -> None:
+    async with connect(server.address, server.token) as lessor:
+        for _ in range(3):
+            await lessor.generate("aws")
+    other, folder = ServerProcess(), tmp_path / "other"
+    folder.mkdir()
+    await other.start(folder, {**settings, "LESSOR_METRICS_LISTEN": "127.0.0.1:0"})
+    try:
+        line = next(one for one in other.log() if one["event"] == "serving_metrics")
+
+        async def read() -> list[str]:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://{line['address']}/metrics") as a,
+            ):
+                return (await a.text()).splitlines()
+
+        page = await until(read, lambda lines: any(one.startswith("lessor_leases{") for one in lines))
+        assert 'lessor_leases{mount="aws",state="active"} 3.0' in page
+        assert any(one.startswith("lessor_store_commit_seconds_count ") for one in page)
+        assert "lessor_leases_stuck 0.0" in page
+    finally:
+        await other.kill()

@@ -25,6 +25,7 @@ from lessor_server.domain.role import Role
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.leases import Revocation
+from lessor_server.engine.meter import NO_METER, Meter
 from tests.support import builders
 from tests.support.iam import Iam
 from tests.support.memory_aws import MemoryAws
@@ -123,6 +124,7 @@ class World:
     clocks: Clocks
     limits: EngineConfig
     seed: int
+    meter: Meter = NO_METER
     events: Recording = field(default_factory=Recording)
     reports: Reports = field(default_factory=Reports)
     lives: int = 0
@@ -154,7 +156,9 @@ class World:
 
     async def _live(self, ready: asyncio.Future[Engine]) -> None:
         rng = random.Random(f"{self.seed}/{self.lives}")
-        outside = Dependencies(self.store, self.aws, self._keyring(), self.events, self.reports, rng)
+        outside = Dependencies(
+            self.store, self.aws, self._keyring(), self.events, self.reports, rng, meter=self.meter
+        )
         async with run_engine(outside, self.limits) as engine:
             ready.set_result(engine)
             await asyncio.get_running_loop().create_future()
@@ -277,6 +281,7 @@ async def world(
     limits: EngineConfig | None = None,
     mount: Mount | None = None,
     role: Role | None = None,
+    meter: Meter = NO_METER,
 ) -> AsyncIterator[World]:
     """Create a world with a running engine, a mount, its root and a role; ``latency`` is in seconds."""
     points, clocks = Points(), Clocks()
@@ -289,7 +294,7 @@ async def world(
     for group in ("staff", "readers"):
         mine.create_group(group)
     aws = MemoryAws({builders.ROOT_KEY: mine, builders.OTHER_ROOT_KEY: other}, points, latency)
-    made = World(mine, other, aws, store, points, clocks, limits or EngineConfig(), seed)
+    made = World(mine, other, aws, store, points, clocks, limits or EngineConfig(), seed, meter)
     await made.start()
     try:
         await made.set_up(mount or builders.mount(), role or builders.role())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from lessor_server.domain.lease import (
 )
 from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount, MountState
-from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
+from lessor_server.engine.store_types import BulkRevocation, LeaseCount, LeaseGauges, Progress, StoreStatus
 from tests.support.memory_config import At
 from tests.support.memory_rows import Clock, MemoryRows, Row, takes, us
 
@@ -33,6 +34,19 @@ class MemoryUpkeep(MemoryRows):
         self.backups: list[str] = []
 
     # --- prefixes ------------------------------------------------------------------------------------------
+
+    async def measure_leases(self) -> LeaseGauges:
+        """Return the numbers for metrics."""
+        await self._before("measure_leases", reads=True)
+        now, leases = self.now(), [row.lease for row in self.rows.values()]
+        counts = Counter((one.mount, one.role, one.state_at(now)) for one in leases)
+        due = [row.lease.due_us for row in self.rows.values() if row.live and row.lease.due_us <= now]
+        return LeaseGauges(
+            tuple(LeaseCount(*key, n) for key, n in counts.items() if key[2] is not State.GONE),
+            tuple(sorted(self.mounts)),
+            sum(lease.stuck for lease in leases),
+            min(due, default=0),
+        )
 
     async def open_prefix(self, ids: IdRange, owner: str = "") -> tuple[BulkRevocation, int]:
         """Put a range up for revocation; return it, and how many leases it takes in."""

@@ -36,7 +36,10 @@ class WorkerPlace:
         return f"{self.number}:{','.join(map(str, self.ports))}"
 
     def apply(self, settings: Settings) -> Settings:
-        """Return the settings of this worker: it shares ports, and has an audit file of its own."""
+        """Return the settings of this worker: it shares ports, and has an audit file of its own.
+
+        Its metrics have a port of their own too: the one of the settings for the first worker, then the next.
+        """
         listen = tuple(
             replace(one, address=replace(one.address, port=port))
             for one, port in zip(settings.listen, self.ports, strict=True)
@@ -46,6 +49,10 @@ class WorkerPlace:
         if file is not None:
             own = file.with_name(f"{file.name}.{self.number}")
             changes["audit"] = settings.audit.model_copy(update={"file": own})
+        address = settings.metrics.listen
+        if address is not None and address.port:
+            next_port = replace(address, port=address.port + self.number - 1)
+            changes["metrics"] = settings.metrics.model_copy(update={"listen": next_port})
         return settings.model_copy(update=changes)
 
 

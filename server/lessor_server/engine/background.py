@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 
 from lessor_server.engine.supervisor import Job, Supervisor, name_of
 
@@ -21,22 +22,30 @@ class BackgroundTasks:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._lasting: dict[asyncio.Task[None], None] = {}
 
-    def start(self, job: Job, *, lasting: bool = False) -> None:
-        """Run ``job`` to its end, or if ``lasting`` until the group ends; an ending group starts no job."""
-        task = self._start(self._supervisor.run_once(name_of(job), job), lasting=lasting)
+    def start(self, job: Job, *, lasting: bool = False, context: Context | None = None) -> None:
+        """Run ``job`` to its end, or if ``lasting`` until the group ends; an ending group starts no job.
+
+        It runs in ``context``, or in a copy of the current one.
+        """
+        task = self._start(self._supervisor.run_once(name_of(job), job), lasting=lasting, context=context)
         if task is None:
             job.close()
         else:
             task.add_done_callback(lambda _: job.close())  # if it is cancelled before its first step
 
     def keep_running(self, run: Callable[[], Job]) -> None:
-        """Run a part until it returns or the group ends; restart it after a pause if it fails."""
-        self._start(self._supervisor.keep_running(run), lasting=True)
+        """Run a part until it returns or the group ends; restart it after a pause if it fails.
 
-    def _start(self, job: Coroutine[object, object, None], *, lasting: bool) -> asyncio.Task[None] | None:
+        It belongs to no caller, even if one caused it: it has a context of its own.
+        """
+        self._start(self._supervisor.keep_running(run), lasting=True, context=Context())
+
+    def _start(
+        self, job: Coroutine[object, object, None], *, lasting: bool, context: Context | None = None
+    ) -> asyncio.Task[None] | None:
         tasks = self._lasting if lasting else self._tasks
         try:
-            task = self._group.create_task(job)
+            task = self._group.create_task(job, context=context)
         except RuntimeError:  # the group is closing, so this would be cancelled before its first step
             job.close()
             return None

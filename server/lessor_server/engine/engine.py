@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from lessor_server.domain.events import BackedUp, TakenOver
@@ -20,6 +21,7 @@ from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
+from lessor_server.engine.meter import NO_METER, EngineGauges, Meter
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.replicas.registry import ReplicaRegistry, ThisReplica
@@ -39,6 +41,7 @@ from lessor_server.engine.streams.credential_stream import CredentialStream
 from lessor_server.engine.streams.lease_event_relay import LeaseEventRelay
 from lessor_server.engine.streams.lease_events import LeaseEventBroker
 from lessor_server.engine.supervisor import Supervisor
+from lessor_server.engine.upkeep.accounts import AccountMeter
 from lessor_server.engine.upkeep.mount_remover import MountRemover
 from lessor_server.engine.upkeep.reconciler import Reconciler
 from lessor_server.engine.upkeep.sealing_keys import SealingKeys
@@ -55,6 +58,7 @@ class Dependencies:
     report: Report
     rng: random.Random
     linter: Linter = NoLinter()
+    meter: Meter = NO_METER
     replica: ThisReplica | None = None
     """This process as one of several on the store; None if no other process uses it."""
 
@@ -65,6 +69,8 @@ class EngineConfig:
 
     rate_limit: RateLimit = RateLimit()
     root_rules: RootRules = RootRules()
+    measure_accounts: bool = False
+    """Whether accounts are measured, which takes calls to AWS each hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class Engine:
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
     store_status: Callable[[], Awaitable[StoreStatus]]
+    read_gauges: Callable[[], EngineGauges]
+    """Returns the engine's state for metrics."""
     replicas: ReplicaRegistry | None = None
     """What this process knows of the others; None if no other process uses the store."""
 
@@ -137,24 +145,23 @@ async def _build(
 ) -> tuple[Engine, tuple[Lasting, ...]]:
     """Build the engine; return the parts that services call, and the parts to run."""
     store, rng, notify = outside.store, outside.rng, outside.notify
-    work, supervisor = running_in
-    queue, replicas = fleet.queue, fleet.registry
-    instance = (await store.status()).instance_id
-    roots = Roots(store, outside.sealer, outside.aws, fleet.limiters, rng, instance, supervisor)
+    (work, supervisor), queue = running_in, fleet.queue
+    roots = await _build_roots(outside, fleet, supervisor)
     timers = ExpiryTimer(store, queue.push_hints, queue.request_full_scan)
     watch = timers.watch
-    expiry = ExpiryHold(store, roots, notify, queue.request_full_scan)
-    await expiry.start()
+    expiry = await _start_expiry_hold(ExpiryHold(store, roots, notify, queue.request_full_scan))
     prefixes = Prefixes(store, queue, notify, supervisor)
     reconciler = Reconciler(store, roots, watch, expiry, notify, supervisor)
-    worker = RevocationWorker(store, roots, queue, watch, fleet.claims(instance, expiry), notify, work, rng)
-    writer = LeaseWriter(store, watch, notify, work, rng)
-    issuer = Issuer(store, roots, writer, work)
+    worker = RevocationWorker(
+        store, roots, queue, watch, fleet.claims(roots.instance, expiry), notify, work, rng
+    )
+    issuer = Issuer(store, roots, LeaseWriter(store, watch, notify, work, rng, outside.meter), work)
     keys = UserKeys(store, roots, outside.sealer)
     rotator = Rotator(store, roots, keys, notify, rng, supervisor, work, expiry)
     root_keys = RootKeys(store, roots, rotator, supervisor)
     static_roles = StaticRoles(store, roots, outside.sealer, notify, rotator)
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
+    accounts = AccountMeter(store, roots)
     sealing_keys = SealingKeys(store, outside.sealer, notify, work, fleet.keys)
     engine = Engine(
         issuer=issuer,
@@ -174,10 +181,27 @@ async def _build(
         work=work,
         backup=_backup(store, notify),
         store_status=store.status,
-        replicas=replicas,
+        read_gauges=partial(_read_gauges, roots, expiry, accounts),
+        replicas=fleet.registry,
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    return engine, (*parts, *fleet.parts(lease_events))
+    return engine, (*parts, *fleet.parts(lease_events), *((accounts,) if limits.measure_accounts else ()))
+
+
+async def _start_expiry_hold(expiry: ExpiryHold) -> ExpiryHold:
+    await expiry.start()
+    return expiry
+
+
+async def _build_roots(outside: Dependencies, fleet: _Fleet, supervisor: Supervisor) -> Roots:
+    instance = (await outside.store.status()).instance_id
+    ports = (outside.store, outside.sealer, outside.aws)
+    return Roots(*ports, fleet.limiters, outside.rng, instance, supervisor)
+
+
+def _read_gauges(roots: Roots, expiry: ExpiryHold, accounts: AccountMeter) -> EngineGauges:
+    waiting = {priority.name.lower(): count for priority, count in roots.count_waiting().items()}
+    return EngineGauges(roots.rates(), waiting, expiry.why, accounts.accounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +229,7 @@ class _Fleet:
 
 
 def _join_fleet(outside: Dependencies, rate_limit: RateLimit) -> _Fleet:
-    queue, me = RevocationQueue(), outside.replica
+    queue, me = RevocationQueue(outside.meter), outside.replica
     if me is None:
         return _Fleet(queue, RateLimiters(rate_limit))
     wake, boot_us, rate = asyncio.Event(), me.clock.boot_us, rate_limit.rate or 0.0

@@ -62,6 +62,20 @@ class LeaseCount:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseGauges:
+    """Numbers for metrics: leases that are not GONE, the mounts, and how revocations stand.
+
+    ``stuck`` revocations were refused ``STUCK_AFTER`` times or more. ``oldest_due_us`` is when the one that
+    has been due for longest was due, 0 if none is due.
+    """
+
+    counts: tuple[LeaseCount, ...]
+    mounts: tuple[str, ...]
+    stuck: int
+    oldest_due_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredContext:
     """What an issue needs, read in one transaction; ``earlier`` is the lease that the same request id has."""
 

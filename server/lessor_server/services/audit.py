@@ -17,6 +17,7 @@ from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.errors.base import ErrorKind, Invalid, LessorError
 from lessor_server.domain.policy import policy
 from lessor_server.engine.aws.request_ids import collect_request_ids
+from lessor_server.engine.meter import current_trace_id
 from lessor_server.services import messages, permissions
 from lessor_server.services.call import Method, ServedCall
 from lessor_server.services.effects import Effect, effect_of
@@ -163,6 +164,7 @@ class CallRecords:
         self._method = method
         self._peer = peer
         self._aws_request_ids = collect_request_ids()
+        self._trace_id = current_trace_id.get()
         self._began_at = asyncio.get_running_loop().time()
         self._effect: Effect | None = None
         """None until the call is allowed."""
@@ -307,6 +309,7 @@ class CallRecords:
             policy_sha256=self._digest,
             aws_request_ids=tuple(ids),
             duration_ms=self._milliseconds() if is_response else None,
+            trace_id=self._trace_id,
         )
 
     def _find_need(self, request: Message | None, error: LessorError | None) -> tuple[str, str]:

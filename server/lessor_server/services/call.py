@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -58,6 +58,10 @@ class Caller:
 class Exchange(Protocol):
     """One call on a transport: what came with it, its message, and its answers."""
 
+    def metadata(self) -> Mapping[str, str]:
+        """Return the text metadata of the call; of repeated keys the last."""
+        ...
+
     def set_request_id(self, request_id: str) -> None:
         """Send the id of the call's audit records to the caller, with the end of the call."""
         ...
@@ -85,6 +89,21 @@ class Exchange(Protocol):
         ...
 
 
+EndCall = Callable[[str], None]
+"""Takes the name of a call's gRPC status code; never raises."""
+
+
+class CallObserver(Protocol):
+    """Observes each call, for metrics and traces."""
+
+    def begin_call(self, service: str, method: str, metadata: Callable[[], Mapping[str, str]], /) -> EndCall:
+        """Begin to observe a call in the current task; return what ends that.
+
+        ``service`` is empty for an unknown method. ``metadata`` returns what came with the call.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One method: its name, what it needs, its request's class, and its implementation."""
@@ -101,6 +120,8 @@ class Method:
     """Whether it answers each message of a stream with one message."""
     lasting: bool = False
     """An unbounded stream; it yields None first, when the subscription has begun."""
+    service: str = ""
+    """The full name of its service; empty for a method that the server does not have."""
 
 
 UNKNOWN_METHOD: Final = Method("the method", None, Message, None)

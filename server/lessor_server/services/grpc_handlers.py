@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn, cast
@@ -82,6 +83,11 @@ class GrpcExchange:
         """Read from and write to ``context``."""
         self._context = context
         self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+
+    def metadata(self) -> Mapping[str, str]:
+        """Return the text metadata of the call; of repeated keys the last."""
+        metadata = self._context.invocation_metadata() or ()
+        return {key: value for key, value in metadata if isinstance(value, str)}
 
     def set_request_id(self, request_id: str) -> None:
         """Send the id of the call's audit records as trailing metadata."""

@@ -34,11 +34,20 @@ from lessor_server.domain.errors.base import (
 )
 from lessor_server.services import parsing, permissions
 from lessor_server.services.anonymous import AnonymousCalls
-from lessor_server.services.audit import CallAudit, CallRecords
-from lessor_server.services.call import UNKNOWN_METHOD, Caller, Exchange, Method, OpenStream, ServedCall
+from lessor_server.services.audit import CANCELLED, OK, CallAudit, CallRecords
+from lessor_server.services.call import (
+    UNKNOWN_METHOD,
+    Caller,
+    CallObserver,
+    Exchange,
+    Method,
+    OpenStream,
+    ServedCall,
+)
 from lessor_server.services.call_limits import DEFAULT_LIMITS, CallLimiter, IdentityLimits
 from lessor_server.services.effects import EFFECTS
 from lessor_server.services.permissions import PUBLIC, UNBOUNDED_STREAMS, Need
+from lessor_server.services.status import code_of
 
 DEFAULT_SECONDS = 60.0
 ADMISSION_SECONDS = 10.0
@@ -98,12 +107,14 @@ class Guard:
         limits: IdentityLimits = DEFAULT_LIMITS,
         needs: Mapping[str, tuple[Need, ...]] = permissions.PERMISSIONS,
         audit: CallAudit | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         """Admit callers that ``access`` knows and whose policies grant ``needs``, within ``limits``.
 
         Calls are recorded by ``audit``. ``wall_clock`` returns the seconds since the epoch, by which
-        credentials end.
+        credentials end. ``observer`` observes each call.
         """
+        self._observer = observer
         self._access = access
         self._log = log
         self._needs = needs
@@ -127,6 +138,18 @@ class Guard:
 
     async def serve(self, method: Method, exchange: Exchange) -> Message | CallRefusal | None:
         """Serve one call; return its answer, None after a stream, or the error that ends it."""
+        if self._observer is None:
+            return await self._serve(method, exchange)
+        code = CANCELLED
+        end = self._observer.begin_call(method.service, method.name.rpartition(".")[2], exchange.metadata)
+        try:
+            outcome = await self._serve(method, exchange)
+            code = code_of(outcome.error.kind).name if isinstance(outcome, CallRefusal) else OK
+            return outcome
+        finally:
+            end(code)
+
+    async def _serve(self, method: Method, exchange: Exchange) -> Message | CallRefusal | None:
         records = self._audit.begin(method, exchange.credential.peer.connection)
         exchange.set_request_id(records.request_id)
         try:
@@ -203,6 +226,7 @@ class Guard:
             answers=method.server_streaming and not method.client_streaming,
             converses=method.client_streaming,
             lasting=name in UNBOUNDED_STREAMS,
+            service=method.containing_service.full_name,
         )
 
     async def _identify(self, exchange: Exchange) -> Principal:

@@ -58,6 +58,15 @@ class Health:
         self._audit_works = works
         self._signal()
 
+    @property
+    def problem(self) -> str:
+        """Return why no calls are served, or an empty text."""
+        if not self._open:
+            return "the server is starting or stopping"
+        if not self._store_works:
+            return "the store can't be written to"
+        return "" if self._audit_works else "no audit sink can be written to"
+
     async def Check(self, request: pb.HealthCheckRequest, _: Caller) -> Status:
         """Return the health of one service.
 
@@ -95,8 +104,7 @@ class Health:
         """Return the health of a service; None means that the server does not have it."""
         if name is None:
             return Status(status=Status.SERVICE_UNKNOWN)
-        serving = self._open and self._store_works and self._audit_works
-        return Status(status=Status.SERVING if serving else Status.NOT_SERVING)
+        return Status(status=Status.NOT_SERVING if self.problem else Status.SERVING)
 
     def _signal(self) -> None:
         for changed in self._watches:

@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
 from lessor_server.domain.errors.base import MAX_PATH, ErrorKind, Invalid, LessorError
+from lessor_server.engine.meter import current_trace_id
 
 DOMAIN = "lessor"
 REASONS_PAGE = "https://github.com/lessor-dev/lessor/blob/main/docs/reasons.md"
@@ -93,6 +94,8 @@ def _info(error: LessorError) -> details.ErrorInfo:
         info.metadata["aws_code"] = error.aws.code
         if error.aws.request_id:
             info.metadata["aws_request_id"] = error.aws.request_id
+    if trace_id := current_trace_id.get():
+        info.metadata["trace_id"] = trace_id
     return info
 
 

@@ -162,6 +162,13 @@ class Log(ConfigModel):
     """The format of a line; auto: console at a terminal, else JSON."""
 
 
+class MetricsSettings(ConfigModel):
+    """The listener for metrics and probes: HTTP in the clear, without a token."""
+
+    listen: Annotated[Address | None, PlainValidator(parsers.optional_address)] = None
+    """Its address; ``None``, or an empty text: there is none."""
+
+
 class SettingsFile(ConfigModel):
     """All settings that a file or variables can hold."""
 
@@ -188,6 +195,7 @@ class SettingsFile(ConfigModel):
     sealing: Sealing = Sealing()
     store: StoreSettings = StoreSettings()
     log: Log = Log()
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def exposed(self) -> bool:

@@ -186,6 +186,16 @@ def address(value: object) -> Address:
     return Address(host=_host(host, written), port=int(port))
 
 
+def optional_address(value: object) -> Address | None:
+    """Accept ``host:port`` or ``[::1]:port``, or an empty text, which turns the listener off."""
+    if value == "":
+        return None
+    found = address(value)
+    if found.path:
+        raise InvalidValue(f"{shown(str(value))} is a unix socket", "write HOST:PORT or [IPV6]:PORT")
+    return found
+
+
 def listeners(value: object) -> tuple[Listener, ...]:
     """Accept an address, or a list of addresses and of tables of ``address`` and ``client_auth``."""
     found = tuple(map(_listener, items(value)))

@@ -35,6 +35,16 @@ def test_a_worker_shares_ports_and_has_an_audit_file_of_its_own() -> None:
     assert (own.worker, base.worker) == (2, 0)
 
 
+@pytest.mark.parametrize(("given", "own"), [("127.0.0.1:9464", 9466), ("127.0.0.1:0", 0)])
+def test_a_worker_serves_its_metrics_at_a_port_of_its_own(given: str, own: int) -> None:
+    address = WorkerPlace(3, (50051,)).apply(settings(LESSOR_METRICS_LISTEN=given)).metrics.listen
+    assert address == Address("127.0.0.1", own)
+
+
+def test_a_worker_has_no_metrics_unless_they_are_on() -> None:
+    assert WorkerPlace(3, (50051,)).apply(settings()).metrics.listen is None
+
+
 @pytest.mark.parametrize(
     ("variables", "count", "why"),
     [

@@ -28,6 +28,7 @@ from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
 from lessor_server.domain.token_places import TokenPlaces
 from lessor_server.engine.aws.request_ids import note_request_id
+from lessor_server.engine.meter import OK, AwsObserver, EndAwsCall
 
 T = TypeVar("T")
 
@@ -70,12 +71,14 @@ class AwsGateway:
         session_name: str = "lessor",
         now: Callable[[], float] | None = None,
         token_places: TokenPlaces = ANY_PLACES,
+        observer: AwsObserver | None = None,
     ) -> None:
         """Send with ``client``; sessions of assume chains are called ``session_name``.
 
         ``now`` returns the seconds by which those sessions age, by default the running loop's.
-        ``token_places`` are the allowed places of web identity tokens.
+        ``token_places`` are the allowed places of web identity tokens. ``observer`` observes each request.
         """
+        self._observer = observer
         self._client = client
         self._routes = routes
         self._chains = Chains(self.send, session_name, now, token_places)
@@ -138,16 +141,35 @@ class AwsGateway:
 
     async def _send_to(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> T:
         request = await self._write(pending, endpoint, until)
+        if self._observer is None:
+            return await self._send_request(pending, request, until, _ignore)
+        end = self._observer.begin_aws_call(pending.root.mount, pending.operation.action)
+        try:
+            return await self._send_request(pending, request, until, end)
+        except AwsError as error:
+            end(error.aws.code if error.aws else "", error.aws.request_id if error.aws else "", "")
+            raise
+        except BaseException:
+            end("", "", "")
+            raise
+
+    async def _send_request(
+        self, pending: _PendingCall[T], request: QueryRequest, until: float, end: EndAwsCall
+    ) -> T:
+        """Send a request and return the value of its answer, of which ``end`` is notified."""
         try:
             answer = await self._client.send(request, until)
             value = cast("T", _read(pending.operation, answer))
-            note_request_id(answer["ResponseMetadata"]["RequestId"])
+            about = answer["ResponseMetadata"]
+            note_request_id(about["RequestId"])
+            end(OK, about["RequestId"], about["HTTPHeaders"].get("date") or "")
             return value
         except LessorError:
             raise
         except sdk.ClientError as error:
             failure = error_codes.from_sdk(pending.plain, error)
             if error_codes.proves(pending.plain, failure):
+                end(OK, "", "")
                 return cast("T", None)
             raise failure from None
         except sdk.BotoCoreError as error:
@@ -185,6 +207,9 @@ class AwsGateway:
             return kept.of_root(pending.root.config)
         async with asyncio.timeout_at(until):
             return await kept.fetch()
+
+
+def _ignore(_code: str, _request_id: str, _date: str) -> None: ...
 
 
 def _read(operation: Operation, answer: Answer) -> object:

@@ -22,6 +22,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from lessor_server.adapters.observing.printable import drop_empty, escape_event, escape_json
 from lessor_server.adapters.observing.redact import redact
+from lessor_server.engine.meter import current_trace_id
 
 MAX_LIBRARY_TEXT: Final = 100
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
@@ -152,10 +153,18 @@ def _last_steps(style: str, stream: TextIO) -> list[Processor]:
         render = [_render_json, cast("Processor", escape_json)]
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace_id,
         structlog.processors.format_exc_info,
         redact,
         *render,
     ]
+
+
+def _add_trace_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the id of the trace in which something happens."""
+    if trace_id := current_trace_id.get():
+        event["trace_id"] = trace_id
+    return event
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

@@ -111,6 +111,11 @@ class PostgresJobs:
     rng: random.Random = field(default_factory=random.SystemRandom)
     failure: str = ""
     """Why the database does not work, or empty."""
+    on_commit: Callable[[float], None] | None = None
+
+    def measure_commits(self, on_commit: Callable[[float], None]) -> None:
+        """Call ``on_commit`` with the seconds of each transaction that writes."""
+        self.on_commit = on_commit
 
     async def read(self, job: Job[T], *, single: bool = False) -> T:
         """Run a job that only reads: in one snapshot, unless it runs a ``single`` statement."""
@@ -132,7 +137,11 @@ class PostgresJobs:
         single: bool = False,  # noqa: ARG002 - a transaction is needed in any case
     ) -> T:
         """Run a job in a transaction; if its fate is unknown, run ``again``."""
-        return await self._run(_transacting(job), _transacting(again) if again else None, MAX_WRITE_SECONDS)
+        began = asyncio.get_running_loop().time()
+        result = await self._run(_transacting(job), _transacting(again) if again else None, MAX_WRITE_SECONDS)
+        if self.on_commit is not None:
+            self.on_commit(asyncio.get_running_loop().time() - began)
+        return result
 
     async def write_alone(self, job: Job[T], again: Job[T] | None = None) -> T:
         """Run a job that writes configuration or MACs: it locks them first, for all processes."""

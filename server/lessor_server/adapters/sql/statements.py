@@ -195,6 +195,21 @@ WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND state = '
 GROUP BY mount, role
 """
 
+LIVE_COUNTS = "SELECT mount, role, state, n FROM lease_counts WHERE n > 0 AND state <> 'GONE'"
+# The number is STUCK_AFTER, as in the index.
+COUNT_STUCK = "SELECT count(*) FROM leases WHERE state = 'REVOKING' AND attempts >= 6"
+OLDEST_DUE = """
+SELECT min(due_us) FROM leases WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now
+"""
+
+# In pages: after an outage a great part of all leases may be overdue, and the thread has other work.
+OVERDUE_PAGE = """
+SELECT mount, role, due_us, id FROM leases
+WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND (due_us, id) > (:due_us, :id)
+  AND state = 'ACTIVE'
+ORDER BY due_us, id LIMIT :limit
+"""
+
 # The last condition is the index's own: without it SQLite can't tell that the index holds the row.
 BY_REQUEST = f"""
 SELECT {LEASE_COLUMNS} FROM leases

@@ -61,6 +61,10 @@ class Jobs(Protocol):
         """Return what reads the rows."""
         ...
 
+    def measure_commits(self, on_commit: Callable[[float], None]) -> None:
+        """Call ``on_commit`` with the seconds of each transaction that writes."""
+        ...
+
     async def read(self, job: Job[T], *, single: bool = False) -> T:
         """Run a job that only reads, in one state of the database; ``single``: it runs one statement."""
         ...

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final
 
 from lessor_server.adapters.sql import rows
 from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.base import StorePart
 from lessor_server.adapters.sql.clock import MARK, ServiceTime, mark_of
-from lessor_server.adapters.sql.columns import text
+from lessor_server.adapters.sql.columns import Row, text
 from lessor_server.adapters.sql.keyring import UNREADABLE_HOLD
 from lessor_server.adapters.sql.row_macs import HELD, place_mount
 from lessor_server.adapters.sql.transaction import Jobs, Transaction, require_row
 from lessor_server.domain import lease as steps
-from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan
+from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan, State
 from lessor_server.domain.lease_id import IdRange
 from lessor_server.domain.mount import Mount
-from lessor_server.engine.store_types import BulkRevocation, Progress, StoreStatus
+from lessor_server.engine.store_types import BulkRevocation, LeaseCount, LeaseGauges, Progress, StoreStatus
+
+OVERDUE_PAGE_ROWS: Final = 5_000
+_STATES: Final = frozenset(state.value for state in State)
 
 
 class StoredUpkeep(StorePart):
@@ -26,6 +33,8 @@ class StoredUpkeep(StorePart):
     def __init__(self, jobs: Jobs, clock: ServiceTime, schema: int, instance: str) -> None:
         """Serve the database of the installation ``instance``, which was migrated to ``schema``."""
         super().__init__(jobs, clock)
+        self.overdue_page = OVERDUE_PAGE_ROWS
+        """How many overdue leases are read at a time to be counted."""
         self._schema = schema
         self._instance = instance
 
@@ -148,6 +157,36 @@ class StoredUpkeep(StorePart):
 
         return await self._jobs.read(job)
 
+    def measure_commits(self, on_commit: Callable[[float], None]) -> None:
+        """Call ``on_commit`` with the seconds of each commit."""
+        self._jobs.measure_commits(on_commit)
+
+    async def measure_leases(self) -> LeaseGauges:
+        now = {"now": self.now()}
+
+        async def job(tx: Transaction) -> tuple[Sequence[Row], list[str], int, int]:
+            counts = await tx.rows(sql.LIVE_COUNTS, {})
+            mounts = [row[0] for row in await tx.rows(sql.MOUNT_NAMES, {"after": ""})]
+            stuck = (await require_row(tx, sql.COUNT_STUCK, {}))[0]
+            return counts, mounts, stuck, (await require_row(tx, sql.OLDEST_DUE, now))[0] or 0
+
+        counts, mounts, stuck, oldest_due_us = await self._jobs.read(job)
+        overdue = await self._count_overdue(now["now"]) if oldest_due_us else Counter()
+        # With ten thousand roles this takes longer than the loop may be blocked.
+        shown = await asyncio.to_thread(_shown_counts, counts, overdue)
+        return LeaseGauges(shown, tuple(mounts), stuck, oldest_due_us)
+
+    async def _count_overdue(self, now_us: int) -> Counter[tuple[str, str]]:
+        """Count the expired ACTIVE leases by mount and role, a page at a time."""
+        found = Counter[tuple[str, str]]()
+        params: rows.Params = {"now": now_us, "due_us": -1, "id": "", "limit": self.overdue_page}
+        while True:
+            page = await self._jobs.read(partial(_read_overdue, params), single=True)
+            found.update((mount, role) for mount, role, _, _ in page)
+            if len(page) < self.overdue_page:
+                return found
+            params = params | {"due_us": page[-1][2], "id": page[-1][3]}
+
     async def set_expiry_hold(self, why: str) -> None:
         await self._jobs.write_alone(lambda tx: self._macs.put_hold(tx, why))
 
@@ -158,6 +197,25 @@ class StoredUpkeep(StorePart):
             await tx.change(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
 
         await self._jobs.write(job)
+
+
+async def _read_overdue(params: rows.Params, tx: Transaction) -> Sequence[Row]:
+    return await tx.rows(sql.OVERDUE_PAGE, params)
+
+
+def _shown_counts(counts: Iterable[Row], overdue: Mapping[tuple[str, str], int]) -> tuple[LeaseCount, ...]:
+    """Return the numbers by the state that callers see: an expired ACTIVE lease is REVOKING."""
+    found = Counter[tuple[str, str, str]]()
+    for mount, role, state, n in counts:
+        if isinstance(mount, str) and isinstance(role, str) and state in _STATES and type(n) is int:
+            found[mount, role, state] += n
+    for (mount, role), n in overdue.items():
+        moved = min(n, found[mount, role, State.ACTIVE.value])
+        found[mount, role, State.ACTIVE.value] -= moved
+        found[mount, role, State.REVOKING.value] += moved
+    return tuple(
+        LeaseCount(mount, role, State(state), n) for (mount, role, state), n in found.items() if n > 0
+    )
 
 
 async def _open(tx: Transaction, prefix: BulkRevocation) -> int:

@@ -178,6 +178,8 @@ class Batches:
     _queue: list[_Job[Any]] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
+    on_commit: Callable[[float], None] | None = field(default=None, init=False)
+    """Gets the seconds of each batch with writes, the change of threads included."""
     config_version: int = field(default=0, init=False)
     """A number that changes before and after each write that may change more than leases."""
 
@@ -208,11 +210,14 @@ class Batches:
             batch, self._queue = self._queue, []
             size = len(batch)
             self.raw.batch = batch
+            began = asyncio.get_running_loop().time()
             try:
                 await self.connection.commit()
             except Exception as error:  # noqa: BLE001 - the thread has ended; the callers get the error
                 for job in batch:
                     job.error = _unavailable("failed", error)
+            if self.on_commit is not None and any(job.writes is not None for job in batch):
+                self.on_commit(asyncio.get_running_loop().time() - began)
             failed, before = self.raw.failure, failed
             if bool(failed) != bool(before):
                 self.notify(StoreFailed(failed) if failed else StoreBack())
@@ -243,6 +248,10 @@ class SqliteJobs:
     def reader(self) -> Reader:
         """Return what reads the rows."""
         return self.batches.reader
+
+    def measure_commits(self, on_commit: Callable[[float], None]) -> None:
+        """Call ``on_commit`` with the seconds of each batch that writes."""
+        self.batches.on_commit = on_commit
 
     async def read(self, job: Job[T], *, single: bool = False) -> T:  # noqa: ARG002 - a batch is one state
         """Run a job that only reads."""

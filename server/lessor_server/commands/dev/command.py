@@ -36,6 +36,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.reload import on_hang_up
 from lessor_server.settings.model import Settings, forget_tokens
 from lessor_server.settings.parsers import Address, InvalidValue, address, folder, token
+from lessor_server.tracing_start import open_tracing
 
 REPORTED = (
     AddressTaken,
@@ -159,7 +160,8 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
         logger = start_logging(LogLevel(settings.log.level), settings.log.format)
         async with (
             run_embedded_aws(listener, options.aws.host) as aws,
-            serve(settings, logger, dev=True, hang_up=hang_up) as (address,),
+            open_tracing(os.environ, logger) as tracer,
+            serve(settings, logger, dev=True, hang_up=hang_up, tracer=tracer) as (address,),
         ):
             async with LoopbackClient.connect(address, secret) as client:
                 await give_root(client, aws)

@@ -74,6 +74,8 @@ class AuditRecord:
     """Of an event: its other fields."""
     count: int = 0
     """How many calls or records this one stands for."""
+    trace_id: str = ""
+    """The id of the call's trace, 32 hexadecimal digits."""
 
     def content(self) -> dict[str, Value]:
         """Return the fields that have a value, with texts cut and escaped, for the chain."""
@@ -91,6 +93,8 @@ class AuditRecord:
             content["detail"] = _printable(self.detail)
         if self.count:
             content["count"] = self.count
+        if self.trace_id:
+            content["trace_id"] = printable_text(self.trace_id)
         return content
 
     def link(self, before: ChainEnd) -> tuple[bytes, ChainEnd]:
@@ -107,10 +111,12 @@ class AuditRecord:
         detail = f'"detail":{canonical_json(_printable(self.detail))},' if self.detail else ""
         count = f'"count":{self.count},' if self.count else ""
         duration = "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},'
+        trace = f',"trace_id":{_encode(self.trace_id)}' if self.trace_id else ""
         head = "".join((*texts[:2], ids, *texts[2:4], count, texts[4], detail, duration, texts[5]))
         tail = (
             f'{texts[6]}"kind":"{self.kind.value}",{labels}{"".join(texts[7:12])}"prev":"{before.hash}",'
-            f'{"".join(texts[12:17])}"seq":{before.seq + 1},{texts[17]}"time":"{format_time(self.time_us)}"}}'
+            f'{"".join(texts[12:17])}"seq":{before.seq + 1},{texts[17]}"time":"{format_time(self.time_us)}"'
+            f"{trace}}}"
         )
         digest = hashlib.sha256(f"{before.hash}{{{head}{tail}".encode()).hexdigest()
         return f'{{{head}"hash":"{digest}",{tail}\n'.encode(), ChainEnd(before.seq + 1, digest)

@@ -216,6 +216,18 @@ class ListAccessKeys(Call[tuple[str, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class ListKeyDates(Call[tuple[tuple[str, int], ...]]):
+    """List the ids of the user's access keys, each with its creation in microseconds since the epoch."""
+
+    user_name: str
+
+    @property
+    def action(self) -> str:
+        """Return AWS's name of the action."""
+        return "ListAccessKeys"
+
+
+@dataclass(frozen=True, slots=True)
 class ListUserPolicies(Call[tuple[str, ...]]):
     """List the names of the user's inline policies."""
 

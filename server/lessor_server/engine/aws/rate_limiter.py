@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -129,6 +129,10 @@ class RateLimiter:
         if self._rate < START_RATE and self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
             self._rate = min(self._rate + INCREASE * START_RATE, START_RATE)
             self._stepped = now
+
+    def count_waiting(self) -> Counter[Priority]:
+        """Count the calls that wait, by priority."""
+        return Counter(Priority(priority) for priority, _, future in self._queue if not future.done())
 
     # --- in which order ---------------------------------------------------------------------------------
 
@@ -275,6 +279,10 @@ class RateLimiters:
     def forget(self, account: str) -> None:
         """Delete an account's rate limiters; calls that wait in one continue."""
         self._limiters = {key: limiter for key, limiter in self._limiters.items() if key[0] != account}
+
+    def count_waiting(self) -> Counter[Priority]:
+        """Count the calls that wait, by priority."""
+        return sum((limiter.count_waiting() for limiter in self._limiters.values()), Counter())
 
     def paused(self) -> list[RateLimiter]:
         """Return the paused rate limiters."""

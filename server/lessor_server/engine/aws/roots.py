@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -207,6 +208,14 @@ class Roots:
     def paused_accounts(self) -> frozenset[str]:
         """Return the paused accounts."""
         return frozenset(limiter.account for limiter in self._limiters.paused())
+
+    def rates(self) -> dict[str, float]:
+        """Return the limit of calls per second of each mount in use."""
+        return {mount: self.limiter(root).rate for mount, (_, root) in self._opened.items()}
+
+    def count_waiting(self) -> Counter[Priority]:
+        """Count the calls that wait for a rate limiter, by priority."""
+        return self._limiters.count_waiting()
 
     def seal(self, root: Root) -> StoredRoot:
         """Return a root as it is stored, with a new etag."""

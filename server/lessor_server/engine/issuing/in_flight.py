@@ -25,6 +25,8 @@ class InFlightIssue:
     def __init__(self, asked: IssueRequest) -> None:
         """Create it without a result."""
         self._asked = asked
+        self.credential_type = ""
+        """That of the role, once it is known."""
         self._waiting = 0
         self._taken = False
         self._answer: asyncio.Future[Credentials] = asyncio.get_running_loop().create_future()

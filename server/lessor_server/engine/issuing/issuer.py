@@ -14,7 +14,13 @@ from lessor_server.domain import ttl, user_names
 from lessor_server.domain.access import issue_limits
 from lessor_server.domain.aws import plans
 from lessor_server.domain.aws.iam_calls import AccessKey, CreateAccessKey, DeleteAccessKey
-from lessor_server.domain.errors.base import DeadlineExceeded, LessorError, RootChanged, StoreUnavailable
+from lessor_server.domain.errors.base import (
+    DeadlineExceeded,
+    ErrorKind,
+    LessorError,
+    RootChanged,
+    StoreUnavailable,
+)
 from lessor_server.domain.lease import Footprint, Lease, State
 from lessor_server.domain.policy import session
 from lessor_server.domain.policy.template import filled_policy, identity_fields
@@ -32,6 +38,7 @@ from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
 from lessor_server.engine.issuing.sts_session import Sessions
 from lessor_server.engine.issuing.wait_until_accepted import wait_until_accepted
+from lessor_server.engine.meter import AWS_1_PHASE, AWS_2_PHASE, FAILED, OK, REFUSED, PhaseTimer
 from lessor_server.engine.ports import LeaseStore
 
 MIN_SECONDS = 2.0
@@ -39,6 +46,9 @@ MIN_SECONDS = 2.0
 
 TRIES = 3
 """Attempts before an issue fails if the root keeps changing."""
+
+_TO_RETRY = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.ABORTED, ErrorKind.DEADLINE, ErrorKind.INTERNAL})
+"""Errors of an issue that nobody has to fix before the next attempt, or that are Lessor's own."""
 
 
 class Issuer:
@@ -113,11 +123,15 @@ class Issuer:
 
     async def _run(self, asked: IssueRequest, in_flight: InFlightIssue) -> None:
         """Issue one credential and set the result of the in-flight issue."""
+        loop, outcome = asyncio.get_running_loop(), OK
+        began = loop.time()
         try:
             with self._background.unit("issue a credential"):
                 in_flight.answer(await self._issue_with_retries(asked, in_flight))
         except LessorError as error:
+            outcome = FAILED if error.kind in _TO_RETRY else REFUSED
             in_flight.refuse(error)
+        self._writer.meter.record_issue(in_flight.credential_type, outcome, loop.time() - began)
         self._settle(asked, in_flight)
 
     async def _issue_with_retries(self, asked: IssueRequest, in_flight: InFlightIssue) -> Credentials:
@@ -133,6 +147,7 @@ class Issuer:
         # Life of a request, 5: mount, role and root at one instant.
         request_id = asked.request.id if asked.request else ""
         context = await self._roots.load_context(asked.mount, asked.role, asked.owner, request_id)
+        in_flight.credential_type = context.role.credential_type.name.lower()
         issue_limits.require_allowed(asked.grant.pattern, asked.grant.limits, context.role, asked.options)
         self._roots.limiter(context.root).require_open()
         if context.earlier is not None:
@@ -197,15 +212,16 @@ class Issuer:
         if not may_retry():
             raise await abort(taken)
         # Life of a request, 7.
-        created = await builder.create(plans.create_user(role, footprint, tags))
+        with PhaseTimer(self._writer.meter, AWS_1_PHASE):
+            created = await builder.create(plans.create_user(role, footprint, tags))
         if isinstance(created, LessorError):
             raise await abort(created)
         if not may_retry() or not await self._store.is_current(lease):
             raise await abort(taken)
         # Life of a request, 8: everything else, with the access key.
-        outcomes = await builder.attach_all(
-            CreateAccessKey(footprint.user_name), plans.attach_all(role, footprint)
-        )
+        with PhaseTimer(self._writer.meter, AWS_2_PHASE):
+            key_call = CreateAccessKey(footprint.user_name)
+            outcomes = await builder.attach_all(key_call, plans.attach_all(role, footprint))
         error = failure(outcomes) or (None if may_retry() else taken)
         if error is not None:
             raise await abort(error)

@@ -32,6 +32,7 @@ from lessor_server.engine.aws.roots import IssueContext
 from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.issuing.in_flight import InFlightIssue
 from lessor_server.engine.issuing.request import IssueRequest
+from lessor_server.engine.meter import ACTIVATE_PHASE, NO_METER, STORE_PHASE, Meter, PhaseTimer
 from lessor_server.engine.ports import LeaseStore, Observer, Watch
 
 STORE_RETRY_SECONDS: Final = 1.0
@@ -50,8 +51,10 @@ class LeaseWriter:
         notify: Observer,
         background: BackgroundTasks,
         rng: random.Random,
+        meter: Meter = NO_METER,
     ) -> None:
         """Write to ``store``; ``rng`` draws the random part of every name."""
+        self.meter = meter
         self._store = store
         self._watch = watch
         self._notify = notify
@@ -68,7 +71,8 @@ class LeaseWriter:
 
     async def begin(self, intent: Intent) -> Lease:
         """Store an INTENT; raises the errors of ``LeaseStore.begin``."""
-        lease = await self._store.begin(intent, ISSUE_SPAN)
+        with PhaseTimer(self.meter, STORE_PHASE):
+            lease = await self._store.begin(intent, ISSUE_SPAN)
         self._watch(lease.id, lease.due_us)
         return lease
 
@@ -86,8 +90,9 @@ class LeaseWriter:
     ) -> Lease | None:
         """Make the lease ACTIVE: for a minute if no caller waits, for its ttl if a repeat comes meanwhile."""
         active = steps.activate(lease, key_id, self.now(), ends_us=ends_us, undelivered=in_flight.left)
-        if not await self._write(lease, active):
-            return None
+        with PhaseTimer(self.meter, ACTIVATE_PHASE):
+            if not await self._write(lease, active):
+                return None
         if active.undelivered and not in_flight.left:
             return await self.replace_key(active, key_id)
         return active

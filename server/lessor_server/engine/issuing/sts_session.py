@@ -38,6 +38,7 @@ from lessor_server.engine.issuing.group_policies import Groups
 from lessor_server.engine.issuing.in_flight import InFlightIssue
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.issuing.request import Credentials, IssueRequest
+from lessor_server.engine.meter import AWS_1_PHASE, PhaseTimer
 
 _MFA_FAILED: Final = "MultiFactorAuthentication"
 """How AWS's text of an AccessDenied begins if the MFA code was refused."""
@@ -140,7 +141,8 @@ class Sessions:
         taken = lease_writer.not_issued(lease)
         outcome: Outcome[Session] = taken
         if wanted or not in_flight.left:
-            outcome = await self._roots.caller(root).call(call)
+            with PhaseTimer(self._writer.meter, AWS_1_PHASE):
+                outcome = await self._roots.caller(root).call(call)
             if not wanted and in_flight.left:
                 outcome = taken
         if not isinstance(outcome, LessorError):

@@ -6,6 +6,7 @@ same time. Only the answer to DeleteUser proves that a user is deleted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lessor_server.domain.aws import plans
@@ -45,11 +46,21 @@ class RefusedByAws:
 AttemptResult = UserDeleted | UserNotFound | NoAnswer | RefusedByAws
 
 
-async def attempt_revocation(caller: AwsCaller, lease: Lease) -> AttemptResult:
-    """Make one attempt to revoke ``lease``, and return its result."""
+def _ignore() -> None: ...
+
+
+async def attempt_revocation(
+    caller: AwsCaller, lease: Lease, on_key_deleted: Callable[[], None] = _ignore
+) -> AttemptResult:
+    """Make one attempt to revoke ``lease``, and return its result.
+
+    ``on_key_deleted`` is called when AWS has acknowledged that the lease's last key is deleted.
+    """
     name = lease.footprint.user_name
     # Life of an expiry, 5.
     cut = await _cut(caller, lease)
+    if cut and not any(isinstance(outcome, LessorError) for outcome in cut):
+        on_key_deleted()
     # 6. Without policies and groups, a key that AWS did not let us delete can do nothing.
     if not any(is_inconclusive(outcome) for outcome in cut):
         cut += await caller.call_all(plans.detach_all(lease.footprint))

@@ -6,16 +6,40 @@ import asyncio
 import math
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from itertools import islice
 
+from lessor_server.domain.lease import Lease
+from lessor_server.engine.meter import NO_METER, Meter
+
 MAX_HINTS = 100_000
+"""The maximum number of hints; beyond it, a scan of the store replaces them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationRequest:
+    """A request to revoke a lease: when it was made, in the loop's time, and a caller's context.
+
+    Attempts run in that context, so that they belong to the caller's trace and its audit records. A bulk
+    revocation has none.
+    """
+
+    at: float
+    context: Context | None
 
 
 class RevocationQueue:
-    """The maximum number of hints; beyond it, a scan of the store replaces them."""
+    """The leases to revoke next."""
 
-    def __init__(self) -> None:
-        """Begin with a full scan of the store: a start does not know which leases became due before."""
+    def __init__(self, meter: Meter = NO_METER) -> None:
+        """Begin with a full scan of the store: a start does not know which leases became due before.
+
+        ``meter`` receives the lag of each revocation.
+        """
+        self._meter = meter
+        self._requests: dict[str, RevocationRequest] = {}
+        """Until the lease has ended."""
         self._urgent: dict[str, None] = {}
         self._bulk: dict[str, None] = {}
         self._hints: dict[str, dict[str, None]] = {}
@@ -62,7 +86,9 @@ class RevocationQueue:
 
     def push_bulk(self, ids: Iterable[str]) -> None:
         """Add leases of a bulk revocation: they go before expiries."""
-        self._bulk |= dict.fromkeys(ids)
+        added = dict.fromkeys(ids)
+        self._bulk |= added
+        self._remember(added, None)
         if len(self._bulk) > MAX_HINTS:
             self._bulk.clear()
             self.full_scan_needed = True
@@ -71,7 +97,34 @@ class RevocationQueue:
     def push_urgent(self, lease_id: str) -> None:
         """Add a lease that a caller revoked: it goes before all others."""
         self._urgent[lease_id] = None
+        self._remember((lease_id,), copy_context())
         self._wake.set()
+
+    def _remember(self, ids: Iterable[str], context: Context | None) -> None:
+        """Remember the first request to revoke each lease; the oldest requests make room."""
+        request = RevocationRequest(asyncio.get_running_loop().time(), context)
+        for lease_id in ids:
+            self._requests.setdefault(lease_id, request)
+        for lease_id in list(islice(self._requests, max(len(self._requests) - MAX_HINTS, 0))):
+            del self._requests[lease_id]
+
+    def context_of(self, lease_id: str) -> Context | None:
+        """Return a copy of the context of the request to revoke a lease; None if it has none."""
+        request = self._requests.get(lease_id)
+        return request.context.copy() if request is not None and request.context is not None else None
+
+    def report_key_deleted(self, lease: Lease, now_us: int) -> None:
+        """Measure the lag of a revocation: AWS has acknowledged that the key is deleted."""
+        request = self._requests.get(lease.id)
+        lags = [] if request is None else [asyncio.get_running_loop().time() - request.at]
+        if 0 < lease.expires_us <= now_us:
+            lags.append((now_us - lease.expires_us) / 1e6)
+        if lags:
+            self._meter.record_revocation_lag(max(lags))
+
+    def forget(self, lease_id: str) -> None:
+        """Forget the request to revoke a lease that has ended, or that another process revokes."""
+        self._requests.pop(lease_id, None)
 
     def defer(self, lease_id: str) -> None:
         """Remember an urgent lease so that the next full scan tries it first."""

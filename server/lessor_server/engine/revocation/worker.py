@@ -96,13 +96,20 @@ class RevocationWorker:
         # Life of an expiry, 3 and 4: the queue in its order, each claim one conditional UPDATE.
         while (room := MAX_CONCURRENT - len(self._running)) > 0:
             if ids := self._queue.take_urgent(room):
-                self._begin(await self._store.claim(ids, self._claims.terms()), Priority.ASKED)
+                self._begin(await self._claim_requested(ids), Priority.ASKED)
             elif ids := self._queue.take_bulk(room) or self._hinted(room):
                 self._begin(await self._store.claim(ids, self._claims.terms()), Priority.EXPIRY)
             elif self._queue.full_scan_needed:
                 await self._claim_due(room)
             else:
                 return
+
+    async def _claim_requested(self, ids: list[str]) -> list[Lease]:
+        """Claim leases that a caller revoked; forget those that another process has claimed."""
+        leases = await self._store.claim(ids, self._claims.terms())
+        for lease_id in set(ids) - {lease.id for lease in leases}:
+            self._queue.forget(lease_id)
+        return leases
 
     def _hinted(self, room: int) -> list[str]:
         """Return the hints that do not overtake leases that were due earlier.
@@ -129,7 +136,8 @@ class RevocationWorker:
             self._running[lease.id] = None
             if _expires(lease, self._store.now()):
                 self._notify(Expiring(lease.id, owner=lease.owner))
-            self._background.start(self._revoke_claimed(lease, priority))
+            job = self._revoke_claimed(lease, priority)
+            self._background.start(job, context=self._queue.context_of(lease.id))
 
     async def _revoke_claimed(self, lease: Lease, priority: Priority) -> None:
         """Make one attempt on a claimed lease and record its result."""
@@ -168,7 +176,11 @@ class RevocationWorker:
             raise
         except LessorError as error:
             return NoAnswer(error) if isinstance(error, AwsUnavailable) else RefusedByAws(error)
-        result = await attempt_revocation(self._roots.caller(root, priority), lease)
+        result = await attempt_revocation(
+            self._roots.caller(root, priority),
+            lease,
+            lambda: self._queue.report_key_deleted(lease, self._store.now()),
+        )
         if isinstance(result, NoAnswer) and isinstance(result.error, AwsCallFailed):
             return RefusedByAws(result.error)
         if isinstance(result, NoAnswer) and not isinstance(result.error, RateLimiterFull):
@@ -190,6 +202,7 @@ class RevocationWorker:
                 await self._reschedule(lease, error, backoff.refused(attempts, self._rng.random()), attempts)
 
     async def _finish(self, lease: Lease) -> None:
+        self._queue.forget(lease.id)
         if await self._store.write(lease, steps.finish(lease)):
             owner, until_us = lease.owner, lease.max_expires_us
             session = lease.is_session

@@ -52,6 +52,13 @@ def _key_ids(answer: Answer) -> tuple[str, ...]:
     return tuple(read_text(key, "AccessKeyId", ACCESS_KEY_ID) for key in keys)
 
 
+def _key_dates(answer: Answer) -> tuple[tuple[str, int], ...]:
+    return tuple(
+        (read_text(key, "AccessKeyId", ACCESS_KEY_ID), epoch_us(key["CreateDate"]))
+        for key in answer["AccessKeyMetadata"]
+    )
+
+
 def _iam_user(user: Answer) -> IamUser:
     tags = tuple((read_text(tag, "Key", TAG), read_text(tag, "Value", TAG)) for tag in user.get("Tags", ()))
     return IamUser(
@@ -162,6 +169,7 @@ OPERATIONS: dict[type[Call[Any]], Operation] = {
         "DeleteServiceSpecificCredential", ServiceSpecificCredentialId="credential_id"
     ),
     iam_calls.ListAccessKeys: _iam("ListAccessKeys", _key_ids),
+    iam_calls.ListKeyDates: _iam("ListAccessKeys", _key_dates),
     iam_calls.ListUserPolicies: _listing("ListUserPolicies", "PolicyNames", ""),
     iam_calls.ListAttachedUserPolicies: _listing("ListAttachedUserPolicies", "AttachedPolicies", "PolicyArn"),
     iam_calls.ListGroupsForUser: _listing("ListGroupsForUser", "Groups", "GroupName"),
