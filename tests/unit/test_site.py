@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shlex
 import subprocess
@@ -22,7 +23,7 @@ from tests.support.readme import blocks
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TASKS = ("five-minutes", "iam-user", "assumed-role", "federation-token", "session-token", "static-role")
-RUN = {"access", "audit", "running", "sessions", "roots", "clients", "cli"} | {
+RUN = {"access", "audit", "running", "sessions", "roots", "clients", "cli", "exec"} | {
     f"tasks/{name}" for name in TASKS
 }
 """Pages whose blocks a test types: tests/e2e/test_readme.py, test_access_docs.py, test_task_pages.py, …"""
@@ -179,7 +180,7 @@ def test_each_command_on_a_page_exists(name: str, line: str) -> None:
     words = shlex.split(re.split(r" [|>&2]|\$\(|;", line)[0] if "'" not in line else line)[1:]
     command: click.Command = main.root
     context = click.Context(command)
-    for word in words:
+    for word in itertools.takewhile(lambda word: word != "--", words):  # behind it is another program
         if isinstance(command, click.Group):
             _, child, _ = command.resolve_command(context, [word])  # a command of the server is imported here
             assert child is not None, f"{name}: {word}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 
 from lessor_server.engine.supervisor import Job, Supervisor, name_of
 
@@ -21,6 +21,7 @@ class BackgroundTasks:
         # Dicts, not sets: every run cancels tasks in the order of their start.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._lasting: dict[asyncio.Task[None], None] = {}
+        self._context = copy_context()
 
     def start(self, job: Job, *, lasting: bool = False, context: Context | None = None) -> None:
         """Run ``job`` to its end, or if ``lasting`` until the group ends; an ending group starts no job.
@@ -36,9 +37,9 @@ class BackgroundTasks:
     def keep_running(self, run: Callable[[], Job]) -> None:
         """Run a part until it returns or the group ends; restart it after a pause if it fails.
 
-        It belongs to no caller, even if one caused it: it has a context of its own.
+        It belongs to no caller, even if one caused it: it runs in the context in which this group began.
         """
-        self._start(self._supervisor.keep_running(run), lasting=True, context=Context())
+        self._start(self._supervisor.keep_running(run), lasting=True, context=self._context.copy())
 
     def _start(
         self, job: Coroutine[object, object, None], *, lasting: bool, context: Context | None = None
