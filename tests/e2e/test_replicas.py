@@ -228,7 +228,7 @@ async def test_the_sealing_key_is_rotated_while_all_replicas_issue_and_renew(
             fresh = await server.client.generate("aws")
             for other in fleet:
                 await other.client.renew(fresh.lease_id, 300)
-            await server.client.put_role("aws")
+            await server.client.put_role("aws", f"role-of-{server.folder.name}")
 
     async with asyncio.TaskGroup() as group:
         for server in fleet:

@@ -90,6 +90,8 @@ class RateUser:
     sent: list[float] = field(default_factory=list)
     load: int = 0
     """How many callers send one call after another."""
+    began: float = 0.0
+    """The loop's time at the start."""
 
     @property
     def limiter(self) -> RateLimiter:
@@ -136,7 +138,7 @@ async def rate_users(
         keys = KeyAgreement(me.name, PlainKeyring(), store.list_data_keys, clocks.boot_us)
         registry = ReplicaRegistry(me, limiters, wake, RevocationQueue(), Recording(), keys)
         await registry.start()
-        users.append(RateUser(registry, limiters, store))
+        users.append(RateUser(registry, limiters, store, began=asyncio.get_running_loop().time()))
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one.run(callers)) for one in users]
         yield users

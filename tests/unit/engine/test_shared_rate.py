@@ -22,8 +22,8 @@ def most_sent(users: list[RateUser]) -> int:
 
 
 def sent_between(users: list[RateUser], begin: float, end: float) -> int:
-    """Return how many calls all replicas sent in a span of the loop's time."""
-    return sum(begin <= at < end for user in users for at in user.sent)
+    """Return how many calls all replicas sent in a span of seconds after the start."""
+    return sum(begin <= at - user.began < end for user in users for at in user.sent)
 
 
 @pytest.mark.parametrize("loaded", [1, 2, 3])

@@ -60,13 +60,14 @@ class KeyAgreement:
         if active and self._keys.knows(active) and self.is_known_to_others:
             self._keys.use(active)
         self._signed_us = asked_us
-        return any({one.known_key, one.used_key} != {active} for one in self._list_live())
+        return bool(active) and any({one.known_key, one.used_key} != {active} for one in self._list_live())
 
     @property
     def is_known_to_others(self) -> bool:
-        """Return whether all other replicas know the active data key."""
+        """Return whether all other replicas know the active data key, if there is one."""
+        active = self._fleet.active_key
         others = [one for one in self._list_live() if one.name != self._name]
-        return all(one.known_key == self._fleet.active_key for one in others)
+        return not active or all(one.known_key == active for one in others)
 
     def _list_live(self) -> list[ReplicaStatus]:
         """Return the replicas that are waited for."""
