@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -85,18 +86,26 @@ async def test_a_killed_server_loses_nothing_that_was_answered(
     events: list[Event] = []
     answered: dict[int, State | None] = {}
     async with opened(server.url(database), events=events) as store:
+        stop = asyncio.Event()
 
         async def work(first: int) -> None:
-            for number in range(first, first + 40):
+            for number in itertools.count(first):
                 answered[number] = await issue(store, number)
+                if stop.is_set():
+                    return
 
         async with asyncio.TaskGroup() as group:
             for worker in range(8):
-                group.create_task(work(1000 * worker))
-            await asyncio.sleep(0.2)
+                group.create_task(work(10_000 * worker))
+            while len(answered) < 40:
+                await asyncio.sleep(0.01)
             await asyncio.to_thread(server.kill)
-            await asyncio.sleep(0.3)
+            while StoreFailed not in map(type, events):
+                await asyncio.sleep(0.01)
             await asyncio.to_thread(server.start)
+            while type(events[-1]) is not StoreBack:
+                await asyncio.sleep(0.01)
+            stop.set()
         lived = [number for number, state in answered.items() if state is State.ACTIVE]
         for number in lived:
             lease = await store.get(builders.intent(number).id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -46,9 +47,13 @@ def standby_of(primary: PostgresProcess) -> Iterator[PostgresProcess]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def store_leases(store: PostgresStore, first: int, states: dict[int, State | None]) -> None:
-    """Store and activate leases one after the other; note what was answered."""
-    for number in range(first, first + 50):
+async def store_leases(
+    store: PostgresStore, first: int, states: dict[int, State | None], stop: asyncio.Event
+) -> None:
+    """Store and activate leases one after the other until ``stop``; note what was answered."""
+    for number in itertools.count(first):
+        if stop.is_set():
+            return
         try:
             lease = await store.begin(builders.intent(number), SPAN)
             active = await lease_steps.activate(store, lease, "AKIA")
@@ -61,6 +66,7 @@ async def store_leases(store: PostgresStore, first: int, states: dict[int, State
 async def test_a_promoted_standby_is_found_and_has_all_that_was_answered() -> None:
     events: list[Event] = []
     answered: dict[int, State | None] = {}
+    stop = asyncio.Event()
     with own_postgres(port=free_port(), **SYNCHRONOUS) as primary, standby_of(primary) as standby:
         primary.create_database("lessor")
         hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
@@ -75,15 +81,19 @@ async def test_a_promoted_standby_is_found_and_has_all_that_was_answered() -> No
             await store.put_root(builders.stored_root(), 0)
             async with asyncio.TaskGroup() as group:
                 for worker in range(4):
-                    group.create_task(store_leases(store, 1000 * worker, answered))
-                await asyncio.sleep(0.3)
+                    group.create_task(store_leases(store, 10_000 * worker, answered, stop))
+                while len(answered) < 20:
+                    await asyncio.sleep(0.01)
                 await asyncio.to_thread(primary.kill)
                 await asyncio.to_thread(standby.run, "SELECT pg_promote()")
                 await asyncio.to_thread(standby.run, "ALTER SYSTEM SET synchronous_standby_names = ''")
                 await asyncio.to_thread(standby.run, "SELECT pg_reload_conf()")
-            async with asyncio.timeout(10):
-                while not isinstance(events[-1], StoreBack):
-                    await asyncio.sleep(0.1)
+                while not any(isinstance(event, StoreFailed) for event in events):
+                    await asyncio.sleep(0.01)
+                async with asyncio.timeout(10):
+                    while not isinstance(events[-1], StoreBack):
+                        await asyncio.sleep(0.1)
+                stop.set()
             assert isinstance(events[0], StoreFailed)
             assert answered
             for number, state in answered.items():

@@ -295,7 +295,7 @@ async def test_a_database_of_an_earlier_version_is_copied_before_its_upgrade(
 ) -> None:
     data = Path(shutil.copytree(old, tmp_path / "data"))
     copied = [event for event in await upgrade(data) if isinstance(event, DatabaseCopied)]
-    assert copied == [DatabaseCopied("lessor.db.before-0006", 9)]
+    assert copied == [DatabaseCopied("lessor.db.before-0006", 10)]
     copy = data / copied[0].name
     assert copy.stat().st_mode & 0o777 == 0o600
     assert rows_of(old, "PRAGMA user_version") != rows_of(data, "PRAGMA user_version")

@@ -97,10 +97,10 @@ def _section(name: str) -> str:
 
 def _is_ours(command: str) -> bool:
     try:
-        words = shlex.split(command)
+        program, *arguments = shlex.split(command) or [""]
     except ValueError:
         return False
-    return bool(words) and Path(words[0]).name.startswith("lessor") and COMMAND in words[1:]
+    return Path(program).name.startswith("lessor") and COMMAND in arguments
 
 
 def _program() -> str:

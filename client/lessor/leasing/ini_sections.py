@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-_HEADER: Final = re.compile(r"\s*\[\s*([^\]]*?)\s*\]\s*(?:[#;].*)?")
-_SETTING: Final = re.compile(r"([^\s=#;\[][^=]*?)\s*=\s*(.*?)\s*")
+_NO_SETTING: Final = "=#;["
+"""What begins a line that is not a setting; a blank begins one that continues a setting."""
 
 
 def with_section(text: str, section: str, settings: Mapping[str, str]) -> str:
@@ -22,9 +21,7 @@ def with_section(text: str, section: str, settings: Mapping[str, str]) -> str:
         gap = [""] if lines and lines[-1].strip() else []
         return _joined([*lines, *gap, f"[{section}]", *new])
     kept = [
-        line
-        for line in lines[start + 1 : end]
-        if not ((found := _SETTING.fullmatch(line)) and found[1] in settings)
+        line for line in lines[start + 1 : end] if not ((found := _setting(line)) and found[0] in settings)
     ]
     return _joined([*lines[: start + 1], *new, *kept, *lines[end:]])
 
@@ -45,13 +42,12 @@ def settings_of(text: str, section: str) -> dict[str, str]:
     """Return the settings of a section; empty if there is none."""
     lines = text.splitlines()
     start, end = _bounds(lines, section)
-    matches = (_SETTING.fullmatch(line) for line in lines[start + 1 : end])
-    return {} if start < 0 else {found[1]: found[2] for found in matches if found}
+    return {} if start < 0 else dict(filter(None, map(_setting, lines[start + 1 : end])))
 
 
 def section_names(text: str) -> list[str]:
     """Return the names of all sections, in the order of the file."""
-    return [found[1] for line in text.splitlines() if (found := _HEADER.fullmatch(line))]
+    return [name for line in text.splitlines() if (name := _name(line)) is not None]
 
 
 def _bounds(lines: Sequence[str], section: str) -> tuple[int, int]:
@@ -67,8 +63,19 @@ def _bounds(lines: Sequence[str], section: str) -> tuple[int, int]:
 
 
 def _name(line: str) -> str | None:
-    found = _HEADER.fullmatch(line)
-    return found[1] if found else None
+    """Return the name of a section, if the line is its header; a comment may follow."""
+    name, bracket, rest = line.strip().partition("]")
+    if not name.startswith("[") or not bracket or rest.lstrip()[:1] not in ("", "#", ";"):
+        return None
+    return name[1:].strip()
+
+
+def _setting(line: str) -> tuple[str, str] | None:
+    """Return the name and the value of a setting, if the line has one."""
+    name, sign, value = line.partition("=")
+    if not sign or not name or name[0] in _NO_SETTING or name[0].isspace():
+        return None
+    return name.rstrip(), value.strip()
 
 
 def _joined(lines: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ together.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Final
@@ -54,7 +55,8 @@ SELECT name || ': ' || kind
 FROM unnest($1::text[]) AS name, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS kind
 WHERE NOT has_table_privilege(current_user, name, kind) LIMIT 1
 """
-_TRIGGER: Final = re.compile(r"^CREATE TRIGGER (\w+)[^;]*EXECUTE FUNCTION (\w+)", re.MULTILINE)
+_TRIGGER: Final = re.compile(r"^CREATE TRIGGER (\w+)", re.MULTILINE)
+_ITS_FUNCTION: Final = re.compile(r"EXECUTE FUNCTION (\w+)")
 _FUNCTION: Final = re.compile(r"^CREATE FUNCTION (\w+)\(\)[^$]*\$\$(.*?)\$\$", re.MULTILINE | re.DOTALL)
 _TABLE_BODY: Final = re.compile(r"^CREATE TABLE (\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
 _COLUMN: Final = re.compile(r"^    ([a-z_]+) ", re.MULTILINE)
@@ -183,13 +185,21 @@ async def require_usable(connection: Session) -> None:
         )
 
 
+def _find_triggers(text: str, functions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the triggers of a script, each with the body of its function."""
+    for statement in text.split(";"):
+        name, function = _TRIGGER.search(statement), _ITS_FUNCTION.search(statement)
+        if name and function:
+            yield name[1], functions[function[1]].strip()
+
+
 @cache
 def _expected() -> tuple[frozenset[str], frozenset[tuple[str, str]], frozenset[str]]:
     """Return the tables, the triggers with the bodies of their functions, and the columns."""
     text = "\n".join(script for _, _, script in schema_migrations())
     tables = _TABLE_BODY.findall(text)
     functions = dict(_FUNCTION.findall(text))
-    triggers = {(name, functions[function].strip()) for name, function in _TRIGGER.findall(text)}
+    triggers = set(_find_triggers(text, functions))
     columns = {f"{table}.{column}" for table, body in tables for column in _COLUMN.findall(body)}
     columns |= {f"{table}.{column}" for table, column in _ADDED.findall(text)}
     return frozenset(name for name, _ in tables), frozenset(triggers), frozenset(columns)
