@@ -78,15 +78,17 @@ COVER = "SELECT mac FROM row_macs WHERE mount = '' AND place = ''"
 """The MAC that covers all configuration: each change of that has another one."""
 
 CLAIM_DUE = f"""
+WITH due AS MATERIALIZED (
+    SELECT id AS due_id, due_us AS was_due_us FROM leases
+    WHERE {_LIVE} AND due_us <= :now
+      AND (user_name = '' OR account NOT IN (SELECT value FROM json_each(:without)))
+      AND NOT (state = 'ACTIVE' AND {sql.EXPIRY_HELD})
+    ORDER BY due_us, id LIMIT :limit FOR UPDATE SKIP LOCKED)
 UPDATE leases SET state = 'REVOKING', generation = {sql.NEXT_GENERATION}, claimed_by = :by, due_us = :until
-FROM (SELECT id AS due_id, due_us AS was_due_us FROM leases
-      WHERE {_LIVE} AND due_us <= :now
-        AND (user_name = '' OR account NOT IN (SELECT value FROM json_each(:without)))
-        AND NOT (state = 'ACTIVE' AND {sql.EXPIRY_HELD})
-      ORDER BY due_us, id LIMIT :limit FOR UPDATE SKIP LOCKED) AS due
-WHERE id = due_id
+FROM due WHERE id = due_id
 RETURNING was_due_us, {sql.LEASE_COLUMNS}
 """
+"""A plan may run a subquery more than once, and each run locks further rows; MATERIALIZED runs it once."""
 
 CLAIM_THESE = f"""
 UPDATE leases SET state = 'REVOKING', generation = {sql.NEXT_GENERATION}, claimed_by = :by, due_us = :until
@@ -113,10 +115,13 @@ _POSTPONE_UNREADABLE = "UPDATE leases SET due_us = :until WHERE id = :id AND due
 
 
 def _locked(statement: str) -> str:
-    """Return a change of a limited range that locks its rows, and checks again what others have changed."""
-    return statement.replace("LIMIT :limit\n)", f"LIMIT :limit FOR UPDATE\n) AND {_LIVE}").replace(
-        "min(due_us, :now)", "least(due_us, :now)"
-    )
+    """Return a change of a limited range that locks its rows, and checks again what others have changed.
+
+    An array is computed once; a plan may run what is behind IN more than once, with further rows each time.
+    """
+    once = statement.replace("WHERE id IN (", "WHERE id = ANY (ARRAY(", 1)
+    locked = once.replace("LIMIT :limit\n)", f"LIMIT :limit FOR UPDATE\n)) AND {_LIVE}")
+    return locked.replace("min(due_us, :now)", "least(due_us, :now)")
 
 
 MAX_PURGED = 5_000
@@ -127,7 +132,7 @@ def _purging(statement: str) -> str:
     """Return a purge that deletes at most ``MAX_PURGED`` rows, and passes over those that others delete."""
     where = statement.partition("WHERE ")[2].rstrip()
     rows = f"SELECT id FROM leases WHERE {where} ORDER BY gone_us LIMIT {MAX_PURGED} FOR UPDATE SKIP LOCKED"
-    return f"DELETE FROM leases WHERE id IN ({rows}) AND state = 'GONE'"
+    return f"DELETE FROM leases WHERE id = ANY (ARRAY({rows})) AND state = 'GONE'"
 
 
 # Rows without data keys do not exist: there has been no version without them.
