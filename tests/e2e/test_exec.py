@@ -197,6 +197,22 @@ async def test_a_refused_issue_starts_nothing(lessor_cli: CommandLine, lessor: L
     assert not started.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--ttl", ""), "--ttl is empty; give a duration such as 1h"),
+        (("--wait-usable", ""), "--wait-usable is empty"),
+        (("--env", "--endpoint"), "--env and --endpoint exclude each other"),
+    ],
+)
+async def test_options_that_say_nothing_or_two_things_are_refused(
+    lessor_cli: CommandLine, mount: str, options: tuple[str, ...], text: str
+) -> None:
+    done = await lessor_cli("exec", "reader", "--mount", mount, *options, "--", "true")
+    assert done.code == 2
+    assert text in done.err
+
+
 async def test_a_kept_lease_stays_active(
     lessor_cli: CommandLine, lessor: Lessor, aws: StandIn, mount: str
 ) -> None:

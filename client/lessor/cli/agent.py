@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import click
 
 from lessor.cli.command import mount_option
 from lessor.cli.connecting import get_clock, reaching, report
-from lessor.cli.params import DURATION
+from lessor.cli.params import DURATION, duration_of
 
 if TYPE_CHECKING:
     from lessor.channel import Connection
@@ -65,8 +64,8 @@ def run(
             names=(*config.names, *names),
             listen=options["listen"],
             token_file=None if options["endpoint_token"] is None else Path(str(options["endpoint_token"])),
-            ttl=_given(options["ttl"], "--ttl"),
-            wait_usable=_given(options["wait_usable"], "--wait-usable"),
+            ttl=duration_of(options["ttl"], "--ttl"),
+            wait_usable=duration_of(options["wait_usable"], "--wait-usable"),
             keep=options["keep"],
         )
         config.address()
@@ -113,12 +112,6 @@ def _show(served: Served, token_file: Path | None) -> None:
         click.echo(f"export AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE={token_file.absolute()}")
     for name in others:
         click.echo(f"# {name.mount}/{name.role}: {served.uri(name)}")
-
-
-def _given(duration: object, option: str) -> timedelta | None:
-    if duration is not None and not isinstance(duration, timedelta):
-        raise click.UsageError(f"{option} is empty; give a duration such as 1h")
-    return duration
 
 
 container_credentials = agent

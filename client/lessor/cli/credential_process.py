@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -65,7 +67,20 @@ def run(order: Order, ttl: timedelta, options: dict[str, object], clock: Clock, 
         found = None if cache is None else cache.load(key)
         if found is None or not found.term.is_servable(clock.now()):
             found = _fetched(order, key, cache, connection, seconds, clock)
-    click.echo(json.dumps(found.process_object()))
+    print_answer(json.dumps(found.process_object()))
+
+
+def print_answer(text: str) -> None:
+    """Print the answer; raises ``ClickException`` if nobody gets it."""
+    try:
+        if sys.stdout is None:  # it was closed before the start
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        click.echo(text)
+    except OSError as error:
+        # What is still buffered can't be written either, and Python would report that with a traceback.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise _failure(f"the credentials can't be printed: {error.strerror}", TRY_AGAIN) from None
 
 
 def _duration(option: str, text: str) -> timedelta:

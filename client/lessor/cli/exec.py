@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,7 @@ import click
 from lessor.cli.command import DEFAULT_SECONDS, mount_option
 from lessor.cli.completing import complete_usable_role
 from lessor.cli.connecting import Command, get_clock, reaching, reaching_options, report
-from lessor.cli.params import DURATION, given, session_options
+from lessor.cli.params import DURATION, duration_of, given, session_options
 from lessor.cli.styles import TABLE
 
 if TYPE_CHECKING:
@@ -58,8 +57,8 @@ def with_session_options(command: Command) -> Command:
 @mount_option
 @with_session_options
 @session_options
-@click.option("--env", "way", flag_value="env", help="Pass the keys in the environment.")
-@click.option("--endpoint", "way", flag_value="endpoint", help="Pass the address of a container endpoint.")
+@click.option("--env", "by_env", is_flag=True, help="Pass the keys in the environment.")
+@click.option("--endpoint", "by_endpoint", is_flag=True, help="Pass the address of a container endpoint.")
 @click.option("--keep", is_flag=True, help="Leave the lease active at the end.")
 @click.option("--region", default="", help="Set AWS_REGION and AWS_DEFAULT_REGION.")
 @click.option("--pass-token", is_flag=True, help="Leave LESSOR_TOKEN and LESSOR_TOKEN_FILE to the program.")
@@ -101,10 +100,14 @@ def run(role: str, mount: str, words: tuple[str, ...], options: dict[str, object
     from lessor.leasing.issued import Order  # noqa: PLC0415
     from lessor.leasing.notes import Holder  # noqa: PLC0415
 
-    way, keep, region = options.pop("way"), options.pop("keep"), str(options.pop("region"))
+    by_env, by_endpoint = options.pop("by_env"), options.pop("by_endpoint")
+    if by_env and by_endpoint:
+        raise click.UsageError("--env and --endpoint exclude each other; give one of them.")
+    keep, region = options.pop("keep"), str(options.pop("region"))
     passed = Passed(role, region, pass_token=bool(options.pop("pass_token")))
-    wait_usable = options.pop("wait_usable")
-    assert isinstance(wait_usable, timedelta)
+    wait_usable = duration_of(options.pop("wait_usable"), "--wait-usable")
+    assert wait_usable is not None
+    duration_of(options["ttl"], "--ttl")
     with refusals_reported(connection):
         holder = Holder(connection.address, caller_of(connection))
         folder = _note_folder()
@@ -113,7 +116,7 @@ def run(role: str, mount: str, words: tuple[str, ...], options: dict[str, object
             words=words,
             environ=dict(os.environ),
             passed=passed,
-            uses_endpoint=None if way is None else way == "endpoint",
+            uses_endpoint=bool(by_endpoint) if by_env or by_endpoint else None,
             keeps=bool(keep),
             notes=None if folder is None else (folder, holder),
         )

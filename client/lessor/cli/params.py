@@ -6,6 +6,7 @@ An empty value clears a field: ``--policy-arn ''`` with ``--update`` removes all
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -87,6 +88,17 @@ def session_options(command: Command) -> Command:
 def given(options: Mapping[str, object]) -> dict[str, object]:
     """Return the options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None and value != ()}
+
+
+def duration_of(value: object, option: str) -> timedelta | None:
+    """Return the duration of an option; None if it was not given.
+
+    Raises:
+        UsageError: It is an empty text.
+    """
+    if value is not None and not isinstance(value, timedelta):
+        raise click.UsageError(f"{option} is empty; give a duration such as 1h")
+    return value
 
 
 def mask(made: FieldMask, fields: Mapping[str, object]) -> None:

@@ -8,6 +8,7 @@ import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 126, 127, 128
@@ -139,10 +140,18 @@ async def start_child(words: Sequence[str], environment: Mapping[str, str]) -> P
     try:
         return await asyncio.create_subprocess_exec(*words, env=dict(environment))
     except FileNotFoundError:
-        raise NotStarted(f"{words[0]}: no such command; check its name and PATH", NOT_FOUND) from None
+        raise _not_found(words[0]) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise NotStarted(f"{words[0]} can't be executed: {reason}", NOT_EXECUTABLE) from None
+
+
+def _not_found(program: str) -> NotStarted:
+    """Return the error of a program that the system has not found, or whose interpreter it has not found."""
+    if Path(program).exists():
+        text = f"{program} can't be executed: the program that its first line names is missing"
+        return NotStarted(text, NOT_FOUND)
+    return NotStarted(f"{program}: no such command; check its name and PATH", NOT_FOUND)
 
 
 def exit_code_of(returned: int) -> int:

@@ -100,7 +100,7 @@ async def _run(job: Job, tools: Tools, lease: RefreshedLease, signals: Signals) 
         with signals.passed_to(child):
             async with asyncio.TaskGroup() as group:
                 refreshing = group.create_task(_refresh(lease, tools))
-                cleaning = group.create_task(revoke_of_the_dead(job.notes, tools))
+                cleaning = group.create_task(_clean(job, tools))
                 returned = await child.wait()
                 refreshing.cancel()
                 await asyncio.wait([cleaning], timeout=CLEAN_SECONDS)
@@ -114,6 +114,14 @@ async def _refresh(lease: RefreshedLease, tools: Tools) -> None:
         await lease.run()
     except Exception as error:  # noqa: BLE001 - reported; the program goes on with the current credentials
         tools.report(f"warning: the credentials are no longer refreshed: {type(error).__name__}: {error}")
+
+
+async def _clean(job: Job, tools: Tools) -> None:
+    """Revoke what dead processes left; an unexpected error must not end the wait for the program."""
+    try:
+        await revoke_of_the_dead(job.notes, tools)
+    except Exception as error:  # noqa: BLE001 - reported; the next process tries again
+        tools.report(f"warning: leases of dead processes are left: {type(error).__name__}: {error}")
 
 
 @asynccontextmanager

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Final, Self
 
 from lessor.leasing.private_files import (
-    FILE_MODE,
     MAX_BYTES,
     disk_folder,
     make_private_folder,
@@ -45,10 +46,11 @@ class Note:
     @classmethod
     def create(cls, folder: Path, holder: Holder) -> Self:
         """Create the note of this process; raises ``OSError``."""
-        path = folder / f"exec-{os.getpid()}.json"
-        new = path.with_suffix(".new")
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(new, flags, FILE_MODE)
+        # A process id alone would replace the note of a process that was killed, as in a container, where
+        # ids begin again.
+        descriptor, name = tempfile.mkstemp(".new", f"exec-{os.getpid()}-", folder)
+        new = Path(name)
+        path = new.with_suffix(".json")
         try_lock(descriptor)
         new.replace(path)  # a note is never seen without its lock
         return cls(path, descriptor, holder)
@@ -64,7 +66,7 @@ class Note:
     def close(self, *, remove: bool) -> None:
         """Release the lock, and remove the note if no lease is left."""
         if remove:
-            self._path.unlink(missing_ok=True)
+            _remove(self._path)
         os.close(self._descriptor)
 
 
@@ -80,7 +82,7 @@ class DeadNote:
     def close(self, *, remove: bool) -> None:
         """Release the lock, and remove the note if its leases are revoked."""
         if remove:
-            self.path.unlink(missing_ok=True)
+            _remove(self.path)
         os.close(self.descriptor)
 
 
@@ -95,15 +97,15 @@ def dead_notes(folder: Path) -> Iterator[DeadNote]:
     """Yield the notes of processes that have ended; remove those that can't be read."""
     for path in sorted(folder.glob(PATTERN)):
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             continue
-        if not try_lock(descriptor):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not try_lock(descriptor):
             os.close(descriptor)
             continue
         note = _parsed(path, descriptor)
         if note is None:
-            path.unlink(missing_ok=True)
+            _remove(path)
             os.close(descriptor)
         else:
             yield note
@@ -113,6 +115,14 @@ def _parsed(path: Path, descriptor: int) -> DeadNote | None:
     try:
         found = json.loads(os.read(descriptor, MAX_BYTES))
         holder = Holder(str(found["address"]), str(found["caller"]))
-        return DeadNote(path, descriptor, holder, tuple(str(one) for one in found["leases"]))
-    except (ValueError, LookupError, TypeError, OSError):
+        lease_ids = tuple(str(one) for one in found["leases"])
+        "".join((*lease_ids, holder.address, holder.caller)).encode()  # half a character can't be sent
+        return DeadNote(path, descriptor, holder, lease_ids)
+    except (ValueError, LookupError, TypeError, OSError, RecursionError):
         return None
+
+
+def _remove(path: Path) -> None:
+    """Remove a note; one that stays is handled again by the next process."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -71,12 +71,15 @@ def read_private(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise NotPrivate(f"{path} can't be read: {error.strerror}; remove it") from None
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise NotPrivate(f"{path} is not a file; remove it")
         _require_owner(path, found)
-        return file.read(MAX_BYTES)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, content: bytes, mode: int = FILE_MODE, owner: str = "") -> None:
