@@ -109,9 +109,11 @@ class Signals:
 
     def _pass(self, child: Process, number: signal.Signals) -> None:
         in_foreground = is_in_foreground()
-        if not (number in FROM_TERMINAL and in_foreground):
+        if not (number in FROM_TERMINAL and in_foreground) and child.returncode is None:
+            # ``child.send_signal`` would poll first: it may collect the exit code of a child that has just
+            # ended, and asyncio then reports 255.
             with suppress(ProcessLookupError):
-                child.send_signal(number)
+                os.kill(child.pid, number)
         if number == signal.SIGTSTP and in_foreground is not None:
             # The shell that waits for this process gets its terminal back.
             os.kill(os.getpid(), signal.SIGSTOP)

@@ -111,7 +111,7 @@ class _Worker:
         """Send a signal, if the process runs."""
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
+                os.kill(self.process.pid, number)  # ``send_signal`` may collect the exit code first
 
 
 @dataclass(slots=True)
