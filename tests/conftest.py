@@ -31,9 +31,17 @@ LONGEST = (
 
 
 def pytest_configure() -> None:
-    """Make what tests start open to SIGINT, however they were started; collect no garbage for now."""
-    restore_signals()
+    """Collect no garbage for now."""
     gc.disable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Make what a test starts open to signals, however pytest was started, and whatever ran before.
+
+    A command that serves ignores SIGHUP from its first line on, also if a test runs it in this process.
+    """
+    restore_signals()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
