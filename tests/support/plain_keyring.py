@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lessor_server.engine.store_types import WrappedKey
+from lessor_server.store_start import OpenedStore
 
 SEPARATORS = 3
 
@@ -90,3 +91,14 @@ class PlainKeyring:
 
 def _stored(key_id: str) -> WrappedKey:
     return WrappedKey(key_id, b"wrapped", "key:tests", is_active=True, complete=b"complete")
+
+
+async def open_keyring(store: OpenedStore) -> None:
+    """Give a store the keyring of the tests, as a start does."""
+    keyring = PlainKeyring()
+    stored = await store.list_data_keys()
+    if stored:
+        keyring.load(stored)
+        await store.unlock(keyring)
+    else:
+        await store.begin_keyring(keyring.first, keyring)

@@ -15,7 +15,7 @@ from lessor_server.adapters.sql.transaction import Transaction
 from lessor_server.domain.events import Event
 from lessor_server.engine.ports import Store
 from tests.support.hand_clock import HandClock
-from tests.support.plain_keyring import PlainKeyring
+from tests.support.plain_keyring import open_keyring
 from tests.support.postgres import database_of_worker, shared_postgres
 
 _EMPTY = """
@@ -82,11 +82,5 @@ async def open_on_postgres(
 ) -> AsyncIterator[Store]:
     """Open the database of a folder with the keyring of the tests, as a start does."""
     async with open_plain(folder, clock, notify) as store:
-        keyring = PlainKeyring()
-        stored = await store.list_data_keys()
-        if stored:
-            keyring.load(stored)
-            await store.unlock(keyring)
-        else:
-            await store.begin_keyring(keyring.first, keyring)
+        await open_keyring(store)
         yield store

@@ -17,7 +17,7 @@ from lessor_server.engine.store_types import ClaimTerms
 from tests.support import builders, lease_steps
 from tests.support.hand_clock import START_US, HandClock
 from tests.support.memory_store import MemoryStore
-from tests.support.plain_keyring import PlainKeyring
+from tests.support.plain_keyring import open_keyring
 from tests.support.postgres_store import open_on_postgres
 
 __all__ = ["OPENERS", "SPAN", "START_US", "TERMS", "Bench", "HandClock", "bench", "intent"]
@@ -41,13 +41,7 @@ async def open_sealed(
 ) -> AsyncIterator[SqliteStore]:
     """Open a store on SQLite with the keyring of the tests, as a start does."""
     async with open_store(folder, clock, notify) as store:
-        keyring = PlainKeyring()
-        stored = await store.list_data_keys()
-        if stored:
-            keyring.load(stored)
-            await store.unlock(keyring)
-        else:
-            await store.begin_keyring(keyring.first, keyring)
+        await open_keyring(store)
         yield store
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lessor_server.adapters.metrics.families import FAMILIES
 from lessor_server.settings.model import SettingsFile
 from lessor_server.settings.sources import setting_paths
 
@@ -46,11 +47,6 @@ def directives(unit: str) -> list[tuple[str, str]]:
     text = (DEPLOY / "systemd" / unit).read_text()
     lines = [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
-
-
-def pending(tables: set[str]) -> set[str]:
-    """Return those tables of settings that this version does not have."""
-    return tables - set(SettingsFile.model_fields)
 
 
 # --- systemd --------------------------------------------------------------------------------------------
@@ -124,8 +120,7 @@ def services() -> dict[str, dict[str, Any]]:
 def test_the_variables_of_the_compose_file_are_settings() -> None:
     assert len(services()) == 4
     for service in services().values():
-        unknown = service["environment"].keys() - VARIABLES.keys()
-        assert {name for name in unknown if not pending({name.split("_")[1].lower()})} == set()
+        assert service["environment"].keys() - VARIABLES.keys() == set()
 
 
 def test_each_secret_of_the_compose_file_is_mounted_where_it_is_read() -> None:
@@ -173,14 +168,13 @@ def test_each_alert_leads_to_a_heading_of_the_page_for_on_call() -> None:
 
 
 def test_each_metric_of_the_alerts_and_the_dashboard_exists() -> None:
-    families = pytest.importorskip("lessor_server.adapters.metrics.families")
     endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
-    known = {f"{one.name}{end}" for one in families.FAMILIES for end in endings[one.kind]}
+    known = {f"{one.name}{end}" for one in FAMILIES for end in endings[one.kind]}
     texts = [rule["expr"] for rule in RULES] + expressions()
     used = {name for text in texts for name in METRIC.findall(text)}
     assert len(used) > 20
     assert used <= known
-    labels = {label for one in families.FAMILIES for label in one.labels} | {"instance", "job", "le"}
+    labels = {label for one in FAMILIES for label in one.labels} | {"instance", "job", "le"}
     named = {name for text in texts for name in re.findall(r"(\w+)(?:=|!=|=~|!~)\"", text)}
     assert named <= labels
 

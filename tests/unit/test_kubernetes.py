@@ -44,11 +44,6 @@ def container(name: str) -> Manifest:
     return dict(found)
 
 
-def is_pending(variable: str) -> bool:
-    """Return whether this version lacks the whole table of a setting."""
-    return variable.split("_")[1].lower() not in SettingsFile.model_fields
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_each_manifest_fits_the_schema(path: Path, version: str) -> None:
@@ -101,8 +96,7 @@ def test_a_pod_is_restricted_and_gets_no_variables_of_services(name: str) -> Non
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_the_variables_of_a_pod_are_settings(name: str) -> None:
-    unknown = {one["name"] for one in container(name)["env"]} - VARIABLES
-    assert {one for one in unknown if not is_pending(one)} == set()
+    assert {one["name"] for one in container(name)["env"]} - VARIABLES == set()
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -156,8 +150,6 @@ def loaded(folder: Path) -> Any:
     (tls / "tls.key").write_bytes(pair.key.read_bytes())
     (config / "access.toml").write_text(data["access.toml"])
     text = data["lessor.toml"].replace("/etc/lessor", str(folder))
-    if is_pending("LESSOR_METRICS_LISTEN"):
-        text = text.partition("[metrics]")[0]
     file = config / "lessor.toml"
     file.write_text(text)
     for path in (*tls.iterdir(), *config.iterdir()):
