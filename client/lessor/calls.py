@@ -174,7 +174,7 @@ def _pause(error: errors.Error, request: Message, tries: int, *, has_own_id: boo
 
 def _set_request_id(request: Message, rng: random.Random) -> None:
     """Set a new request id: a random UUID (RFC 9562, version 4)."""
-    setattr(request, "request_id", str(uuid.UUID(int=rng.getrandbits(128), version=4)))  # noqa: B010
+    setattr(request, "request_id", draw_request_id(rng))  # noqa: B010
 
 
 def run(work: Coroutine[object, object, T]) -> T:
@@ -198,3 +198,8 @@ def run_stream(answers: AsyncGenerator[T, None]) -> Generator[T, None, None]:
             yield answer
     finally:
         run(answers.aclose())
+
+
+def draw_request_id(rng: random.Random) -> str:
+    """Return a new request id: a random UUID (RFC 9562, version 4)."""
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))

@@ -16,6 +16,7 @@ from typing import Final
 from lessor import errors
 from lessor.arguments import DurationLike, span
 from lessor.calls import Calls, Method
+from lessor.channel import BadConnection
 from lessor.clock import Clock
 from lessor.reasons import Reason
 from lessor.refresh import Setback, Step, Term, end_on_this_clock, retry_pause
@@ -228,7 +229,7 @@ class LeaseKeeper:
         try:
             answer = await self._calls.call(_RENEW, {"lease_id": current.lease_id}, limit)
         except errors.Error as error:
-            setback = _setback_of(error)
+            setback = setback_of(error)
             self._term = self._term.after_setback(setback, self._clock.now())
             if setback is Setback.AWAY:
                 raise
@@ -292,10 +293,14 @@ class LeaseView:
         return f"{type(self).__name__}({shown})"
 
 
-def _setback_of(error: errors.Error) -> Setback:
+def setback_of(error: errors.Error | BadConnection) -> Setback:
     """Return what a refused renewal means for the lease."""
-    if error.reason is Reason.NOT_RENEWABLE:
-        return Setback.DENIED
-    if isinstance(error, errors.NotFound | errors.Precondition) or error.reason is Reason.NOT_YOUR_LEASE:
-        return Setback.LOST
-    return Setback.DENIED if isinstance(error, errors.PermissionDenied) else Setback.AWAY
+    match error:
+        case errors.Error(reason=Reason.NOT_RENEWABLE):
+            return Setback.DENIED
+        case errors.NotFound() | errors.Precondition() | errors.Error(reason=Reason.NOT_YOUR_LEASE):
+            return Setback.LOST
+        case errors.PermissionDenied() | errors.Invalid() | errors.Unimplemented():
+            return Setback.DENIED
+        case _:
+            return Setback.AWAY

@@ -57,13 +57,14 @@ async def _revoke(lease_ids: list[str], connection: Connection, seconds: float |
     """Revoke leases, and those of killed processes; return whether all of the former have ended."""
     from lessor.channel import BadConnection  # noqa: PLC0415
     from lessor.errors import Error  # noqa: PLC0415
+    from lessor.leases import setback_of  # noqa: PLC0415
     from lessor.leasing.caller import caller_of  # noqa: PLC0415
     from lessor.leasing.clock import SystemClock  # noqa: PLC0415
     from lessor.leasing.execution import revoke_of_the_dead  # noqa: PLC0415
     from lessor.leasing.notes import Holder, note_folder  # noqa: PLC0415
     from lessor.leasing.private_files import NotPrivate  # noqa: PLC0415
     from lessor.leasing.refreshed import Tools  # noqa: PLC0415
-    from lessor.leasing.server import SECONDS, GrpcLeaseServer, setback_of  # noqa: PLC0415
+    from lessor.leasing.server import SECONDS, GrpcLeaseServer  # noqa: PLC0415
     from lessor.refresh import Setback  # noqa: PLC0415
 
     clock, done = SystemClock(), True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from typing import TYPE_CHECKING
 
 import click
@@ -50,7 +49,9 @@ def creds(call: Call, mount: str, role: str | None, **options: object) -> None:
     role = require_role(call, mount, role)
     fields = given(options)
     if fields.get("request_id") == AUTO:
-        fields["request_id"] = drawn(random.SystemRandom())
+        from lessor.calls import draw_request_id  # noqa: PLC0415 - gRPC takes its time to load
+
+        fields["request_id"] = draw_request_id(random.SystemRandom())
         click.echo(f"lessor: request id {fields['request_id']}", err=True)
     request = pb.GenerateCredentialsRequest(mount=mount, role=role)
     fill(request, fields)
@@ -66,8 +67,3 @@ def creds(call: Call, mount: str, role: str | None, **options: object) -> None:
         call.show(answer, leave_out=() if asked or answer.usable else ("usable",))
     if asked and not answer.usable:
         output.warn(["AWS has not accepted the key in three consecutive checks yet; the lease stays active"])
-
-
-def drawn(rng: random.Random) -> str:
-    """Return a new request id: a random UUID (RFC 9562, version 4)."""
-    return str(uuid.UUID(int=rng.getrandbits(128), version=4))

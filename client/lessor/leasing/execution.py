@@ -11,13 +11,13 @@ from typing import Final
 
 from lessor.channel import BadConnection
 from lessor.errors import Error
+from lessor.leases import setback_of
 from lessor.leasing.child import SIGNALLED, Signals, exit_code_of, start_child
 from lessor.leasing.endpoint import Endpoint, Reply, draw_token, own_host
 from lessor.leasing.environment import NO_FILE, Passed, hidden_files, with_endpoint, with_keys
 from lessor.leasing.issued import Issued, Order
 from lessor.leasing.notes import Holder, Note, dead_notes
 from lessor.leasing.refreshed import REVOKE_SECONDS, Plan, RefreshedLease, Tools
-from lessor.leasing.server import setback_of
 from lessor.refresh import NO_TIME, SDK_LEFT, Setback
 
 CLEAN_SECONDS: Final = 5.0

@@ -8,9 +8,9 @@ from typing import Final
 
 from lessor.channel import BadConnection
 from lessor.errors import Error
+from lessor.leases import setback_of
 from lessor.leasing.issued import Issued, Order
 from lessor.leasing.refreshed import Plan, RefreshedLease, Tools
-from lessor.leasing.server import setback_of
 from lessor.refresh import CACHE_LEFT, MIN_CACHED_TTL, Setback
 
 MIN_SERVED: Final = timedelta(minutes=1)

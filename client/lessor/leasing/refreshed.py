@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from lessor.calls import draw_request_id
 from lessor.channel import BadConnection
 from lessor.errors import Aborted, Error, Unavailable
+from lessor.leases import setback_of
 from lessor.leasing.clock import Clock, wait_until
 from lessor.leasing.issued import InvalidCredentials, Issued, Order
-from lessor.leasing.server import SPENT, LeaseServer, draw_request_id, setback_of
+from lessor.leasing.server import SPENT, LeaseServer
 from lessor.refresh import NO_TIME, WARN_LEFT, Setback, Step, retry_pause
 
 FIRST_TRIES: Final = 4

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import uuid
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -13,10 +11,10 @@ import grpc
 from google.protobuf.message import Message
 
 from lessor import errors
-from lessor.channel import BadConnection, Connection
+from lessor.channel import Connection
 from lessor.leasing.clock import Clock
 from lessor.leasing.issued import Issued, Order
-from lessor.refresh import Setback, Term, end_on_this_clock
+from lessor.refresh import Term, end_on_this_clock
 from lessor.v1 import creds_pb2, lease_pb2
 from lessor.v1.creds_pb2_grpc import CredsServiceStub
 from lessor.v1.lease_pb2_grpc import LeaseServiceStub
@@ -132,22 +130,6 @@ class GrpcLeaseServer:
             return await answer
         except grpc.RpcError as failure:
             raise errors.of(cast("errors.Failure", failure), self._connection.address) from None
-
-
-def setback_of(error: errors.Error | BadConnection) -> Setback:
-    """Return what a refused renewal means for the lease."""
-    match error:
-        case errors.NotFound() | errors.Precondition() | errors.Error(reason_name="NOT_YOUR_LEASE"):
-            return Setback.LOST
-        case errors.PermissionDenied() | errors.Invalid() | errors.Unimplemented():
-            return Setback.DENIED
-        case _:
-            return Setback.AWAY
-
-
-def draw_request_id(rng: random.Random) -> str:
-    """Return a new request id: a random UUID (RFC 9562, version 4)."""
-    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
 def _fill(request: creds_pb2.GenerateCredentialsRequest, order: Order) -> None:

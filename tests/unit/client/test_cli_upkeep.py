@@ -12,10 +12,10 @@ from typing import cast
 import click
 import pytest
 
+from lessor.calls import draw_request_id
 from lessor.cli import output
 from lessor.cli.call import Call
 from lessor.cli.command import LIVE, confirm, confirm_leases
-from lessor.cli.creds import drawn
 from lessor.cli.main import run
 from lessor.cli.mounts import keys_of_static_roles
 from lessor.cli.styles import JSON, TABLE
@@ -79,10 +79,10 @@ def test_abandon_takes_either_a_lease_or_a_prefix(arguments: list[str]) -> None:
 
 def test_an_automatic_request_id_is_a_random_uuid() -> None:
     rng = random.Random(1)
-    first, second = drawn(rng), drawn(rng)
+    first, second = draw_request_id(rng), draw_request_id(rng)
     assert uuid.UUID(first).version == 4
     assert first != second
-    assert first == drawn(random.Random(1))
+    assert first == draw_request_id(random.Random(1))
 
 
 def test_a_zero_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
