@@ -67,6 +67,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Choose the order of ready callbacks by ``seed``."""
         self.now = 0.0
         """The virtual time in seconds."""
+        self.lateness = 0.0
+        """By how many seconds timers are late in the mean, as on a busy machine."""
         self._rng = random.Random(seed)
         super().__init__()
         self._ready: list[Handle] = []
@@ -171,6 +173,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
             raise DeadlockError(f"nothing is ready and no timer is set; these wait: {', '.join(waiting)}")
         self.now += max(self._scheduled[0] - self.now, 0.0)
+        if self.lateness:
+            self.now += self._rng.expovariate(1 / self.lateness)
 
     def _process_events(self, event_list: object) -> None:
         """Do nothing: there are no files."""

@@ -17,6 +17,7 @@ from lessor_server.domain.rate_shares import (
     grant_share,
     min_share,
     shares_by_demand,
+    start_reserve,
 )
 
 SECOND = 1_000_000
@@ -71,16 +72,21 @@ def test_the_shares_in_use_never_add_up_to_more_than_the_rate(
         fleet.now += int(pause * SECOND)
 
 
-@given(rate=rates, demands=st.dictionaries(st.sampled_from(NAMES), st.floats(0.0, 5000.0), min_size=1))
-def test_shares_add_up_to_the_rate_and_none_is_below_two_percent(
+@given(rate=rates, demands=st.dictionaries(st.sampled_from(NAMES), st.floats(0.0, 5000.0), min_size=2))
+def test_shares_add_up_to_the_rate_and_each_replica_with_demand_has_one(
     rate: float, demands: dict[str, float]
 ) -> None:
+    """What is left for a replica without demand is at most 2 % of the rate, or one call."""
     shares = shares_by_demand(rate, demands)
-    whole = len(demands) > 1 and rate >= len(demands)
-    assert sum(shares.values()) == pytest.approx(int(rate) if whole else rate)
-    assert all(share >= min(0.02 * rate, int(rate) // len(demands) or rate / len(demands)) - 1e-9
-               for share in shares.values())  # fmt: skip
+    busy = [name for name, demand in demands.items() if demand]
+    usable = rate - (start_reserve(rate) if len(busy) < len(demands) else 0.0)
+    whole = usable >= len(busy)
+    assert all(shares[name] == 0 for name in demands if name not in busy)
+    if busy:
+        assert sum(shares.values()) == pytest.approx(int(usable) if whole else usable)
+        assert min(shares[name] for name in busy) >= min(1.0, usable / len(busy))
     assert not whole or all(share == int(share) for share in shares.values())
+    assert start_reserve(rate) <= max(0.02 * rate, 1.0)
 
 
 @given(
@@ -108,7 +114,7 @@ def test_a_larger_share_is_free_only_after_the_other_replica_has_used_its_smalle
     for _ in range(3):
         fleet.ask("a", 100.0)
         fleet.ask("b", 0.0)
-    assert (fleet.used("a"), fleet.used("b")) == (98.0, 2.0)
+    assert (fleet.used("a"), fleet.used("b")) == (98.0, 0.0)
     fleet.ask("b", 100.0)
     assert fleet.used("b") == 2.0  # all else is reserved for a
     fleet.ask("a", 100.0)
@@ -130,12 +136,24 @@ def test_the_share_of_a_silent_replica_is_free_after_it_has_ended() -> None:
     assert fleet.used("b") == 98.0
 
 
-def test_a_replica_leaves_the_smallest_share_to_each_one_that_has_not_asked_for_the_account() -> None:
-    fleet = Fleet(300.0, live={"b", "c"})
+def test_replicas_whose_loads_begin_at_the_same_time_each_take_half_of_what_is_left() -> None:
+    fleet = Fleet(300.0, live={"b", "c", "d"})
     fleet.ask("a", 1000.0)
-    assert fleet.used("a") == 288.0
-    fleet.ask("b", 1.0)
-    assert fleet.used("b") == 6.0
+    assert fleet.used("a") == 294.0
+    for name in "bcd":
+        fleet.ask(name, 1000.0)
+    assert [fleet.used(name) for name in "bcd"] == [3.0, 1.0, 2.0]  # for the last one nothing has to be left
+    for name in "abcdabcd":
+        fleet.ask(name, 1000.0)
+    assert [fleet.used(name) for name in "abcd"] == [75.0] * 4
+
+
+def test_a_replica_without_demand_has_no_share_and_gets_one_as_soon_as_it_asks() -> None:
+    fleet = Fleet(300.0, live={"b"})
+    fleet.ask("a", 0.0)
+    assert fleet.used("a") == 0.0
+    fleet.ask("a", 4.0)
+    assert fleet.used("a") == 294.0
 
 
 def test_the_lowest_rate_of_all_settings_holds() -> None:
@@ -146,19 +164,32 @@ def test_the_lowest_rate_of_all_settings_holds() -> None:
     assert (row.share, granted.wanted) == (20.0, 20.0)
 
 
-@pytest.mark.parametrize(("idle", "used"), [(0, 0.959), (1, 0.959), (2, 0.959)])
+@pytest.mark.parametrize("rate", [25.0, 50.0, 100.0, 300.0, 2000.0])
+@pytest.mark.parametrize("idle", [0, 1, 2, 7, 30])
 def test_at_least_95_percent_of_the_rate_is_used_whatever_the_number_of_idle_replicas(
-    idle: int, used: float
+    rate: float, idle: int
 ) -> None:
-    """What idle replicas could use is a part of the margin that is left unused."""
-    fleet = Fleet(300.0, live=set(NAMES[: 1 + idle]))
-    asked = ShareRequest("1", 300.0, 500.0, 0.0)
-    _, granted = grant_share("a", asked, (), fleet.live, fleet.now)
-    assert granted.share * (1 - granted.margin) / 300.0 == pytest.approx(used, abs=0.001)
+    """What is left for idle replicas is a part of the margin that is not used."""
+    live = {f"idle-{number}" for number in range(idle)}
+    _, granted = grant_share("a", ShareRequest("1", rate, 5000.0, 0.0), (), live, SECOND)
+    assert 0.955 <= granted.share * (1 - granted.margin) / rate <= 0.96
     assert granted.margin <= MARGIN
 
 
-def test_the_smallest_share_of_many_replicas_is_an_equal_part() -> None:
-    assert min_share(300.0, 3) == 6.0
-    assert min_share(300.0, 100) == 3.0
+def test_replicas_with_few_calls_take_little_of_the_rate() -> None:
+    """Seven send a call every five seconds each, and one all that it may."""
+    fleet = Fleet(300.0)
+    few = [f"few-{number}" for number in range(7)]
+    for _ in range(3):
+        fleet.ask("a", 1000.0)
+        for name in few:
+            fleet.ask(name, 0.2)
+    asked = ShareRequest("1", 300.0, 1000.0, fleet.used("a"))
+    _, granted = grant_share("a", asked, list(fleet.rows.values()), fleet.live, fleet.now)
+    assert [fleet.used(name) for name in few] == [1.0] * 7
+    assert granted.share * (1 - granted.margin) >= 0.95 * 300.0
+
+
+def test_more_replicas_than_calls_a_second_have_equal_parts() -> None:
+    assert min_share(300.0, 3) == 1.0
     assert min_share(2.0, 4) == 0.5

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
+from typing import cast
 
 import pytest
 
 from lessor_server.domain.rate_shares import SHARE_SECONDS, GrantedShare
 from lessor_server.engine.aws.rate_limiter import Priority
 from tests.support.replicas import ACCOUNT, RateUser, rate_users
-from tests.support.virtual_loop import virtual
+from tests.support.virtual_loop import VirtualLoop, virtual
 
 RATE = 300.0
 
@@ -36,6 +37,56 @@ async def test_three_replicas_use_at_least_95_percent_of_the_rate_and_never_more
         await asyncio.sleep(40)
     assert most_sent(users) <= RATE
     assert sent_between(users, 20, 40) >= 0.95 * RATE * 20
+
+
+@pytest.mark.parametrize("loaded", [1, 4, 8])
+@virtual
+async def test_eight_replicas_use_at_least_95_percent_of_the_rate_and_never_more_than_it(loaded: int) -> None:
+    """Also if only one of them has load."""
+    async with rate_users(RATE, 8) as users:
+        for user in users[:loaded]:
+            user.load = 40
+        await asyncio.sleep(30)
+    assert most_sent(users) <= RATE
+    assert sent_between(users, 15, 30) >= 0.95 * RATE * 15
+
+
+@pytest.mark.parametrize("loaded", [1, 2, 3])
+@pytest.mark.parametrize("late", [0.003, 0.008])
+@virtual
+async def test_late_timers_lose_no_calls_and_cause_none_too_many(loaded: int, late: float) -> None:
+    """As on a machine with too few cores: what was late does not move the schedule."""
+    cast("VirtualLoop", asyncio.get_running_loop()).lateness = late
+    async with rate_users(RATE, 3) as users:
+        for user in users[:loaded]:
+            user.load = 40
+        await asyncio.sleep(40)
+    assert most_sent(users) <= RATE
+    assert sent_between(users, 20, 40) >= 0.95 * RATE * 20
+
+
+@virtual
+async def test_replicas_whose_loads_begin_together_all_send_within_four_seconds() -> None:
+    """While another one uses the whole rate."""
+    async with rate_users(RATE, 8) as users:
+        users[0].load = 40
+        await asyncio.sleep(20)
+        for user in users[1:]:
+            user.load = 5
+        await asyncio.sleep(4)
+        assert all(user.sent for user in users)
+    assert most_sent(users) <= RATE
+
+
+@virtual
+async def test_an_explicit_revocation_waits_for_its_share_if_the_store_answers() -> None:
+    """It is sent beside the shares only if there is none to be had."""
+    async with rate_users(RATE, 2) as users:
+        users[0].load = 40
+        await asyncio.sleep(20)
+        await users[1].send(Priority.ASKED, seconds=0.0)
+        assert users[1].limiter.rate > 0
+    assert most_sent(users) <= RATE
 
 
 @virtual

@@ -198,7 +198,7 @@ class RateLimiter:
                 self._schedule(wait)
                 return
             heapq.heappop(self._queue)
-            future.set_result(self._admit())
+            future.set_result(self._admit(waited=True))
 
     def _schedule(self, seconds: float) -> None:
         if math.isfinite(seconds) and (self._timer is None or self._timer.cancelled()):
@@ -218,11 +218,11 @@ class RateLimiter:
         slack = max(self._rate * BURST - 1, 0) * interval
         return self._next - slack - now
 
-    def _admit(self) -> float:
+    def _admit(self, *, waited: bool = False) -> float:
         now = asyncio.get_running_loop().time()
         self._in_flight += 1
         if self.shared is not None:
-            self.shared.admit(now)
+            self.shared.admit(now, waited=waited)
         else:
             self._next = max(self._next, now) + 1 / (self._rate * REFILL)
         return now

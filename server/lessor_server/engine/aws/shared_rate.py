@@ -1,8 +1,13 @@
 """This replica's share of an account's rate, which the account's rate limiter uses in place of the rate.
 
 A share is valid for ``SHARE_SECONDS`` of boot-time clock from when it was asked for. Without a valid share
-only the calls of explicit revocations are sent, one a second. No second has more calls than the share: the
-times of the last calls are kept, so that this holds exactly, also if the event loop is late.
+only the calls of explicit revocations are sent, one a second.
+
+Two rules hold for each call. By the schedule (a token bucket) calls are evenly spaced, at the share less its
+margin. A call that waited while its turn passed, because the event loop was late, is sent at once after that
+and the schedule does not move. By the window, no second has more calls than the share: the times of the last
+calls are kept, so that this holds exactly, however late the event loop is. The window is a little shorter than
+the schedule's, so that what was late once does not stay late.
 """
 
 from __future__ import annotations
@@ -23,6 +28,10 @@ LATE_SECONDS: Final = 0.25
 BURST: Final = 0.03
 """The part of the share that may be sent at the same time, after the event loop was busy. With more of it
 calls arrive less evenly: 309 of 300 in a second were measured with 0.1."""
+CATCH_UP_SECONDS: Final = 0.1
+"""Turns that passed at most so long ago, while calls waited for them, are still used."""
+CATCH_UP_MARGIN: Final = 0.01
+"""The part of the margin by which the window is shorter than the schedule's."""
 DEMAND_SECONDS: Final = 5.0
 DEMAND_SAMPLE_SECONDS: Final = 1.0
 QUEUE_SECONDS: Final = 0.25
@@ -32,6 +41,9 @@ IDLE_SECONDS: Final = 60.0
 """After so long without a call no share is asked for."""
 MIN_RATE: Final = 1.0
 """Calls a second of explicit revocations without a valid share."""
+WANT_SECONDS: Final = 1.0
+"""A sign is asked for no more often than this. If none of them brings a valid share for so long, explicit
+revocations are sent without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,8 @@ class SharedRate:
         self._admitted = 0
         self._samples: deque[tuple[float, int]] = deque([(asyncio.get_running_loop().time(), 0)])
         self._last_wanted = asyncio.get_running_loop().time()
-        self._asked = False
+        self._wanted_at = -math.inf
+        self._missing_since = math.inf
 
     # --- the share ---------------------------------------------------------------------------------------
 
@@ -80,20 +93,20 @@ class SharedRate:
         now_us = self._boot_us()
         self._past.append(_Past(self._granted.share, min(now_us, self._until_us)))
         self._granted, self._until_us = granted, asked_us + int(SHARE_SECONDS * 1e6)
+        self._missing_since = math.inf
+        if granted.share:
+            self._wanted_at = -math.inf
         self.changed()
 
     def request(self, waiting: int) -> ShareRequest:
         """Return what to ask for, with ``waiting`` calls in the queue."""
-        self._asked = True
         now = asyncio.get_running_loop().time()
         using = self._find_recent(self._boot_us())
         return ShareRequest(self.account, self._rate, self._demand(now, waiting), using)
 
     def let_lapse(self, waiting: int) -> bool:
         """Return whether no call has asked for the account for a minute; its share is then not renewed."""
-        idle = not waiting and asyncio.get_running_loop().time() - self._last_wanted > IDLE_SECONDS
-        self._asked = self._asked and not idle
-        return idle
+        return not waiting and asyncio.get_running_loop().time() - self._last_wanted > IDLE_SECONDS
 
     def _find_recent(self, now_us: int) -> float:
         """Return the largest share that is valid or ended within ``SETTLE_SECONDS``."""
@@ -122,22 +135,41 @@ class SharedRate:
         self._last_wanted = now
         share = self.share
         if not share:
-            if not self._asked:
-                self._want()
-            last = self._times[-1] if self._times else -math.inf
-            return last + 1 / MIN_RATE - now if explicit else math.inf
+            return self._wait_for_share(now) if explicit else self._want_share(now)
         most = max(int(share), 1)
-        window = max(1.0, most / share) / (1 - self._granted.margin)
+        window = self._window(share, max(self._granted.margin - CATCH_UP_MARGIN, 0.0))
         while self._times and self._times[0] <= now - max(window, SETTLE_SECONDS):
             self._times.popleft()
         by_window = self._times[-most] + window - now if len(self._times) >= most else 0.0
         slack = max(share * BURST - 1, 0.0) * window / most
         return max(by_window, self._next - slack - now)
 
-    def admit(self, now: float) -> None:
-        """Record that a call is sent."""
+    def _window(self, share: float, margin: float) -> float:
+        """Return the seconds in which the whole calls of a share are sent."""
+        return max(1.0, max(int(share), 1) / share) / (1 - margin)
+
+    def _want_share(self, now: float) -> float:
+        """Ask for a share; return infinity."""
+        self._missing_since = min(self._missing_since, now)
+        if now - self._wanted_at >= WANT_SECONDS:
+            self._wanted_at = now
+            self._want()
+        return math.inf
+
+    def _wait_for_share(self, now: float) -> float:
+        """Return the seconds until an explicit revocation may be sent without a share."""
+        self._want_share(now)
+        if (
+            left_us := self._until_us - self._boot_us()
+        ) > 0:  # the share is valid, but the others have the rate
+            return left_us / 1e6
+        last = self._times[-1] if self._times else -math.inf
+        return max(last + 1 / MIN_RATE, self._missing_since + WANT_SECONDS) - now
+
+    def admit(self, now: float, *, waited: bool = False) -> None:
+        """Record that a call is sent; one that ``waited`` may use a turn that has passed."""
         self._admitted += 1
         self._times.append(now)
         share = self.share
         interval = 1 / MIN_RATE if not share else 1 / (share * (1 - self._granted.margin))
-        self._next = max(self._next, now) + interval
+        self._next = max(self._next, now - (CATCH_UP_SECONDS if waited else 0.0)) + interval
