@@ -1,9 +1,9 @@
 """``python -m bench.fill ROLE COUNT EXPIRES_IN``: fills a store with ACTIVE leases as the product does.
 
-It opens the store of the environment's data directory with its keyring, so no server may run on it, and takes
-each lease through its two durable writes, group by group. With EXPIRES_IN, all but the first tenth expire in
-the same microsecond, that many seconds or more after the fill has ended; with 0 each lives for a day. Prints
-one line of JSON for each tenth, and last what it took.
+It opens the store of the environment's settings with its keyring, so no server may run on it, and takes each
+lease through its two durable writes, group by group. With EXPIRES_IN, all but the first tenth expire in the
+same microsecond, that many seconds or more after the fill has ended; with 0 each lives for a day. Prints one
+line of JSON for each tenth, and last what it took.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ import structlog
 import uvloop
 
 from bench.lessor import MOUNT
-from lessor_server.adapters.clock import SystemClock
-from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import Footprint, Intent
 from lessor_server.domain.lease_id import RANDOM_BOUND, LeaseId, suffix_of
@@ -31,6 +29,7 @@ from lessor_server.domain.user_names import user_name, user_path
 from lessor_server.engine.store_types import StoredContext
 from lessor_server.keyring_start import KeyringStart
 from lessor_server.settings.model import load
+from lessor_server.store_start import OpenedStore, open_store_of
 
 _GROUP = 1000
 _SLOWER = 1.5
@@ -42,7 +41,7 @@ _TTL, _MAX_TTL = timedelta(hours=24), timedelta(hours=48)
 class Filler:
     """Writes leases of one role."""
 
-    def __init__(self, store: SqliteStore, context: StoredContext, instance: str) -> None:
+    def __init__(self, store: OpenedStore, context: StoredContext, instance: str) -> None:
         """Write to ``store``."""
         self._store = store
         self._context = context
@@ -93,7 +92,7 @@ async def fill(role: str, count: int, expires_in: float) -> None:
     group = max(min(_GROUP, count // 10), 1)
     key = KeyringStart(settings, structlog.get_logger(), lambda _: None)
     verify = partial(key.verify, _nothing)
-    async with open_store(settings.data_dir, SystemClock(), lambda _: None, verify) as store:
+    async with open_store_of(settings, lambda _: None, verify) as store:
         await key.open(store)
         context = await store.load_issue_context(MOUNT, role)
         filler = Filler(store, context, (await store.status()).instance_id)

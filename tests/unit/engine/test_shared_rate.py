@@ -52,7 +52,7 @@ async def test_eight_replicas_use_at_least_95_percent_of_the_rate_and_never_more
 
 
 @pytest.mark.parametrize("loaded", [1, 2, 3])
-@pytest.mark.parametrize("late", [0.003, 0.008])
+@pytest.mark.parametrize("late", [0.002, 0.006])
 @virtual
 async def test_late_timers_lose_no_calls_and_cause_none_too_many(loaded: int, late: float) -> None:
     """As on a machine with too few cores: what was late does not move the schedule."""
@@ -202,3 +202,21 @@ async def test_a_smaller_share_is_confirmed_only_after_a_second() -> None:
         assert (shared.share, shared.request(0).using) == (100.0, RATE)
         await asyncio.sleep(1.1)
         assert shared.request(0).using == 100.0
+
+
+@virtual
+async def test_a_call_counts_from_when_its_task_continues() -> None:
+    """On a busy loop that is later than its admission."""
+    async with rate_users(4.0, 1) as users:
+        await users[0].send(seconds=0.0)
+        shared = users[0].limiter.shared
+        assert shared is not None
+        began = asyncio.get_running_loop().time()
+        admitted = [began + number / 1e6 for number in range(1, 5)]
+        for at in admitted:
+            shared.admit(at)
+        assert shared.wait_seconds(began + 1.4, explicit=False) <= 0
+        for at in admitted:
+            shared.note_sent(at, began + 0.4)
+        assert shared.wait_seconds(began + 1.4, explicit=False) > 0
+        assert shared.wait_seconds(began + 1.5, explicit=False) <= 0

@@ -156,8 +156,11 @@ class RateLimiter:
             await self._acquire(priority)
             return
         loop = asyncio.get_running_loop()
-        while loop.time() - await self._acquire(priority) > LATE_SECONDS:
+        admitted = await self._acquire(priority)
+        while (now := loop.time()) - admitted > LATE_SECONDS:
             self.release()
+            admitted = await self._acquire(priority)
+        self.shared.note_sent(admitted, now)
 
     async def _acquire(self, priority: Priority) -> float:
         """Wait for a slot; return the loop's time at which it was given."""

@@ -4,10 +4,10 @@ A share is valid for ``SHARE_SECONDS`` of boot-time clock from when it was asked
 only the calls of explicit revocations are sent, one a second.
 
 Two rules hold for each call. By the schedule (a token bucket) calls are evenly spaced, at the share less its
-margin. A call that waited while its turn passed, because the event loop was late, is sent at once after that
-and the schedule does not move. By the window, no second has more calls than the share: the times of the last
-calls are kept, so that this holds exactly, however late the event loop is. The window is a little shorter than
-the schedule's, so that what was late once does not stay late.
+margin. If a call waits while its turn passes, because the event loop is late, it is sent next, and the
+schedule does not move. By the window, no second has more calls than the share: the times of the last calls
+are kept, so that this holds exactly, however late the event loop is. The window is a little shorter than the
+schedule's, so that what was late once does not stay late.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LATE_SECONDS: Final = 0.25
 BURST: Final = 0.03
 """The part of the share that may be sent at the same time, after the event loop was busy. With more of it
 calls arrive less evenly: 309 of 300 in a second were measured with 0.1."""
-CATCH_UP_SECONDS: Final = 0.1
+CATCH_UP_SECONDS: Final = 0.06
 """Turns that passed at most so long ago, while calls waited for them, are still used."""
-CATCH_UP_MARGIN: Final = 0.01
+CATCH_UP_MARGIN: Final = 0.008
 """The part of the margin by which the window is shorter than the schedule's."""
 DEMAND_SECONDS: Final = 5.0
 DEMAND_SAMPLE_SECONDS: Final = 1.0
@@ -159,9 +159,7 @@ class SharedRate:
     def _wait_for_share(self, now: float) -> float:
         """Return the seconds until an explicit revocation may be sent without a share."""
         self._want_share(now)
-        if (
-            left_us := self._until_us - self._boot_us()
-        ) > 0:  # the share is valid, but the others have the rate
+        if (left_us := self._until_us - self._boot_us()) > 0:  # the others have the rate
             return left_us / 1e6
         last = self._times[-1] if self._times else -math.inf
         return max(last + 1 / MIN_RATE, self._missing_since + WANT_SECONDS) - now
@@ -173,3 +171,11 @@ class SharedRate:
         share = self.share
         interval = 1 / MIN_RATE if not share else 1 / (share * (1 - self._granted.margin))
         self._next = max(self._next, now - (CATCH_UP_SECONDS if waited else 0.0)) + interval
+
+    def note_sent(self, admitted: float, now: float) -> None:
+        """Count a call that was ``admitted`` as one of ``now``, when its task continued on a busy loop."""
+        index = len(self._times) - 1
+        while index >= 0 and self._times[index] > admitted:
+            index -= 1
+        if index >= 0 and self._times[index] == admitted:
+            self._times[index] = now
