@@ -74,6 +74,11 @@ WHERE leases.id = given.id AND leases.generation = given.before
 RETURNING leases.id
 """
 GET_MANY = f"SELECT {sql.LEASE_COLUMNS} FROM leases WHERE id IN (SELECT value FROM json_each(:ids))"
+ARE_CLAIMED = """
+SELECT id FROM leases
+WHERE id IN (SELECT value FROM json_each(:ids))
+  AND state = 'REVOKING' AND claimed_by = :by AND due_us = :until
+"""
 COVER = "SELECT mac FROM row_macs WHERE mount = '' AND place = ''"
 """The MAC that covers all configuration: each change of that has another one."""
 
