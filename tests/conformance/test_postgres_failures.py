@@ -153,8 +153,10 @@ async def test_a_server_that_refuses_is_reported_once_and_found_again(
             await store.get_mount("aws")
         assert raised.value.retry_in is not None
         proxy.is_refusing = False
-        assert await issue(store, 9) is State.ACTIVE
+        while len(events) < 2:
+            await asyncio.sleep(0.01)
         assert [type(event) for event in events] == [StoreFailed, StoreBack]
+        assert await issue(store, 9) is State.ACTIVE
 
 
 async def test_two_stores_never_exceed_a_limit(server: PostgresProcess, database: str) -> None:

@@ -23,7 +23,7 @@ from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.transaction import PostgresTransaction, Session
 from lessor_server.adapters.sql.columns import Reader
-from lessor_server.adapters.sql.transaction import REPEAT, Again, Job, Transaction
+from lessor_server.adapters.sql.transaction import Again, Job, Transaction
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 
@@ -108,7 +108,7 @@ class _FateUnknown(Exception, Generic[T]):
 
 @dataclass(slots=True)
 class PostgresJobs:
-    """Runs jobs; calls ``notify`` when the database fails and when it works again."""
+    """Runs jobs; calls ``notify`` when the database fails, and when ``probe`` finds that it works again."""
 
     pool: Pool[Record]
     reader: Reader
@@ -116,6 +116,8 @@ class PostgresJobs:
     rng: random.Random = field(default_factory=random.SystemRandom)
     failure: str = ""
     """Why the database does not work, or empty."""
+    has_failed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Is set while the database does not work."""
     on_commit: Callable[[float], None] | None = None
 
     def measure_commits(self, on_commit: Callable[[float], None]) -> None:
@@ -161,10 +163,15 @@ class PostgresJobs:
         return await self.write(_locking(job), find_out)
 
     async def probe(self) -> None:
-        """Check by a write whether the database works, if it has failed."""
+        """Check whether the database works again, if it has failed; raises ``StoreUnavailable`` if not.
+
+        A database whose disk is full answers reads, and small changes as well.
+        """
         if self.failure:
-            with suppress(StoreUnavailable):
-                await self.write(lambda tx: tx.change(own.PROBE, {}), REPEAT)
+            await self._run(_write_probe, MAX_WRITE_SECONDS)
+            self.failure = ""
+            self.has_failed.clear()
+            self.notify(StoreBack())
 
     async def _run(self, run: Run[T], seconds: float, find_out: Callable[[T], Run[T]] | None = None) -> T:
         """Run a transaction for at most ``seconds``; if its fate is unknown, run what finds it out."""
@@ -213,14 +220,12 @@ class PostgresJobs:
                 await self.pool.release(connection, timeout=RELEASE_SECONDS)
             for event in self.reader.news():
                 self.notify(event)
-        if self.failure:
-            self.failure = ""
-            self.notify(StoreBack())
         return result
 
     def _note_failure(self, error: Exception) -> None:
         if not self.failure and not isinstance(error, _BUSY):
             self.failure = _describe(error)
+            self.has_failed.set()
             self.notify(StoreFailed(self.failure))
 
 
@@ -241,6 +246,15 @@ def _transacting(job: Job[T]) -> Run[T]:
         return result
 
     return run
+
+
+async def _write_probe(connection: Session) -> None:
+    """Commit a change of one row; before that, write more than is free in the files of a table."""
+    async with connection.transaction():
+        await connection.execute(own.PROBE)
+        await connection.execute("SAVEPOINT probe")
+        await connection.execute(own.PROBE_ROOM)
+        await connection.execute("ROLLBACK TO SAVEPOINT probe")
 
 
 def _locking(job: Job[T]) -> Job[T]:

@@ -165,6 +165,11 @@ UNFINISHED = "unfinished_copy"
 
 PROBE = "UPDATE meta SET value = value WHERE key = 'configuration'"
 """A write that changes nothing: it shows that the database can be written to."""
+PROBE_ROOM = """
+INSERT INTO lease_events (number, replica, kind, lease_id, owner, at_us, error)
+SELECT -1, '', '', '', '', 0, string_agg(md5(n::text), '') FROM generate_series(1, 1000) AS n
+"""
+"""A row of 32 KB, which is rolled back: no other row is so long, so there is hardly ever room for it."""
 
 INCARNATION = """
 SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())

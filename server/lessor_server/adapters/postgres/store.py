@@ -296,7 +296,13 @@ async def _keep_up(jobs: PostgresJobs, clock: DatabaseClock, service: SharedTime
             await jobs.write(partial(_write_mark, service), REPEAT)
             incarnation = await _follow(jobs, clock, incarnation)
             service.follow()
-        await asyncio.sleep(PROBE_SECONDS if jobs.failure else SYNC_SECONDS)
+            await jobs.probe()
+        if jobs.failure:
+            await asyncio.sleep(PROBE_SECONDS)
+            continue
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SYNC_SECONDS):
+                await jobs.has_failed.wait()
 
 
 async def _follow(jobs: PostgresJobs, clock: DatabaseClock, incarnation: str) -> str:
