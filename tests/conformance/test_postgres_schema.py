@@ -25,6 +25,8 @@ from lessor_server.adapters.sqlite.migrate import migrations
 OF_SQLITE = ("BAD_COUNTS", "RECOUNT_LEASES", "SOME_USER_PATHS")
 """Statements with which SQLite alone repairs what its types let in."""
 
+LOCKS_SOME = re.compile(r"LIMIT\s\S+\s+FOR UPDATE")
+
 
 @pytest.fixture(name="database")
 def created(request: pytest.FixtureRequest) -> str:
@@ -50,7 +52,7 @@ def all_statements() -> dict[str, str]:
         for module in (statements, keyring_statements, own)
         for name, value in vars(module).items()
         if name.isupper() and not name.startswith("_") and isinstance(value, str)
-        and value.split()[:1] in (["SELECT"], ["INSERT"], ["UPDATE"], ["DELETE"])
+        and value.split()[:1] in (["SELECT"], ["INSERT"], ["UPDATE"], ["DELETE"], ["WITH"])
     }  # fmt: skip
     scoped = ("COUNT_RANGE", "PROGRESS", "MARK_RANGE_REVOKING")
     found |= {f"{name} of an owner": statements.by_owner(found[name]) for name in scoped}
@@ -91,6 +93,14 @@ async def test_a_statement_finds_its_rows_by_an_index(
     nothing = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", translate(statement).text))))
     plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE asked({nothing})"))
     assert index in plan
+
+
+def test_what_a_statement_locks_up_to_a_limit_is_chosen_once() -> None:
+    """A plan may run a subquery again for each row, and each run locks further rows."""
+    limited = [text for text in map(translate, all_statements().values()) if LOCKS_SOME.search(text.text)]
+    assert len(limited) >= 6
+    for statement in limited:
+        assert re.search(r"AS MATERIALIZED \(|= ANY \(ARRAY\(", statement.text), statement.text
 
 
 def test_migrations_have_the_numbers_and_names_of_sqlite() -> None:

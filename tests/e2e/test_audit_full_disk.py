@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,24 +11,17 @@ from grpc_health.v1 import health_pb2
 
 from tests.support.audited_server import audited
 from tests.support.clients import Lessor, refused, until, users_of
+from tests.support.small_disk import small_disk
 from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(name="disk")
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a small disk in memory, if this process may."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder))
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a disk, and not in every container")
-    try:
-        folder.chmod(0o755)
-        yield folder
-    finally:
-        subprocess.run(("umount", "-l", str(folder)), check=True)
+def disk_of_the_audit(tmp_path: Path) -> Iterator[Path]:
+    """Mount a small disk."""
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        yield disk
 
 
 async def issue_into(leases: list[str], lessor: Lessor) -> None:

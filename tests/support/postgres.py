@@ -58,11 +58,11 @@ class PostgresProcess:
         if os.geteuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
 
-    def create(self) -> None:
-        """Create the data directory."""
+    def create(self, *options: str) -> None:
+        """Create the data directory; ``options`` are those of initdb."""
         self.own_folder()
         command = [BINARIES / "initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "--no-instructions"]
-        command += ["--locale=C.UTF-8", "-U", "lessor", "-D", self.data]
+        command += ["--locale=C.UTF-8", "-U", "lessor", "-D", self.data, *options]
         subprocess.run(command, check=True, capture_output=True, **as_nobody())
 
     def start(self, **settings: str) -> None:

@@ -28,8 +28,8 @@ class PostgresProxy:
     """Whether nothing is passed on, and nothing is closed."""
     cut_before: Callable[[bytes], bool] = lambda _: False
     """Whether a block of the client ends its connection instead of being passed on."""
-    cut_after: Callable[[bytes], bool] = lambda _: False
-    """Whether a connection ends after a block of the client, and before the server's answer."""
+    drop_answer: Callable[[bytes], bool] = lambda _: False
+    """Whether a block of the server ends the client's connection instead of being passed on."""
     tls: ssl.SSLContext | None = None
     connections: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -87,15 +87,10 @@ class PostgresProxy:
                     await asyncio.sleep(0.01)
                 if self.delay and not from_client:
                     await asyncio.sleep(self.delay)
-                if from_client and self.cut_before(block):
+                if (self.cut_before if from_client else self.drop_answer)(block):
                     break
-                cuts = from_client and self.cut_after(block)
                 sink.write(block)
                 await sink.drain()
-                if cuts:
-                    other.transport.abort()  # the server works on, and nobody hears its answer
-                    await asyncio.sleep(0.2)
-                    break
         for writer in (sink, other):
             writer.transport.abort()
 

@@ -23,6 +23,7 @@ DELETE FROM leases; DELETE FROM lease_counts; DELETE FROM mounts; DELETE FROM ro
 DELETE FROM rotations; DELETE FROM prefixes; DELETE FROM sealing_keys; DELETE FROM row_macs;
 DELETE FROM replicas; DELETE FROM rate_shares; DELETE FROM lease_events;
 DELETE FROM meta WHERE key NOT IN ('configuration', 'replicas', 'lease_events');
+UPDATE meta SET value = '0' WHERE key = 'lease_events';
 """
 
 

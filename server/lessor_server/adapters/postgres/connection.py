@@ -1,9 +1,9 @@
 """A pool of connections to PostgreSQL, which runs jobs in transactions and outlives failures of the server.
 
 The server rolls a transaction back that conflicts with another one; it is run again, as is one whose
-connection ended before its commit. When it ended in the commit, nobody knows whether that happened: jobs that
-can find out do so on another connection. The callers of the others get ``StoreUnavailable``, as they do if a
-disk fails.
+connection ended before its commit. When it ended in the commit, nobody knows whether that happened: each job
+finds out on another connection. If there is none in time, its caller gets ``StoreUnavailable``, as if a disk
+fails.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import asyncpg
 from asyncpg import Pool, Record
@@ -23,7 +23,7 @@ from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.transaction import PostgresTransaction, Session
 from lessor_server.adapters.sql.columns import Reader
-from lessor_server.adapters.sql.transaction import Job, Transaction
+from lessor_server.adapters.sql.transaction import Again, Job, Transaction
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 
@@ -97,13 +97,18 @@ class _NotConnected(Exception):
     """There is no connection, so nothing was sent."""
 
 
-class _FateUnknown(Exception):
+class _FateUnknown(Exception, Generic[T]):
     """The connection ended in a commit, which may have happened."""
+
+    def __init__(self, result: T) -> None:
+        """Keep what the job has returned."""
+        super().__init__()
+        self.result = result
 
 
 @dataclass(slots=True)
 class PostgresJobs:
-    """Runs jobs; calls ``notify`` when the database fails and when it works again."""
+    """Runs jobs; calls ``notify`` when the database fails, and when ``probe`` finds that it works again."""
 
     pool: Pool[Record]
     reader: Reader
@@ -111,6 +116,8 @@ class PostgresJobs:
     rng: random.Random = field(default_factory=random.SystemRandom)
     failure: str = ""
     """Why the database does not work, or empty."""
+    has_failed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Is set while the database does not work."""
     on_commit: Callable[[float], None] | None = None
 
     def measure_commits(self, on_commit: Callable[[float], None]) -> None:
@@ -127,34 +134,47 @@ class PostgresJobs:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await job(tx)
 
-        return await self._run(run, run, MAX_READ_SECONDS)
+        return await self._run(run, MAX_READ_SECONDS)
 
     async def write(
         self,
         job: Job[T],
-        again: Job[T] | None = None,
+        again: Again[T] | None,
         *,
         single: bool = False,  # noqa: ARG002 - a transaction is needed in any case
     ) -> T:
         """Run a job in a transaction; if its fate is unknown, run ``again``."""
         began = asyncio.get_running_loop().time()
-        result = await self._run(_transacting(job), _transacting(again) if again else None, MAX_WRITE_SECONDS)
+
+        def find_out(first: T) -> Run[T]:
+            return _transacting(job if again is None else lambda tx: again(tx, first))
+
+        result = await self._run(_transacting(job), MAX_WRITE_SECONDS, find_out)
         if self.on_commit is not None:
             self.on_commit(asyncio.get_running_loop().time() - began)
         return result
 
-    async def write_alone(self, job: Job[T], again: Job[T] | None = None) -> T:
+    async def write_alone(self, job: Job[T], again: Again[T] | None) -> T:
         """Run a job that writes configuration or MACs: it locks them first, for all processes."""
-        return await self.write(_locking(job), _locking(again) if again else None)
+
+        async def find_out(tx: Transaction, first: T) -> T:
+            return await _locking(job if again is None else lambda locked: again(locked, first))(tx)
+
+        return await self.write(_locking(job), find_out)
 
     async def probe(self) -> None:
-        """Check by a write whether the database works, if it has failed."""
-        if self.failure:
-            with suppress(StoreUnavailable):
-                await self.write(lambda tx: tx.change(own.PROBE, {}))
+        """Check whether the database works again, if it has failed; raises ``StoreUnavailable`` if not.
 
-    async def _run(self, run: Run[T], again: Run[T] | None, seconds: float) -> T:
-        """Run a transaction until its fate is known, for at most ``seconds``."""
+        A database whose disk is full answers reads, and small changes as well.
+        """
+        if self.failure:
+            await self._run(_write_probe, MAX_WRITE_SECONDS)
+            self.failure = ""
+            self.has_failed.clear()
+            self.notify(StoreBack())
+
+    async def _run(self, run: Run[T], seconds: float, find_out: Callable[[T], Run[T]] | None = None) -> T:
+        """Run a transaction for at most ``seconds``; if its fate is unknown, run what finds it out."""
         until = asyncio.get_running_loop().time() + seconds
         conflicts = lost = 0
         is_unknown = False
@@ -175,13 +195,13 @@ class PostgresJobs:
                     raise  # the driver refuses a value
                 lost += 1
                 self._note_failure(error)
-                is_unknown = is_unknown or isinstance(error, _FateUnknown)
+                if isinstance(error, _FateUnknown) and find_out is not None:
+                    run, is_unknown = find_out(error.result), True
                 gives_up = lost > MAX_LOST or isinstance(error, _NotConnected)
                 is_late = asyncio.get_running_loop().time() + RECONNECT_SECONDS > until
-                if is_late or (again is None if is_unknown else gives_up):
+                if is_late or (gives_up and not is_unknown):
                     raise _unavailable(error) from error
-                if is_unknown and again is not None:
-                    run = again
+                if is_unknown:
                     await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _attempt(self, run: Run[T]) -> T:
@@ -200,14 +220,12 @@ class PostgresJobs:
                 await self.pool.release(connection, timeout=RELEASE_SECONDS)
             for event in self.reader.news():
                 self.notify(event)
-        if self.failure:
-            self.failure = ""
-            self.notify(StoreBack())
         return result
 
     def _note_failure(self, error: Exception) -> None:
         if not self.failure and not isinstance(error, _BUSY):
             self.failure = _describe(error)
+            self.has_failed.set()
             self.notify(StoreFailed(self.failure))
 
 
@@ -224,10 +242,19 @@ def _transacting(job: Job[T]) -> Run[T]:
         try:
             await transaction.commit()
         except _LOST as error:
-            raise _FateUnknown from error
+            raise _FateUnknown(result) from error
         return result
 
     return run
+
+
+async def _write_probe(connection: Session) -> None:
+    """Commit a change of one row; before that, write more than is free in the files of a table."""
+    async with connection.transaction():
+        await connection.execute(own.PROBE)
+        await connection.execute("SAVEPOINT probe")
+        await connection.execute(own.PROBE_ROOM)
+        await connection.execute("ROLLBACK TO SAVEPOINT probe")
 
 
 def _locking(job: Job[T]) -> Job[T]:

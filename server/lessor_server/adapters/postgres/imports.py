@@ -17,7 +17,7 @@ from lessor_server.adapters.sql.columns import Reader, Row
 from lessor_server.adapters.sql.copied_tables import COPIED_TABLES, CopiedTable
 from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sql.statements import DROP_META, PUT_META
-from lessor_server.adapters.sql.transaction import Transaction
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction
 from lessor_server.engine.sealing_ports import RowSeals
 
 
@@ -95,7 +95,7 @@ class PostgresDestination:
             await macs.put_hold(tx, hold)
             await tx.change(DROP_META, {"key": own.UNFINISHED})
 
-        await self._jobs.write_alone(job)
+        await self._jobs.write_alone(job, REPEAT)
 
     async def read_page(self, table: CopiedTable, after: Row | None, limit: int) -> Sequence[Row]:
         """Return the next rows of a table after the key ``after``, in the order of their keys."""

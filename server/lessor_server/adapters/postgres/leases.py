@@ -15,7 +15,7 @@ from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.clock import ServiceTime
 from lessor_server.adapters.sql.columns import Row, numbered
 from lessor_server.adapters.sql.leases import StoredLeases, explain_refusal
-from lessor_server.adapters.sql.transaction import Jobs, Transaction
+from lessor_server.adapters.sql.transaction import Again, Job, Jobs, Transaction
 from lessor_server.domain.errors.base import Aborted, LessorError
 from lessor_server.domain.lease import Intent, Lease, State
 from lessor_server.engine.store_types import ClaimTerms
@@ -55,8 +55,8 @@ class PostgresLeases(StoredLeases):
                     results.append(await explain_refusal(tx, intent, params))
             return results
 
-        async def again(tx: Transaction) -> list[Lease | LessorError]:
-            results = await job(tx)
+        async def again(tx: Transaction, _first: list[Lease | LessorError]) -> list[Lease | LessorError]:
+            results = await job(tx)  # it waits for the locks of the first run
             for number, (intent, _) in enumerate(items):
                 if isinstance(results[number], Aborted):
                     row = await tx.row(sql.GET_LEASE, {"id": intent.id})
@@ -75,7 +75,7 @@ class PostgresLeases(StoredLeases):
             written = {row[0] for row in await tx.rows_of_many(own.WRITE_MANY, own.WRITE_COLUMNS, many)}
             return [after.id in written for _, after in items]
 
-        async def again(tx: Transaction) -> list[bool | LessorError]:
+        async def again(tx: Transaction, _first: list[bool | LessorError]) -> list[bool | LessorError]:
             written = await job(tx)
             missing = [after.id for (_, after), was in zip(items, written, strict=True) if not was]
             found = await tx.rows(own.GET_MANY, {"ids": json.dumps(missing)})
@@ -88,21 +88,22 @@ class PostgresLeases(StoredLeases):
         return await self._jobs.write(job, again)
 
     async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
+        params = self._claiming(terms) | {"ids": json.dumps(list(ids))}
+
         async def job(tx: Transaction) -> list[Lease]:
-            params = self._claiming(terms) | {"ids": json.dumps(list(ids))}
             found = {str(row[0]): row for row in await tx.rows(own.CLAIM_THESE, params)}
             claimed = [found[lease_id] for lease_id in dict.fromkeys(ids) if lease_id in found]
             return self._reader.salvaged(rows.LEASES, await self._recount(tx, claimed))
 
-        return await self._jobs.write(job)
+        return await self._jobs.write(job, self._unless_claimed(job, params))
 
     async def claim_due(
         self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
     ) -> list[Lease]:
         """Claim due rows, earliest first, until ``limit`` of them can be read; the others stay claimed."""
+        params = self._claiming(terms) | {"without": json.dumps(sorted(without))}
 
         async def job(tx: Transaction) -> list[Lease]:
-            params = self._claiming(terms) | {"without": json.dumps(sorted(without))}
             claims: list[Lease] = []
             while (room := limit - len(claims)) > 0:
                 found = sorted(
@@ -114,7 +115,17 @@ class PostgresLeases(StoredLeases):
                     break
             return claims
 
-        return await self._jobs.write(job)
+        return await self._jobs.write(job, self._unless_claimed(job, params))
+
+    def _unless_claimed(self, job: Job[list[Lease]], params: rows.Params) -> Again[list[Lease]]:
+        """Return what repeats a claim unless the leases that it has returned are claimed as it did it."""
+
+        async def again(tx: Transaction, claims: list[Lease]) -> list[Lease]:
+            ids = {"ids": json.dumps([lease.id for lease in claims])}
+            found = {str(row[0]) for row in await tx.rows(own.ARE_CLAIMED, params | ids)}
+            return [lease for lease in claims if lease.id in found] or await job(tx)
+
+        return again
 
     async def _recount(self, tx: Transaction, claimed: Sequence[Row]) -> list[Row]:
         """Return claimed rows; one with an invalid generation starts again at 1."""

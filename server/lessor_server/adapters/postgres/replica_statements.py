@@ -60,4 +60,5 @@ EVENTS: Final = """
 SELECT number, kind, lease_id, owner, at_us, error FROM lease_events
 WHERE number > :after_us AND replica <> :replica ORDER BY number LIMIT :limit
 """
+IS_EVENT: Final = "SELECT 1 FROM lease_events WHERE number = :number_us AND replica = :replica"
 DROP_EVENTS: Final = "DELETE FROM lease_events WHERE at_us <= :until_us"

@@ -14,7 +14,7 @@ from lessor_server.adapters.postgres import replica_statements as sql
 from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.sql.base import StorePart
 from lessor_server.adapters.sql.columns import Row
-from lessor_server.adapters.sql.transaction import Params, Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Params, Transaction, require_row
 from lessor_server.domain.rate_shares import GrantedShare, StoredShare, grant_share
 from lessor_server.engine.replica_ports import (
     EVENT_SECONDS,
@@ -47,10 +47,10 @@ class StoredReplicas(StorePart):
             active = await tx.row(sql.ACTIVE_KEY, {})
             return Fleet(now_us, tuple(listed), granted, active[0] if active else "")
 
-        return await self._jobs.write(job)
+        return await self._jobs.write(job, REPEAT)
 
     async def remove_replica(self, name: str) -> None:
-        await self._write(sql.LEAVE, {"name": name})
+        await self._repeatable(sql.LEAVE, {"name": name})
 
     async def void_claims_of(self, names: Sequence[str]) -> int:
         async def job(tx: Transaction) -> int:
@@ -59,24 +59,35 @@ class StoredReplicas(StorePart):
             params: Params = {"names": json.dumps(list(names)), "until_us": until_us, "now": now_us}
             return await tx.change(sql.VOID_CLAIMS_OF, params)
 
-        return await self._jobs.write(job)
+        async def again(tx: Transaction, voided: int) -> int:
+            return max(voided, await job(tx))
+
+        return await self._jobs.write(job, again)
 
     async def void_lost_claims(self, name: str, kept: Sequence[str]) -> int:
         async def job(tx: Transaction) -> int:
             params: Params = {"by": name, "ids": json.dumps(list(kept)), "now": await _read_clock(tx)}
             return await tx.change(sql.VOID_LOST_CLAIMS, params)
 
-        return await self._jobs.write(job)
+        async def again(tx: Transaction, voided: int) -> int:
+            return max(voided, await job(tx))
+
+        return await self._jobs.write(job, again)
 
     async def append_events(self, replica: str, events: Sequence[SharedEvent]) -> None:
-        async def job(tx: Transaction) -> None:
+        async def job(tx: Transaction) -> int:
             (last,) = await require_row(tx, sql.NEXT_EVENTS, {"count_us": len(events)})
             numbered = enumerate(events, last - len(events) + 1)
             await tx.change_many(
                 sql.ADD_EVENT, [_params_of_event(replica, number, event) for number, event in numbered]
             )
+            return int(last)
 
-        await self._jobs.write(job)
+        async def again(tx: Transaction, last: int) -> int:
+            is_stored = await tx.row(sql.IS_EVENT, {"number_us": last, "replica": replica}) is not None
+            return last if is_stored else await job(tx)
+
+        await self._jobs.write(job, again)
 
     async def find_last_event(self, before_us: int) -> int:
         async def job(tx: Transaction) -> int:

@@ -74,6 +74,11 @@ WHERE leases.id = given.id AND leases.generation = given.before
 RETURNING leases.id
 """
 GET_MANY = f"SELECT {sql.LEASE_COLUMNS} FROM leases WHERE id IN (SELECT value FROM json_each(:ids))"
+ARE_CLAIMED = """
+SELECT id FROM leases
+WHERE id IN (SELECT value FROM json_each(:ids))
+  AND state = 'REVOKING' AND claimed_by = :by AND due_us = :until
+"""
 COVER = "SELECT mac FROM row_macs WHERE mount = '' AND place = ''"
 """The MAC that covers all configuration: each change of that has another one."""
 
@@ -160,6 +165,11 @@ UNFINISHED = "unfinished_copy"
 
 PROBE = "UPDATE meta SET value = value WHERE key = 'configuration'"
 """A write that changes nothing: it shows that the database can be written to."""
+PROBE_ROOM = """
+INSERT INTO lease_events (number, replica, kind, lease_id, owner, at_us, error)
+SELECT -1, '', '', '', '', 0, string_agg(md5(n::text), '') FROM generate_series(1, 1000) AS n
+"""
+"""A row of 32 KB, which is rolled back: no other row is so long, so there is hardly ever room for it."""
 
 INCARNATION = """
 SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())

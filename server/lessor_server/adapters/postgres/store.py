@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn
 
 import asyncpg
@@ -38,7 +39,7 @@ from lessor_server.adapters.sql.keyring import HASH_KEY, StoredKeyring
 from lessor_server.adapters.sql.rotations import StoredRotations
 from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sql.stored_keys import KeyringBegun, StoredKeys, read_keys
-from lessor_server.adapters.sql.transaction import Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction, require_row
 from lessor_server.adapters.sql.upkeep import StoredUpkeep
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.errors.preconditions import BackupByDatabase
@@ -140,7 +141,7 @@ class PostgresStore(
                 await self._macs.put_hold(tx, STORE_ROLLED_BACK)
             await tx.change(sql.PUT_META, {"key": INCARNATION, "value": now})
 
-        await self._jobs.write_alone(job, job)
+        await self._jobs.write_alone(job, REPEAT)
 
     async def share_hash_key(self, sealed: bytes) -> bytes:
         """Store the sealed key of the audit's hashes, unless there is one; return the stored one."""
@@ -149,12 +150,12 @@ class PostgresStore(
             await tx.change(own.ADD_META, {"key": HASH_KEY, "value": sealed.hex()})
             return bytes.fromhex((await require_row(tx, sql.GET_META, {"key": HASH_KEY}))[0])
 
-        return await self._jobs.write_alone(job, job)
+        return await self._jobs.write_alone(job, REPEAT)
 
     async def note_audit_key(self, public: str) -> None:
         """Store the public part of a key that signs checkpoints, with the time of its first use."""
-        params = {"key": f"audit_key/{public}", "value": str(self.now())}
-        await self._jobs.write(lambda tx: tx.change(own.ADD_META, params))
+        params: rows.Params = {"key": f"audit_key/{public}", "value": str(self.now())}
+        await self._repeatable(own.ADD_META, params)
 
     async def _require_known_keys(self, tx: Transaction) -> None:
         """Raise ``KeyringBegun`` if another process has stored data keys since they were read."""
@@ -206,8 +207,8 @@ async def open_postgres(
             await opening.verify(stored)
             schema = await _prepare(connection, opening)
             await clock.sync(PostgresTransaction(connection, writes=False))
-        mark_us = await jobs.write(lambda tx: read_mark(reader, tx))
-        instance = await jobs.write(_find_instance)
+        mark_us = await jobs.write(lambda tx: read_mark(reader, tx), REPEAT)
+        instance = await jobs.write(_find_instance, REPEAT)
         service = SharedTime(clock, mark_us)
         store = PostgresStore(jobs, service, schema, instance)
         store.is_alone = opening.is_alone
@@ -292,10 +293,16 @@ async def _keep_up(jobs: PostgresJobs, clock: DatabaseClock, service: SharedTime
     incarnation = ""
     while True:
         with suppress(StoreUnavailable):
-            await jobs.write(lambda tx: tx.change(own.MARK, {"key": MARK, "value": mark_of(service.now())}))
+            await jobs.write(partial(_write_mark, service), REPEAT)
             incarnation = await _follow(jobs, clock, incarnation)
             service.follow()
-        await asyncio.sleep(PROBE_SECONDS if jobs.failure else SYNC_SECONDS)
+            await jobs.probe()
+        if jobs.failure:
+            await asyncio.sleep(PROBE_SECONDS)
+            continue
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SYNC_SECONDS):
+                await jobs.has_failed.wait()
 
 
 async def _follow(jobs: PostgresJobs, clock: DatabaseClock, incarnation: str) -> str:
@@ -307,5 +314,9 @@ async def _follow(jobs: PostgresJobs, clock: DatabaseClock, incarnation: str) ->
 
     now = await jobs.read(read, single=True)
     if incarnation and now != incarnation:
-        await jobs.write(lambda tx: tx.change(sql.PUT_META, {"key": INCARNATION, "value": now}))
+        await jobs.write(lambda tx: tx.change(sql.PUT_META, {"key": INCARNATION, "value": now}), REPEAT)
     return now
+
+
+async def _write_mark(service: SharedTime, tx: Transaction) -> None:
+    await tx.change(own.MARK, {"key": MARK, "value": mark_of(service.now())})

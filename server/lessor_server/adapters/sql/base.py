@@ -65,11 +65,15 @@ class StorePart:
             await self._macs.put(tx, place(await require_row(tx, find, params)))
             return True
 
-        async def again(tx: Transaction) -> bool:
-            return await job(tx) or params["etag"] in (await tx.row(find, params) or ())
+        async def again(tx: Transaction, written: bool) -> bool:
+            return (written and params["etag"] in (await tx.row(find, params) or ())) or await job(tx)
 
         return await self._jobs.write_alone(job, again)
 
-    async def _write(self, statement: str, params: rows.Params) -> bool:
-        """Run one statement; return whether it changed a row."""
-        return await self._jobs.write(lambda tx: tx.change(statement, params)) == 1
+    async def _repeatable(self, statement: str, params: rows.Params) -> int:
+        """Run one statement that changes nothing more when it runs twice; return how many rows it changed."""
+
+        async def again(tx: Transaction, changed: int) -> int:
+            return max(changed, await tx.change(statement, params))
+
+        return await self._jobs.write(lambda tx: tx.change(statement, params), again)

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from lessor_server.adapters.sql import rows
 from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.base import StorePart
+from lessor_server.adapters.sql.columns import Row
 from lessor_server.adapters.sql.row_macs import place_mount, place_role, place_root, role_place
-from lessor_server.adapters.sql.transaction import Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction, require_row
 from lessor_server.domain.lease import Lease
 from lessor_server.domain.lease_id import is_name
 from lessor_server.domain.mount import Mount
@@ -61,11 +62,9 @@ class StoredConfig(StorePart):
                 await self._macs.put(tx, place_mount(await require_row(tx, sql.GET_MOUNT, params)))
             return written
 
-        async def again(tx: Transaction) -> bool:
-            if await job(tx):
-                return True
+        async def again(tx: Transaction, written: bool) -> bool:
             row = await tx.row(sql.GET_MOUNT, {"name": after.name})
-            return await self._reader.one(tx, rows.MOUNTS, row) == after
+            return (written and await self._reader.one(tx, rows.MOUNTS, row) == after) or await job(tx)
 
         return await self._jobs.write_alone(job, again)
 
@@ -117,7 +116,7 @@ class StoredConfig(StorePart):
                 await self._macs.put(tx, place_root(await require_row(tx, sql.GET_ROOT, params)))
             return written
 
-        return await self._jobs.write_alone(job)
+        return await self._jobs.write_alone(job, REPEAT)
 
     # --- roles ------------------------------------------------------------------------------------------
 
@@ -130,13 +129,21 @@ class StoredConfig(StorePart):
         return await self._write_sealed(statement, params, sql.GET_ROLE, place_role)
 
     async def delete_role(self, mount: str, name: str) -> bool:
-        async def job(tx: Transaction) -> bool:
-            deleted = await tx.change(sql.DELETE_ROLE, {"mount": mount, "name": name}) == 1
-            if deleted:
-                await self._macs.drop(tx, mount, role_place(mount, name))
-            return deleted
+        params: rows.Params = {"mount": mount, "name": name}
 
-        return await self._jobs.write_alone(job)
+        async def job(tx: Transaction) -> Row | None:
+            row = await tx.row(sql.GET_ROLE, params)
+            if row is not None:
+                await tx.change(sql.DELETE_ROLE, params)
+                await self._macs.drop(tx, mount, role_place(mount, name))
+            return row
+
+        async def again(tx: Transaction, deleted: Row | None) -> Row | None:
+            # Another role may have the name by now.
+            is_there = deleted is None or await tx.row(sql.GET_ROLE, params) == deleted
+            return await job(tx) if is_there else deleted
+
+        return await self._jobs.write_alone(job, again) is not None
 
     async def list_roles(self, mount: str, after: str, limit: int) -> list[Role]:
         return await self._page(rows.ROLES, sql.LIST_ROLES, {"mount": mount, "after": after}, limit)

@@ -23,7 +23,7 @@ from lessor_server.adapters.sql.row_macs import (
     place_rotation,
 )
 from lessor_server.adapters.sql.stored_keys import LOST_DATA_KEYS, SEALING_KEY, is_sealed, read_data_keys
-from lessor_server.adapters.sql.transaction import Transaction
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction
 from lessor_server.domain.errors.sealing import SealingKeyMismatch
 from lessor_server.domain.root import root_context
 from lessor_server.domain.rotation import key_context
@@ -62,8 +62,11 @@ class StoredKeyring(StorePart):
                 last = _last_id(page)
             return values
 
+        async def again(tx: Transaction, values: int) -> int:
+            return values if await _is_stored(tx, key) else await job(tx)
+
         try:
-            return await self._jobs.write_alone(job)
+            return await self._jobs.write_alone(job, again)
         except BaseException:
             self._macs.seals = None
             raise
@@ -87,14 +90,18 @@ class StoredKeyring(StorePart):
                 self._reader.note_tampered("meta", HELD)
                 await self._macs.put_hold(tx, UNREADABLE_HOLD if await self._macs.is_held(tx) else "")
 
-        await self._jobs.write_alone(job)
+        await self._jobs.write_alone(job, REPEAT)
 
     async def add_data_key(self, key: WrappedKey) -> None:
         async def job(tx: Transaction) -> None:
             await tx.change(keyring_sql.NONE_ACTIVE, {})
             await tx.change(keyring_sql.ADD_DATA_KEY, _params(key))
 
-        await self._jobs.write_alone(job)
+        async def again(tx: Transaction, _: None) -> None:
+            if not await _is_stored(tx, key):
+                await job(tx)
+
+        await self._jobs.write_alone(job, again)
 
     async def rewrap_data_keys(self, keys: Sequence[WrappedKey]) -> None:
         """Replace how all data keys are wrapped, in one transaction."""
@@ -102,7 +109,7 @@ class StoredKeyring(StorePart):
         async def job(tx: Transaction) -> None:
             await tx.change_many(keyring_sql.REWRAP_DATA_KEY, [_params(key) for key in keys])
 
-        await self._jobs.write_alone(job)
+        await self._jobs.write_alone(job, REPEAT)
 
     async def reseal_mount(self, after: str) -> tuple[str, int] | None:
         async def job(tx: Transaction) -> tuple[str, int] | None:
@@ -111,7 +118,12 @@ class StoredKeyring(StorePart):
                 await self._seal_installation(tx)
             return None if mount is None else (mount, await self._seal_mount(tx, mount))
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction, sealed: tuple[str, int] | None) -> tuple[str, int] | None:
+            repeated = await job(tx)
+            is_same = repeated and sealed and repeated[0] == sealed[0]
+            return sealed if is_same else repeated
+
+        return await self._jobs.write_alone(job, again)
 
     async def reseal_leases(self, after: str, limit: int) -> str | None:
         async def job(tx: Transaction) -> str | None:
@@ -120,11 +132,11 @@ class StoredKeyring(StorePart):
             await self._seal_leases(tx, [row for row in stale if self._macs.is_lease_authentic(row)])
             return _last_id(page)
 
-        return await self._jobs.write_alone(job)
+        return await self._jobs.write_alone(job, REPEAT)
 
     async def drop_data_keys(self, active_id: str) -> None:
         await self._jobs.write_alone(
-            lambda tx: tx.change(keyring_sql.DROP_OTHER_DATA_KEYS, {"id": active_id})
+            lambda tx: tx.change(keyring_sql.DROP_OTHER_DATA_KEYS, {"id": active_id}), REPEAT
         )
 
     async def _seal_installation(self, tx: Transaction) -> None:
@@ -219,6 +231,10 @@ async def _read_wrapped_keys(tx: Transaction) -> list[WrappedKey]:
     if not found and await is_sealed(tx):
         raise SealingKeyMismatch(LOST_DATA_KEYS)
     return found
+
+
+async def _is_stored(tx: Transaction, key: WrappedKey) -> bool:
+    return any(one.id == key.id for one in await read_data_keys(tx))
 
 
 def _params(key: WrappedKey) -> rows.Params:

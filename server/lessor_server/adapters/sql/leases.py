@@ -11,7 +11,7 @@ from lessor_server.adapters.sql import rows
 from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.base import StorePart
 from lessor_server.adapters.sql.columns import MAX_US, Row, numbered
-from lessor_server.adapters.sql.transaction import Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction, require_row
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.access import RuleFull
@@ -34,7 +34,7 @@ class StoredLeases(StorePart):
                 raise await explain_refusal(tx, intent, params)
             return lease
 
-        return await self._jobs.write(job, single=True)
+        return await self._jobs.write(job, REPEAT, single=True)
 
     def _begun(self, intent: Intent, span: timedelta) -> tuple[Lease, rows.Params]:
         """Return the lease of an intent, and the parameters that store it."""
@@ -57,7 +57,7 @@ class StoredLeases(StorePart):
         async def job(tx: Transaction) -> bool:
             return await tx.change(sql.WRITE_LEASE, params | {"now": self.now()}) == 1
 
-        return await self._jobs.write(job, single=True)
+        return await self._jobs.write(job, REPEAT, single=True)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         async def job(tx: Transaction) -> Lease | None:
@@ -67,17 +67,17 @@ class StoredLeases(StorePart):
                 row = await tx.row(sql.GET_LEASE, params)
             return self._reader.salvage(rows.LEASES, row) if row else None
 
-        return await self._jobs.write(job, job, single=True)
+        return await self._jobs.write(job, REPEAT, single=True)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
         params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}
-        await self._jobs.write(lambda tx: tx.change(sql.REOPEN, params | {"now": self.now()}))
+        await self._repeatable(sql.REOPEN, params | {"now": self.now()})
 
     async def claim(self, ids: Sequence[str], terms: ClaimTerms) -> list[Lease]:
         async def job(tx: Transaction) -> list[Lease]:
             return await self._claim_each(tx, ids, self._claiming(terms))
 
-        return await self._jobs.write(job)
+        return await self._jobs.write(job, REPEAT)
 
     async def claim_due(
         self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
@@ -99,7 +99,7 @@ class StoredLeases(StorePart):
                     break
             return claims
 
-        return await self._jobs.write(job)
+        return await self._jobs.write(job, REPEAT)
 
     async def _claim_each(
         self, tx: Transaction, ids: Sequence[str | bytes], params: rows.Params
@@ -139,7 +139,10 @@ class StoredLeases(StorePart):
                 await tx.change(statement, params)
             return await tx.change(sql.VOID_CLAIMS, params)
 
-        return await self._jobs.write(job)
+        async def again(tx: Transaction, voided: int) -> int:
+            return max(voided, await job(tx))
+
+        return await self._jobs.write(job, again)
 
     # --- reading ----------------------------------------------------------------------------------------
 

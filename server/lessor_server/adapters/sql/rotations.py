@@ -12,7 +12,6 @@ from lessor_server.adapters.sql import rows
 from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.base import StorePart
 from lessor_server.adapters.sql.columns import (
-    MAX_NUMBERED,
     Column,
     Malformed,
     Row,
@@ -32,7 +31,7 @@ from lessor_server.adapters.sql.columns import (
     whole,
 )
 from lessor_server.adapters.sql.row_macs import place_root, place_rotation
-from lessor_server.adapters.sql.transaction import Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Again, Job, Transaction, require_row
 from lessor_server.domain.errors.preconditions import StaticUserTaken
 from lessor_server.domain.lease import STUCK_AFTER
 from lessor_server.domain.lease_id import IdRange, is_name
@@ -63,7 +62,7 @@ class StoredRotations(StorePart):
             added = await require_row(tx, sql.ADD_ROTATION, params | self._times())
             return await self._place(tx, added)
 
-        return await self._jobs.write_alone(job)
+        return await self._jobs.write_alone(job, self._unless_stored(job))
 
     async def get_rotation(self, subject: str) -> Rotation | None:
         """Return one row."""
@@ -97,7 +96,7 @@ class StoredRotations(StorePart):
                 static = key_context(static_prefix(mount))
                 await self._macs.drop(tx, mount, *(one for (one,) in places if str(one).startswith(static)))
 
-        await self._jobs.write_alone(job)
+        await self._jobs.write_alone(job, REPEAT)
 
     async def list_unfinished_of_removed_mounts(self) -> list[Rotation]:
         """Return the unfinished rotations of mounts that ``remove_disabled`` would remove."""
@@ -112,7 +111,13 @@ class StoredRotations(StorePart):
                 await self._macs.drop(tx, rotation.mount, key_context(rotation.subject))
             return deleted
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction, deleted: bool) -> bool:
+            row = await tx.row(sql.GET_ROTATION, {"subject": rotation.subject})
+            # Another role may have the name by now.
+            is_there = row is not None and tuple(row[2:4]) == (rotation.generation, rotation.due_us)
+            return await job(tx) if is_there or not deleted else True
+
+        return await self._jobs.write_alone(job, again)
 
     async def claim_rotation(self, subject: str) -> Rotation | None:
         """Claim a row that is free, due or not."""
@@ -133,7 +138,11 @@ class StoredRotations(StorePart):
                     self._reader.note("rotations", repr(subject), "subject is not a string")
             return await self._reader.readable(tx, ROTATIONS, (row for row in found if row is not None))
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction, claimed: list[Rotation]) -> list[Rotation]:
+            kept = [one for one in claimed if await self._is_stored(tx, one)]
+            return kept or await job(tx)
+
+        return await self._jobs.write_alone(job, again)
 
     async def next_rotation_us(self, without: frozenset[str]) -> int:
         """Return when the next row is due, or 0 for never."""
@@ -168,10 +177,7 @@ class StoredRotations(StorePart):
             until = {"due_us": self.now() + CLAIM_US}
             return await self._place(tx, await require_row(tx, sql.MOVE_ROTATION, params | until))
 
-        async def again(tx: Transaction) -> Rotation | None:
-            return await job(tx) or await self._find_written(tx, params)
-
-        return await self._jobs.write_alone(job, again)
+        return await self._jobs.write_alone(job, self._unless_stored(job))
 
     def _times(self) -> rows.Params:
         now = self.now()
@@ -192,22 +198,20 @@ class StoredRotations(StorePart):
                 return await self._place(tx, row)
             return await self._reader.read(tx, ROTATIONS, row)
 
-        async def again(tx: Transaction) -> Rotation | None:
-            return await job(tx) or await self._find_written(tx, params)
+        return await self._jobs.write_alone(job, self._unless_stored(job))
 
-        return await self._jobs.write_alone(job, again)
+    def _unless_stored(self, job: Job[Rotation | None]) -> Again[Rotation | None]:
+        """Return what repeats a job unless the row that it has returned is stored."""
 
-    async def _find_written(self, tx: Transaction, params: rows.Params) -> Rotation | None:
-        """Return the row if it is as these parameters wrote it: nobody else writes the same body."""
-        row = await tx.row(sql.GET_ROTATION, {"subject": params["subject"]})
-        before, body = params.get("generation"), params.get("body")
-        if row is None or body is None or not isinstance(before, int):
-            return None
-        _, phase, generation, *_, stored = row
-        is_next = generation == (1 if before == MAX_NUMBERED else before + 1)
-        if not is_next or (phase, stored) != (params["phase"], body):
-            return None
-        return await self._reader.read(tx, ROTATIONS, row)
+        async def again(tx: Transaction, written: Rotation | None) -> Rotation | None:
+            return written if written and await self._is_stored(tx, written) else await job(tx)
+
+        return again
+
+    async def _is_stored(self, tx: Transaction, rotation: Rotation) -> bool:
+        """Return whether the row is exactly this: nobody else writes the same, with the same due time."""
+        row = await tx.row(sql.GET_ROTATION, {"subject": rotation.subject})
+        return await self._reader.one(tx, ROTATIONS, row) == rotation
 
     async def _place(self, tx: Transaction, row: Row) -> Rotation:
         """Store the MAC of a row that was written, and return the rotation."""

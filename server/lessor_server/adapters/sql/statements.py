@@ -241,6 +241,7 @@ ON CONFLICT DO NOTHING
 """
 OPEN_PREFIXES = "SELECT low, high, cutoff_us, owner FROM prefixes ORDER BY cutoff_us, low, owner"
 CLOSE_PREFIX = "DELETE FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us AND owner = :owner"
+IS_OPEN = "SELECT 1 FROM prefixes WHERE low = :low AND cutoff_us = :cutoff_us AND owner = :owner"
 
 # A lease that backs off becomes due immediately, too; one that is being attempted keeps its claim.
 _ATTEMPTED = "state = 'REVOKING' AND claimed_by <> ''"

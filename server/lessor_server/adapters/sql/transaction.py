@@ -6,7 +6,7 @@ Statements have named parameters, ``:name``. A database that needs another text 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from lessor_server.adapters.sql.columns import Reader, Row
 
@@ -48,6 +48,10 @@ class Transaction(Protocol):
 
 
 Job = Callable[[Transaction], Awaitable[T]]
+Again = Callable[[Transaction, T], Awaitable[T]]
+"""Finds out whether a job was committed that has returned this result, and repeats it if it was not."""
+REPEAT: Final = None
+"""A job that may be committed twice, because the second time changes nothing: it is simply repeated."""
 
 
 class Jobs(Protocol):
@@ -69,16 +73,16 @@ class Jobs(Protocol):
         """Run a job that only reads, in one state of the database; ``single``: it runs one statement."""
         ...
 
-    async def write(self, job: Job[T], again: Job[T] | None = None, *, single: bool = False) -> T:
+    async def write(self, job: Job[T], again: Again[T] | None, *, single: bool = False) -> T:
         """Run a job that writes leases; when this returns, its changes are durable.
 
         ``single``: only one statement of the job writes, and at most one lease. Others may write other rows
-        meanwhile. If the connection was lost, the job may have been committed or not. Then ``again`` runs,
-        which finds out; without it the caller gets ``StoreUnavailable``.
+        meanwhile. If the connection was lost, the job may have been committed or not. Then ``again`` runs;
+        ``REPEAT`` runs the job once more.
         """
         ...
 
-    async def write_alone(self, job: Job[T], again: Job[T] | None = None) -> T:
+    async def write_alone(self, job: Job[T], again: Again[T] | None) -> T:
         """Run a job that writes configuration or MACs; no other such job runs meanwhile, in any process."""
         ...
 

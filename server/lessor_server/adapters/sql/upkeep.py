@@ -16,7 +16,7 @@ from lessor_server.adapters.sql.clock import MARK, ServiceTime, mark_of
 from lessor_server.adapters.sql.columns import Row, text
 from lessor_server.adapters.sql.keyring import UNREADABLE_HOLD
 from lessor_server.adapters.sql.row_macs import HELD, place_mount
-from lessor_server.adapters.sql.transaction import Jobs, Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Jobs, Transaction, require_row
 from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan, State
 from lessor_server.domain.lease_id import IdRange
@@ -45,7 +45,11 @@ class StoredUpkeep(StorePart):
             prefix = BulkRevocation(ids, await self._read_cutoff(tx, ids), owner)
             return prefix, await _open(tx, prefix)
 
-        return await self._jobs.write(job)
+        async def again(tx: Transaction, opened: tuple[BulkRevocation, int]) -> tuple[BulkRevocation, int]:
+            is_open = await tx.row(sql.IS_OPEN, _prefix(opened[0])) is not None
+            return opened if is_open else await job(tx)
+
+        return await self._jobs.write(job, again)
 
     async def disable(self, mount: str) -> tuple[Mount, int] | None:
         async def job(tx: Transaction) -> tuple[Mount, int] | None:
@@ -60,7 +64,14 @@ class StoredUpkeep(StorePart):
             prefix = BulkRevocation(ids, await self._read_cutoff(tx, ids))
             return self._reader.salvage(rows.MOUNTS, row), await _open(tx, prefix)
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction, disabled: tuple[Mount, int] | None) -> tuple[Mount, int] | None:
+            row = await tx.row(sql.GET_MOUNT, {"name": mount})
+            found = self._reader.salvage(rows.MOUNTS, row) if row else None
+            # Another mount may have the name by now.
+            is_there = disabled is None or (found and found.created_us == disabled[0].created_us)
+            return await job(tx) if is_there else disabled
+
+        return await self._jobs.write_alone(job, again)
 
     async def _read_cutoff(self, _tx: Transaction, _ids: IdRange) -> int:
         """Return when the newest lease of a range has begun, or a later time that is not in the future."""
@@ -74,7 +85,7 @@ class StoredUpkeep(StorePart):
         return sorted(await self._ids(statement, _prefix(prefix) | {"after": after, "limit": limit}))
 
     async def close_prefix(self, prefix: BulkRevocation) -> None:
-        await self._jobs.write(lambda tx: tx.change(sql.CLOSE_PREFIX, _prefix(prefix)))
+        await self._repeatable(sql.CLOSE_PREFIX, _prefix(prefix))
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
         alive, failed, gone = await self._jobs.read(
@@ -91,7 +102,10 @@ class StoredUpkeep(StorePart):
             found = await tx.rows(statement, params | {"now": self.now()})
             return [row[0] for row in found if isinstance(row[0], str)]
 
-        return await self._jobs.write(job)
+        async def again(tx: Transaction, ids: list[str]) -> list[str]:
+            return list({*ids, *await job(tx)})
+
+        return await self._jobs.write(job, again)
 
     # --- reconcile --------------------------------------------------------------------------------------
 
@@ -105,9 +119,21 @@ class StoredUpkeep(StorePart):
         return await self._jobs.read(job)
 
     async def adopt(self, orphan: Orphan) -> bool:
-        params = rows.lease_params(steps.adopt(orphan, self.now()))
+        lease = steps.adopt(orphan, self.now())
+        params = rows.lease_params(lease)
         params["mac"] = self._macs.lease_mac(params)
-        return await self._write(sql.ADOPT, params)
+
+        async def job(tx: Transaction) -> bool:
+            return await tx.change(sql.ADOPT, params) == 1
+
+        async def again(tx: Transaction, adopted: bool) -> bool:
+            if not adopted or await job(tx):
+                return adopted
+            row = await tx.row(sql.GET_LEASE, params)
+            found = self._reader.salvage(rows.LEASES, row) if row else None
+            return found is not None and found.footprint == lease.footprint
+
+        return await self._jobs.write(job, again)
 
     async def purge_tombstones(self, account: str, listed_us: int) -> int:
         statement = sql.PURGE_TOMBSTONES if account else sql.PURGE_SESSIONS
@@ -117,7 +143,7 @@ class StoredUpkeep(StorePart):
             "old_us": self.now() - rows.us(TOMBSTONE_LIFE),
             "grace_us": rows.us(CREATE_GRACE),
         }
-        return await self._jobs.write(lambda tx: tx.change(statement, params))
+        return await self._repeatable(statement, params)
 
     async def remove_disabled(self) -> list[str]:
         removals = (sql.REMOVE_ROTATIONS, sql.REMOVE_ROLES, sql.REMOVE_ROOT, sql.REMOVE_MOUNT)
@@ -131,7 +157,11 @@ class StoredUpkeep(StorePart):
                 await self._macs.drop_mount(tx, name)
             return names
 
-        return await self._jobs.write_alone(job)
+        async def again(tx: Transaction, names: list[str]) -> list[str]:
+            gone = [name for name in names if await tx.row(sql.GET_MOUNT, {"name": name}) is None]
+            return gone + await job(tx)
+
+        return await self._jobs.write_alone(job, again)
 
     # --- the clock, and the store as a whole ---------------------------------------------------------------
 
@@ -188,7 +218,7 @@ class StoredUpkeep(StorePart):
             params = params | {"due_us": page[-1][2], "id": page[-1][3]}
 
     async def set_expiry_hold(self, why: str) -> None:
-        await self._jobs.write_alone(lambda tx: self._macs.put_hold(tx, why))
+        await self._jobs.write_alone(lambda tx: self._macs.put_hold(tx, why), REPEAT)
 
     async def lower_clock(self) -> None:
         async def job(tx: Transaction) -> None:
@@ -196,7 +226,7 @@ class StoredUpkeep(StorePart):
             await tx.change(sql.BEGUN_BY_NOW, {"now": now})
             await tx.change(sql.PUT_META, {"key": MARK, "value": mark_of(now)})
 
-        await self._jobs.write(job)
+        await self._jobs.write(job, REPEAT)
 
 
 async def _read_overdue(params: rows.Params, tx: Transaction) -> Sequence[Row]:

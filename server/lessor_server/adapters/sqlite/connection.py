@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 import aiosqlite
 
 from lessor_server.adapters.sql.columns import Reader
-from lessor_server.adapters.sql.transaction import Job, Transaction
+from lessor_server.adapters.sql.transaction import Again, Job, Transaction
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.transaction import (
     SqliteTransaction,
@@ -260,7 +260,7 @@ class SqliteJobs:
     async def write(
         self,
         job: Job[T],
-        again: Job[T] | None = None,  # noqa: ARG002 - no connection is lost
+        again: Again[T] | None,  # noqa: ARG002 - no connection is lost
         *,
         single: bool = False,
     ) -> T:
@@ -268,7 +268,7 @@ class SqliteJobs:
         writes = Writes.ONE_LEASE if single else Writes.LEASES
         return await self.batches.write(lambda _: run_job(job(self.transaction)), writes)
 
-    async def write_alone(self, job: Job[T], again: Job[T] | None = None) -> T:  # noqa: ARG002 - as above
+    async def write_alone(self, job: Job[T], again: Again[T] | None) -> T:  # noqa: ARG002 - as above
         """Run a job that writes anything; batches run one after the other in any case."""
         return await self.batches.write(lambda _: run_job(job(self.transaction)))
 
