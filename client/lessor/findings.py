@@ -54,6 +54,12 @@ class Finding:
         return f"{self.grade.value:<5} {self.check:<12} {self.text}{self.fix and f'; {self.fix}'}"
 
 
+def count_left(seconds: float) -> str:
+    """Return how long something is still valid: in whole days, or in hours if it is less than two days."""
+    hours = int(seconds // 3600)
+    return f"{hours // 24} more days" if hours >= 48 else f"{hours} more hours"
+
+
 def show_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
     """Print the findings in their order; return the exit code: 1 if one of them is a failure.
 

@@ -273,7 +273,7 @@ async def test_a_certificate_that_ends_soon_is_warned_of(tmp_path: Path) -> None
         variables = {"LESSOR_ADDR": f"https://{server.address}", "LESSOR_CACERT": str(authority.ca)}
         found = examined(**variables, LESSOR_TOKEN=TOKEN)
     [warning] = warnings_of(found, "tls")
-    assert "valid for 2 more days" in warning.text
+    assert "valid for 47 more hours" in warning.text
 
 
 # --- server ---------------------------------------------------------------------------------------------

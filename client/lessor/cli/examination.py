@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -19,8 +20,10 @@ import grpc
 from lessor import errors
 from lessor.channel import BadConnection, Connection, PlaintextWarning
 from lessor.cli import diagnosis
+from lessor.cli.proxies import Proxy, ProxyRefuses, find_proxy
 from lessor.cli.system import HEALTH_METHOD, SERVING
-from lessor.findings import Finding, Grade
+from lessor.cli.validity import read_validity
+from lessor.findings import Finding, Grade, count_left
 from lessor.v1 import system_pb2 as pb
 from lessor.v1.system_pb2_grpc import SystemServiceStub
 
@@ -39,6 +42,10 @@ NOT_MEANT: Final = (
 )
 """Other variables, of the client and of the server, whose names are like these."""
 _SIMILAR: Final = 0.7
+_SHORT_LIFE: Final = 0.25
+"""The share of its life from which on a client's certificate of short life ends soon."""
+_NOT_A_TOKEN: Final = re.compile(r"[\"'`]|LESSOR_TOKEN|sha256:|[0-9a-f]{64}$")
+"""How texts begin that are not a token: quotes, a line of a shell, a digest of the access file."""
 _CLOCK_FIX: Final = "set this machine's clock by NTP, and check the server's"
 
 
@@ -81,12 +88,33 @@ def examine(environ: Mapping[str, str], connection: Connection) -> Iterator[Find
     for one in caught:
         problem, _, fix = str(one.message).partition("; ")
         yield Finding.doubtful("variables", problem, fix)
-    steps = [_check_socket(place)] if place.path else [*_check_network(place)]
+    yield from _check_token_form(connection)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it trusts nobody yet
+    files = _check_files(context, connection) if is_tls else []
+    yield from files
+    if _has_failed(files):
+        return
+    proxy = (
+        None
+        if place.path or "grpc.enable_http_proxy" in dict(connection.options)
+        else find_proxy(environ, place.host)
+    )
+    steps = _check_way(place, proxy)
     if is_tls and not _has_failed(steps):
-        steps.append(_check_tls(connection, place))
+        steps.append(_check_tls(context, connection, place, proxy))
     yield from steps
     if not _has_failed(steps):
-        yield from _check_server(connection)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlaintextWarning)  # it is reported above
+            steps = [*_check_server(connection)]
+        yield from steps
+
+
+def _check_way(place: Place, proxy: Proxy | None) -> list[Finding]:
+    """Check whether something listens where the connection leads to."""
+    if place.path:
+        return [_check_socket(place)]
+    return [_check_proxy(place, proxy)] if proxy is not None else [*_check_network(place)]
 
 
 def _has_failed(steps: Iterable[Finding]) -> bool:
@@ -117,6 +145,39 @@ def _check_token_sources(environ: Mapping[str, str], connection: Connection) -> 
     file = connection.token_file
     if not connection.token.strip() and file is not None and file.is_file() and file.stat().st_mode & 0o007:
         yield Finding.doubtful("variables", f"every user can read {file}", f"run chmod 600 {file}")
+
+
+def _check_token_form(connection: Connection) -> Iterator[Finding]:
+    """Warn of a text that is hardly a token."""
+    for _, value in connection.metadata():
+        if _NOT_A_TOKEN.match(value.removeprefix("Bearer ")):
+            source = "LESSOR_TOKEN" if connection.token.strip() else connection.token_file
+            text = f"the text in {source} does not look like a token, but like a quoted text or a digest"
+            yield Finding.doubtful("variables", text, "keep only the token, as `lessor token new` prints it")
+
+
+def _check_files(context: ssl.SSLContext, connection: Connection) -> list[Finding]:
+    """Load the caller's files of TLS into the context, and check how long its certificate is valid."""
+    if cause := diagnosis.load_files(context, connection):
+        return [Finding.bad("tls", cause.problem, cause.fix)]
+    if connection.cert_file is None:
+        return []
+    validity = read_validity(connection.cert_file.read_text(encoding="ascii", errors="replace"))
+    if validity is None:
+        return []
+    name, left = f"the certificate in {connection.cert_file}", validity.end.timestamp() - _read_clock()
+    if left <= 0:
+        return [Finding.bad("tls", f"{name} expired on {validity.end:%Y-%m-%d %H:%M} UTC", "renew it")]
+    if validity.begin.timestamp() > _read_clock():
+        text = f"{name} is valid from {validity.begin:%Y-%m-%d %H:%M} UTC on"
+        return [Finding.bad("tls", text, "check this machine's clock, or wait")]
+    # Workloads get certificates for hours, which are renewed before their last quarter.
+    soon = min(
+        LOW_CERTIFICATE_DAYS * DAY_SECONDS, _SHORT_LIFE * (validity.end - validity.begin).total_seconds()
+    )
+    if left < soon:
+        return [Finding.doubtful("tls", f"{name} is valid for {count_left(left)}", "renew it")]
+    return []
 
 
 # --- network --------------------------------------------------------------------------------------------
@@ -195,24 +256,40 @@ def _check_tcp(place: Place) -> Finding:
         return Finding.bad("tcp", text, "check the address, and the routes of this machine")
 
 
+def _check_proxy(place: Place, proxy: Proxy) -> Finding:
+    """Check that the proxy of gRPC connects to the server: the server's name is resolved there."""
+    named = f"the proxy {proxy} ({proxy.variable})"
+    try:
+        with proxy.connect(str(place), STEP_SECONDS):
+            return Finding.good("tcp", f"{named} connects to {place}")
+    except ProxyRefuses as error:
+        fix = f"allow it in the proxy, or add {place.host} to no_proxy"
+        return Finding.bad("tcp", f"{named} does not connect to {place}: {error}", fix)
+    except OSError as error:
+        said = "it does not answer in time" if isinstance(error, TimeoutError) else error.strerror or error
+        fix = f"correct or unset {proxy.variable}, or add {place.host} to no_proxy"
+        return Finding.bad("tcp", f"{named} can't be reached: {said}", fix)
+
+
 # --- TLS ------------------------------------------------------------------------------------------------
 
 
-def _check_tls(connection: Connection, place: Place) -> Finding:
+def _check_tls(context: ssl.SSLContext, connection: Connection, place: Place, proxy: Proxy | None) -> Finding:
     """Make a handshake with the caller's own files, and look at the server's certificate."""
-    context = ssl.create_default_context(cafile=str(connection.ca_file) if connection.ca_file else None)
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols([diagnosis.HTTP2])
     try:
-        if connection.cert_file is not None and connection.key_file is not None:
-            context.load_cert_chain(connection.cert_file, connection.key_file, password="")
         with (
-            socket.create_connection((place.host, place.port), STEP_SECONDS) as plain,
+            _connect(place, proxy) as plain,
             context.wrap_socket(plain, server_hostname=place.host) as secure,
         ):
             certificate = secure.getpeercert() or {}
+            if secure.selected_alpn_protocol() != diagnosis.HTTP2:
+                return Finding.bad("tls", diagnosis.NO_GRPC.problem, diagnosis.NO_GRPC.fix)
             # A server that refuses the client's certificate closes the connection after the handshake.
             if not secure.recv(1):
                 raise ConnectionResetError("Socket closed")
+    except TimeoutError:
+        return _silent("tls", place)
     except (OSError, ValueError) as error:
         if "Hostname mismatch" in str(error) or "IP address mismatch" in str(error):
             fix = "set LESSOR_ADDR to a name in the certificate, or have one issued for this name"
@@ -222,12 +299,24 @@ def _check_tls(connection: Connection, place: Place) -> Finding:
             return Finding.bad("tls", cause.problem, cause.fix)
         fix = "check LESSOR_CACERT, LESSOR_CLIENT_CERT and LESSOR_CLIENT_KEY, and the server's certificate"
         return Finding.bad("tls", f"the handshake with {place} fails: {error}", fix)
-    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    days = (ends - _read_clock()) / DAY_SECONDS
-    text = f"the server's certificate is trusted, and valid for {days:.0f} more days"
-    if days < LOW_CERTIFICATE_DAYS:
+    left = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - _read_clock()
+    text = f"the server's certificate is trusted, and valid for {count_left(left)}"
+    if left < LOW_CERTIFICATE_DAYS * DAY_SECONDS:
         return Finding.doubtful("tls", text, "have it renewed")
     return Finding.good("tls", text)
+
+
+def _connect(place: Place, proxy: Proxy | None) -> socket.socket:
+    if proxy is not None:
+        return proxy.connect(str(place), STEP_SECONDS)
+    return socket.create_connection((place.host, place.port), STEP_SECONDS)
+
+
+def _silent(check: str, place: Place | str) -> Finding:
+    """Return that a process accepts connections, and does not answer."""
+    text = f"a process accepts connections at {place}, and does not answer within {STEP_SECONDS:g} s"
+    fix = "check that the server's process is not stopped or overloaded, and what is between here and it"
+    return Finding.bad(check, text, fix)
 
 
 # --- server ---------------------------------------------------------------------------------------------
@@ -309,7 +398,9 @@ def _of_call(check: str, connection: Connection, error: grpc.RpcError) -> Findin
     """Return the failure that a call ended with."""
     failure = cast("errors.Failure", error)
     refused = errors.of(failure, connection.address)
-    if isinstance(refused, errors.Unavailable) and not refused.reason_name:
+    if not refused.reason_name:
+        if refused.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return _silent(check, connection.address)
         cause = diagnosis.cause_of(connection, failure.details() or "")
         if cause is not None:
             return Finding.bad(check, cause.problem, cause.fix)
