@@ -18,10 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.forked import write_program
 from tests.support.server_process import bare_environment
 
 README = Path(__file__).parents[2] / "README.md"
-SECONDS = 60.0
+SECONDS = 180.0
 
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"^(lessor: (?!warning)|ERROR:)", re.MULTILINE)
@@ -97,7 +98,7 @@ def looks_like(shown: str, printed: str) -> bool:
 async def walk(page: str, todo: list[Step], folder: Path) -> dict[int, Printed]:
     """Type all steps into one shell in ``folder``; return what each printed, those not reached left out."""
     save_files(page, folder)
-    (folder / ".venv").symlink_to(sys.prefix)
+    link_environment(folder)
     script = ["trap 'failed=yes' ERR"]
     for step in todo:
         (folder / f"{step.line}.sh").write_text(step.typed, encoding="utf-8")
@@ -113,6 +114,17 @@ async def walk(page: str, todo: list[Step], folder: Path) -> dict[int, Printed]:
         for step in todo
         if (folder / f"{step.line}.failed").exists()
     }
+
+
+def link_environment(folder: Path) -> None:
+    """Create ``.venv`` in a folder: this Python environment, whose ``lessor`` is started by a fork."""
+    here, programs = folder / ".venv", folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for where in (Path(sys.prefix), Path(sys.prefix) / "bin"):
+        for path in where.iterdir():
+            if path.name not in {"bin", "lessor"}:
+                (here / path.relative_to(sys.prefix)).symlink_to(path)
+    write_program(programs / "lessor")
 
 
 async def _run(script: str, folder: Path) -> None:
