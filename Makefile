@@ -30,7 +30,7 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos docs examples bench bench-million bench-check lock sbom clean
+.PHONY: help .venv demo test quick prove soak lint protos docs examples bench bench-million bench-fleet bench-check lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ bench: .venv/.test ## measure Lessor beside OpenBao (bench/README.md)
 
 bench-million: .venv/.test ## measure a million leases and draw the plots: takes long
 	$(BIN)/python -m bench million
+
+bench-fleet: .venv/.test ## measure rows, statements and replicas on PostgreSQL, and play a fleet on paper (docs/scaling.md)
+	$(BIN)/python -m bench.footprint
+	$(BIN)/python -m bench.fleet
 
 bench-check: .venv/.test ## compare the last run's ratios with those of the last release
 	$(BIN)/python -m bench.check

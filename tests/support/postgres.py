@@ -61,7 +61,13 @@ class PostgresProcess:
     def create(self, *options: str) -> None:
         """Create the data directory; ``options`` are those of initdb."""
         self.own_folder()
-        command = [BINARIES / "initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "--no-instructions"]
+        command: list[str | Path] = [
+            BINARIES / "initdb",
+            "--auth=trust",
+            "--encoding=utf8",
+            "--no-sync",
+            "--no-instructions",
+        ]
         command += ["--locale=C.UTF-8", "-U", "lessor", "-D", self.data, *options]
         subprocess.run(command, check=True, capture_output=True, **as_nobody())
 
@@ -79,7 +85,16 @@ class PostgresProcess:
     def wait(self) -> None:
         """Wait until the server answers."""
         assert self.process is not None
-        ready = [BINARIES / "pg_isready", "-q", "-h", self.folder, "-p", str(self.port or 5432), "-t", "1"]
+        ready: list[str | Path] = [
+            BINARIES / "pg_isready",
+            "-q",
+            "-h",
+            self.folder,
+            "-p",
+            str(self.port or 5432),
+            "-t",
+            "1",
+        ]
         for _ in range(3000):
             if not subprocess.run(ready, check=False).returncode:
                 return
@@ -106,7 +121,7 @@ class PostgresProcess:
 
     def run(self, script: str, database: str = "postgres") -> str:
         """Run a script of psql; return what it prints, unaligned."""
-        command = [BINARIES / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", self.url(database)]
+        command = [str(BINARIES / "psql"), "-qAtX", "-v", "ON_ERROR_STOP=1", self.url(database)]
         done = subprocess.run(command, input=script, check=True, capture_output=True, text=True, timeout=60)
         return done.stdout.strip()
 
