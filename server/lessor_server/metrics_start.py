@@ -108,10 +108,15 @@ class Measuring:
             "/healthz": _serve_alive,
             "/readyz": partial(_serve_ready, health),
         }
+        parts = (self._snapshot.run, self._snapshot.loop_lag.run)
         listener = HttpListener(paths, report)
+        if self._address.path:  # this is a worker, whose supervisor serves the pages of all
+            async with listener.listen_locally(self._address.path):
+                yield parts
+            return
         async with listener.listen(self._address.host, self._address.port) as address:
             logger.info("serving_metrics", address=address)
-            yield (self._snapshot.run, self._snapshot.loop_lag.run)
+            yield parts
 
     def watch(self, store: OpenedStore, engine: Engine, audit: Auditing) -> None:
         """Measure these parts from now on."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from tests.support.hand_clock import HandClock
-from tests.support.postgres import shared_postgres
+from tests.support.postgres import LATER_SCHEMA, shared_postgres
 from tests.support.postgres_store import HandDatabaseClock
 
 from lessor_server.adapters.postgres import migrate
@@ -105,6 +105,73 @@ def test_what_a_statement_locks_up_to_a_limit_is_chosen_once() -> None:
 
 def test_migrations_have_the_numbers_and_names_of_sqlite() -> None:
     assert [number for number, _, _ in migrate.schema_migrations()] == [number for number, _ in migrations()]
+
+
+PARTS = {
+    "columns": """
+        SELECT table_name, column_name, data_type, collation_name,
+            is_nullable = 'YES' OR column_default IS NOT NULL
+        FROM information_schema.columns WHERE table_schema = current_schema()
+    """,
+    "triggers": "SELECT tgrelid::regclass::text, tgname::text, pg_get_triggerdef(oid) FROM pg_trigger",
+    "functions": """
+        SELECT proname::text, prosrc FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = current_schema()::regnamespace
+    """,
+    "indexes": """
+        SELECT tablename::text, indexname::text, replace(indexdef, 'UNIQUE', '!') FROM pg_indexes
+        WHERE schemaname = current_schema()
+    """,
+}
+
+
+async def read_parts(connection: Session) -> dict[str, set[tuple[object, ...]]]:
+    """Return all parts of a schema."""
+    return {name: {tuple(row) for row in await connection.fetch(query)} for name, query in PARTS.items()}
+
+
+async def test_later_migrations_only_add_what_servers_of_an_earlier_schema_need_not_know(
+    database: str,
+) -> None:
+    """Replicas of the oldest schema that is served go on working, whatever they write."""
+    connection = await asyncpg.connect(shared_postgres().url(database))
+    later = [number for number, _, _ in migrate.schema_migrations() if number > migrate.OLDEST_SCHEMA]
+    assert later
+    for number, _, script in migrate.schema_migrations():
+        before = await read_parts(connection)
+        await connection.execute(script)
+        after = await read_parts(connection)
+        if number not in later:
+            continue
+        tables = {table for table, *_ in before["columns"]}
+        for part, found in after.items():
+            assert before[part] <= found, f"migration {number} changes or removes {part}"
+            new = {row for row in found - before[part] if row[0] in tables}
+            if part == "columns":
+                new = {row for row in new if not row[-1]}  # an older server gives it no value
+            elif part == "indexes":
+                new = {row for row in new if "!" in str(row[-1])}  # it may write what is not unique
+            assert not new, f"migration {number} adds {new}"
+    await connection.close()
+
+
+async def test_a_later_schema_is_used_if_its_version_says_so(database: str, connection: Session) -> None:
+    target = DatabaseTarget(shared_postgres().url(database))
+    await connection.execute(LATER_SCHEMA)
+    async with open_postgres(target, HandDatabaseClock(HandClock())) as store:
+        assert (await store.status()).schema_version == 11
+    assert await migrate_database(target) == (11, 10)
+    for oldest in ("11", "", "x"):
+        await connection.execute("UPDATE meta SET value = $1 WHERE key = 'oldest_schema'", oldest)
+        with pytest.raises(DatabaseRefused, match="has schema 11; this version knows up to 10"):
+            async with open_postgres(target, HandDatabaseClock(HandClock())):
+                pass
+    await connection.execute("DELETE FROM meta WHERE key = 'oldest_schema'")
+    with pytest.raises(DatabaseRefused, match="this version knows up to 10"):
+        await migrate_database(target)
 
 
 async def test_many_servers_migrate_at_the_same_time(database: str) -> None:

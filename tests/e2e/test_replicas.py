@@ -17,7 +17,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from lessor.v1 import config_pb2, creds_pb2, lease_pb2, role_pb2, system_pb2
 from tests.fire.environment import keys_of
 from tests.support.clients import SECONDS, Refusal, lease_of, refused, until, users_of
-from tests.support.postgres import shared_postgres
+from tests.support.postgres import LATER_SCHEMA, shared_postgres
 from tests.support.replica_servers import ReplicaServer, replica, replicas
 from tests.support.standin_control import StandIn
 
@@ -265,3 +265,19 @@ async def test_a_replica_with_other_settings_is_named(
         assert await other.process.stop() == 0
     listed = await until_listed(fleet[0], len(fleet))
     assert not any("settings" in one for one in listed.warnings)
+
+
+async def test_replicas_go_on_and_start_again_after_a_later_version_has_migrated_their_database(
+    fleet: list[ReplicaServer], aws: StandIn
+) -> None:
+    url = fleet[0].environment["LESSOR_STORE_URL"]
+    name = url.partition("@/")[2].partition("?")[0]
+    await asyncio.to_thread(shared_postgres().run, LATER_SCHEMA, name)
+    leases = [(await server.client.generate("aws")).lease_id for server in fleet]
+    await fleet[0].kill()
+    await fleet[0].start()
+    leases.append((await fleet[0].client.generate("aws")).lease_id)
+    for lease, server in zip(leases, [*fleet[1:], *fleet], strict=False):
+        await server.client.revoke(lease)
+        assert (await fleet[0].client.lookup(lease)).state == State.GONE
+    assert not {lease_of(user) for user in await users_of(aws, "aws")} & set(leases)

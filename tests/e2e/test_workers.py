@@ -7,8 +7,10 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 
+import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
@@ -40,6 +42,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> Mapp
     folder = tmp_path_factory.mktemp("workers")
     url = await asyncio.to_thread(database)
     given = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, "LESSOR_AUDIT_FILE": str(folder / "audit.log")}
+    given["LESSOR_METRICS_LISTEN"] = "127.0.0.1:0"
     return replica(folder, 0, url, given).environment
 
 
@@ -66,6 +69,29 @@ async def test_all_workers_serve_one_port(
         await lessor.revoke(made.lease_id)
     audit = Path(settings["LESSOR_AUDIT_FILE"])
     assert {one.name for one in audit.parent.glob("audit.log.?")} == {"audit.log.1", "audit.log.2"}
+
+
+async def get(supervisor: ServerProcess, path: str) -> tuple[int, str]:
+    """Return the status and the body of a page of metrics or a probe."""
+    line = next(one for one in supervisor.log() if one["event"] == "serving_metrics")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{line['address']}{path}") as reply,
+    ):
+        return reply.status, await reply.text()
+
+
+async def test_the_supervisor_serves_the_metrics_and_probes_of_all_workers(supervisor: ServerProcess) -> None:
+    await until(lambda: count_serving(supervisor), lambda count: count >= COUNT)
+    status, page = await get(supervisor, "/metrics")
+    assert status == HTTPStatus.OK
+    for number in range(1, COUNT + 1):
+        assert f'lessor_worker_up{{worker="{number}"}} 1.0' in page
+        assert f'process_start_time_seconds{{worker="{number}"}}' in page
+    assert page.count("# TYPE lessor_leases gauge") == 1
+    assert await get(supervisor, "/healthz") == (HTTPStatus.OK, "ok\n")
+    assert await get(supervisor, "/readyz") == (HTTPStatus.OK, "ok\n")
+    assert sum(line["event"] == "serving_metrics" for line in supervisor.log()) == 1
 
 
 async def test_a_worker_that_dies_is_replaced_while_the_others_serve(supervisor: ServerProcess) -> None:

@@ -25,6 +25,14 @@ NOBODY = 65534
 """Who runs the server if the tests run as root, which it refuses."""
 FAST = {"fsync": "off", "full_page_writes": "off"}
 """Settings of a server whose data need not outlive the machine; a kill of the server loses nothing."""
+LATER_SCHEMA = """
+ALTER TABLE leases ADD COLUMN colour text NOT NULL DEFAULT '';
+ALTER TABLE meta ADD COLUMN note text;
+CREATE TABLE colours (name text PRIMARY KEY);
+CREATE INDEX leases_colour ON leases (colour);
+INSERT INTO lessor_migrations VALUES (11, '0011_colours');
+"""
+"""What a later version may do to a database that servers of this one use."""
 
 _REAPER = """
 import fcntl, os, shutil, signal, sys

@@ -14,31 +14,41 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lessor_server.settings.model import Settings
+from lessor_server.settings.parsers import Address
 
 READY: Final = b"1"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """Which worker this is, from 1, and the ports of its listeners in their order; 0 for a unix socket."""
+    """Which worker this is, from 1, and the ports of its listeners in their order; 0 for a unix socket.
+
+    ``supervisor`` is a name that no other supervisor on the machine has.
+    """
 
     number: int
     ports: tuple[int, ...]
+    supervisor: str
 
     @classmethod
     def parse(cls, text: str) -> WorkerPlace:
-        """Read ``NUMBER:PORT,PORT``, which only the supervisor writes."""
-        number, _, ports = text.partition(":")
-        return cls(int(number), tuple(int(port) for port in ports.split(",")))
+        """Read ``NUMBER:PORT,PORT:SUPERVISOR``, which only the supervisor writes."""
+        number, ports, supervisor = text.split(":")
+        return cls(int(number), tuple(int(port) for port in ports.split(",")), supervisor)
 
     def __str__(self) -> str:
         """Return it as ``parse`` reads it."""
-        return f"{self.number}:{','.join(map(str, self.ports))}"
+        return f"{self.number}:{','.join(map(str, self.ports))}:{self.supervisor}"
+
+    @property
+    def metrics_socket(self) -> str:
+        """Return the name of the abstract unix socket of its metrics."""
+        return f"lessor-worker/{self.supervisor}/{self.number}"
 
     def apply(self, settings: Settings) -> Settings:
         """Return the settings of this worker: it shares ports, and has an audit file of its own.
 
-        Its metrics have a port of their own too: the one of the settings for the first worker, then the next.
+        Its metrics, if they are on, are on a socket of its own: the supervisor shows those of all workers.
         """
         listen = tuple(
             replace(one, address=replace(one.address, port=port))
@@ -49,10 +59,9 @@ class WorkerPlace:
         if file is not None:
             own = file.with_name(f"{file.name}.{self.number}")
             changes["audit"] = settings.audit.model_copy(update={"file": own})
-        address = settings.metrics.listen
-        if address is not None and address.port:
-            next_port = replace(address, port=address.port + self.number - 1)
-            changes["metrics"] = settings.metrics.model_copy(update={"listen": next_port})
+        if settings.metrics.listen is not None:
+            own_socket = Address(path=self.metrics_socket)
+            changes["metrics"] = settings.metrics.model_copy(update={"listen": own_socket})
         return settings.model_copy(update=changes)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -21,6 +22,8 @@ from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
+from lessor_server.adapters.metrics.listener import HttpListener
+from lessor_server.adapters.metrics.workers import WorkerPages
 from lessor_server.adapters.process import protect_process
 from lessor_server.adapters.service_manager import READY as MANAGER_READY
 from lessor_server.adapters.service_manager import STOPPING, ServiceManager
@@ -28,7 +31,7 @@ from lessor_server.commands.worker import READY, WorkerPlace
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.grpc_server import PortTaken
 from lessor_server.settings.model import Settings
-from lessor_server.settings.parsers import Listener
+from lessor_server.settings.parsers import Address, Listener
 
 MAX_WORKERS: Final = 64
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, CALM_SECONDS = 1.0, 30.0, 60.0
@@ -105,7 +108,7 @@ class _Worker:
 
     place: WorkerPlace
     process: Process | None = None
-    link: socket.socket | None = None
+    serves: bool = False
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if the process runs."""
@@ -123,6 +126,8 @@ class WorkerSupervisor:
     logger: FilteringBoundLogger
     grace_seconds: float
     manager: ServiceManager
+    name: str
+    """A name that no other supervisor on the machine has."""
     _workers: list[_Worker] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _failed: int = 0
@@ -135,7 +140,7 @@ class WorkerSupervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        self._workers = [_Worker(WorkerPlace(number, ports)) for number in range(1, count + 1)]
+        self._workers = [_Worker(WorkerPlace(number, ports, self.name)) for number in range(1, count + 1)]
         async with asyncio.TaskGroup() as group:
             first, *others = self._workers
             served = asyncio.Event()
@@ -146,6 +151,10 @@ class WorkerSupervisor:
                     group.create_task(self._keep(worker, asyncio.Event()))
         self.logger.info("workers_stopped", workers=count)
         return self._failed
+
+    def serving(self) -> list[int]:
+        """Return the numbers of the workers that serve; none when all are being ended."""
+        return [] if self._stop.is_set() else [one.place.number for one in self._workers if one.serves]
 
     def _end(self) -> None:
         """End all workers."""
@@ -196,6 +205,7 @@ class WorkerSupervisor:
                 others = (self._await_ready(ours, worker, served), self._kill_late(worker.process))
                 tasks = [group.create_task(one) for one in others]
                 code = await worker.process.wait()
+                worker.serves = False
                 for task in tasks:
                     task.cancel()
             return code
@@ -204,7 +214,7 @@ class WorkerSupervisor:
         if await asyncio.get_running_loop().sock_recv(ours, 1) == READY:
             if not self._served:
                 self.manager.report(MANAGER_READY)
-            self._served = True
+            self._served = worker.serves = True
             served.set()
             self.logger.info("worker_serves", worker=worker.place.number)
 
@@ -227,9 +237,33 @@ def run_workers(settings: Settings, count: int, file: str | None, logger: Filter
         WorkersUnusable: The settings do not allow it. PortTaken: An address cannot be used.
     """
     require_shared(settings, count)
+    name = random.SystemRandom().randbytes(8).hex()
     grace = settings.drain_grace.total_seconds()
     with hold_ports(settings.listen) as ports:
         supervisor = WorkerSupervisor(
-            arguments_of(file), dict(os.environ), logger, grace, ServiceManager(os.environ)
+            arguments_of(file), dict(os.environ), logger, grace, ServiceManager(os.environ), name
         )
-        return asyncio.run(supervisor.run(count, ports))
+        return asyncio.run(_run(supervisor, count, ports, settings.metrics.listen))
+
+
+async def _run(
+    supervisor: WorkerSupervisor, count: int, ports: tuple[int, ...], address: Address | None
+) -> int:
+    """Run workers, and serve the metrics of all if there is an address for them."""
+    if address is None:
+        return await supervisor.run(count, ports)
+    numbers = range(1, count + 1)
+    logger = supervisor.logger
+
+    def report(where: str, error: BaseException) -> str:
+        logger.error("unexpected", where=where, error=type(error).__name__, exc_info=error)
+        return ""
+
+    def place_of(number: int) -> str:
+        return WorkerPlace(number, ports, supervisor.name).metrics_socket
+
+    pages = WorkerPages(numbers, place_of, supervisor.serving)
+    listener = HttpListener(pages.handlers(), report)
+    async with listener.listen(address.host, address.port) as listening:
+        logger.info("serving_metrics", address=listening)
+        return await supervisor.run(count, ports)

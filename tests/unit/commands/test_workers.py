@@ -26,8 +26,8 @@ def settings(**variables: str) -> Settings:
 
 
 def test_a_worker_shares_ports_and_has_an_audit_file_of_its_own() -> None:
-    place = WorkerPlace.parse("2:50051,50052")
-    assert str(place) == "2:50051,50052"
+    place = WorkerPlace.parse("2:50051,50052:abc")
+    assert str(place) == "2:50051,50052:abc"
     base = settings(LESSOR_LISTEN="127.0.0.1:0,127.0.0.1:50052", LESSOR_AUDIT_FILE="/var/log/audit.log")
     own = place.apply(base)
     assert [one.address.port for one in own.listen] == [50051, 50052]
@@ -35,14 +35,14 @@ def test_a_worker_shares_ports_and_has_an_audit_file_of_its_own() -> None:
     assert (own.worker, base.worker) == (2, 0)
 
 
-@pytest.mark.parametrize(("given", "own"), [("127.0.0.1:9464", 9466), ("127.0.0.1:0", 0)])
-def test_a_worker_serves_its_metrics_at_a_port_of_its_own(given: str, own: int) -> None:
-    address = WorkerPlace(3, (50051,)).apply(settings(LESSOR_METRICS_LISTEN=given)).metrics.listen
-    assert address == Address("127.0.0.1", own)
+def test_a_worker_serves_its_metrics_to_its_supervisor() -> None:
+    place = WorkerPlace(3, (50051,), "abc")
+    address = place.apply(settings(LESSOR_METRICS_LISTEN="127.0.0.1:9464")).metrics.listen
+    assert address == Address(path="lessor-worker/abc/3")
 
 
 def test_a_worker_has_no_metrics_unless_they_are_on() -> None:
-    assert WorkerPlace(3, (50051,)).apply(settings()).metrics.listen is None
+    assert WorkerPlace(3, (50051,), "abc").apply(settings()).metrics.listen is None
 
 
 @pytest.mark.parametrize(

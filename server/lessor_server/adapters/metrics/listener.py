@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -92,17 +94,49 @@ class HttpListener:
                 accept, host, port, limit=MAX_HEAD, backlog=MAX_CONNECTIONS, start_serving=False
             )
         except (OSError, OverflowError) as error:
-            number = error.errno if isinstance(error, OSError) else None
-            why = os.strerror(number) if number else str(error)
-            raise MetricsPortTaken(f"cannot listen for metrics on {_address(host, port)}: {why}") from None
+            raise _taken(_address(host, port), error) from None
+        async with self._run_server(server, group):
+            yield _address(host, server.sockets[0].getsockname()[1])
+
+    @asynccontextmanager
+    async def listen_locally(self, place: str) -> AsyncIterator[None]:
+        """Serve processes of the same user on an abstract unix socket while the block runs (Linux).
+
+        Raises:
+            MetricsPortTaken: The socket can't be used.
+        """
+        group = asyncio.TaskGroup()
+        accept = partial(self._accept_own, group)
+        try:
+            server = await asyncio.start_unix_server(
+                accept, f"\0{place}", limit=MAX_HEAD, backlog=MAX_CONNECTIONS, start_serving=False
+            )
+        except OSError as error:
+            raise _taken(f"the socket {place}", error) from None
+        async with self._run_server(server, group):
+            yield
+
+    @asynccontextmanager
+    async def _run_server(self, server: asyncio.Server, group: asyncio.TaskGroup) -> AsyncIterator[None]:
         async with group:
             try:
                 await server.start_serving()
-                yield _address(host, server.sockets[0].getsockname()[1])
+                yield
             finally:
                 server.close()
                 for task in self._tasks:
                     task.cancel()
+
+    def _accept_own(
+        self, group: asyncio.TaskGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve a connection of the same user."""
+        try:
+            require_same_user(writer)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._accept(group, reader, writer)
 
     def _accept(
         self, group: asyncio.TaskGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -202,6 +236,23 @@ def _write_reply(reply: HttpReply, *, with_body: bool) -> bytes:
         "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     )
     return head.encode("latin-1") + (reply.body if with_body else b"")
+
+
+def require_same_user(writer: asyncio.StreamWriter) -> None:
+    """Raise ``PermissionError`` if another user's process has the other end of a unix socket.
+
+    Source: unix(7), SO_PEERCRED: the process, the user and the group that have connected or listened.
+    """
+    sock = writer.get_extra_info("socket")
+    _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if user != os.geteuid():
+        raise PermissionError("the socket belongs to another user")
+
+
+def _taken(address: str, error: Exception) -> MetricsPortTaken:
+    number = error.errno if isinstance(error, OSError) else None
+    why = os.strerror(number) if number else str(error)
+    return MetricsPortTaken(f"cannot listen for metrics on {address}: {why}")
 
 
 def _address(host: str, port: int) -> str:

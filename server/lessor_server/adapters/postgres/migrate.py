@@ -21,6 +21,12 @@ from lessor_server.adapters.postgres.transaction import Session
 MIN_SERVER: Final = 16
 """The oldest major version of PostgreSQL that is tested against the statements."""
 LOCK_SECONDS: Final = 60
+OLDEST_SCHEMA: Final = 9
+"""The oldest schema whose servers work on a database of this version: later migrations only add.
+
+A migration that changes or removes something, or a version that stores what servers of that schema misread,
+sets it to its own number.
+"""
 TABLE: Final = "lessor_migrations"
 _CREATE: Final = f"""
 CREATE TABLE IF NOT EXISTS {TABLE} (
@@ -31,6 +37,11 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
 """
 _SCHEMA: Final = f"SELECT coalesce(max(number), 0) FROM {TABLE}"
 _APPLIED: Final = f"INSERT INTO {TABLE} (number, name) VALUES ($1, $2)"
+_PUT_OLDEST: Final = """
+INSERT INTO meta (key, value) VALUES ('oldest_schema', $1)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+_OLDEST: Final = "SELECT value FROM meta WHERE key = 'oldest_schema'"
 _TABLES_OF_SCHEMA: Final = """
 SELECT relname::text FROM pg_class
 WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
@@ -80,7 +91,8 @@ async def read_schema(connection: Session) -> int:
     """Return the number of the last migration of a database; 0 if it is empty.
 
     Raises:
-        DatabaseRefused: It is not Lessor's, a later version has migrated it, or it only reads.
+        DatabaseRefused: It is not Lessor's, or only reads, or a later version has migrated it in a way that
+            this one cannot use.
     """
     version = int(connection.get_server_version().major)
     if version < MIN_SERVER:
@@ -109,12 +121,18 @@ async def read_schema(connection: Session) -> int:
         return 0
     schema = int(await connection.fetchval(_SCHEMA))
     newest = schema_migrations()[-1][0]
-    if schema > newest:
+    if schema > newest and not await _allows(connection, newest):
         raise DatabaseRefused(
             f"the database has schema {schema}; this version knows up to {newest}",
             fix="run the version that migrated the database, or a later one",
         )
     return schema
+
+
+async def _allows(connection: Session, schema: int) -> bool:
+    """Return whether a database of a later version can be used by servers of this schema."""
+    oldest = str(await connection.fetchval(_OLDEST))
+    return oldest.isdecimal() and int(oldest) <= schema
 
 
 async def read_tables(connection: Session) -> set[str]:
@@ -140,6 +158,8 @@ async def migrate_schema(connection: Session) -> int:
                 if number > schema:
                     await connection.execute(script)
                     await connection.execute(_APPLIED, number, name)
+            if schema < schema_migrations()[-1][0]:
+                await connection.execute(_PUT_OLDEST, str(OLDEST_SCHEMA))
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseRefused(
             f"the role cannot create the tables: {error}",
