@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lessor.findings import Finding
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.postgres.store import (
@@ -26,13 +28,13 @@ async def check_shared_store(settings: Settings) -> list[Finding]:
         version, newest = await read_database_schema(target)
         if version < newest:
             return [_old_schema(settings, version, newest)]
-        clock = _judge_clock(await read_database_time(target))
+        clock = list(_judge_clock(await read_database_time(target)))
         key, _ = await check_key(settings, await read_database_keys(target))
     except LessorError as error:
         return [Finding.bad("database", error.message, error.fix)]
     schema = Finding.good("schema", f"the database has schema {version}, which is this version's")
     text = f"{target} answers; a running server checks the roots and rows in it: lessor config root check"
-    return [Finding.good("database", text), schema, key, clock]
+    return [Finding.good("database", text), schema, key, *clock]
 
 
 def _old_schema(settings: Settings, version: int, newest: int) -> Finding:
@@ -46,12 +48,9 @@ def _old_schema(settings: Settings, version: int, newest: int) -> Finding:
     return Finding.bad("schema", text, "run lessor migrate, or start with store.migrate = true")
 
 
-def _judge_clock(theirs: float) -> Finding:
-    """Compare the machine's clock with the database's, which all servers follow."""
+def _judge_clock(theirs: float) -> Iterator[Finding]:
+    """Warn if the machine's clock differs from the database's, which all servers follow."""
     ahead = SystemClock().wall() - theirs
-    text = (
-        f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
-    )
     if abs(ahead) > DOUBTFUL_SKEW_SECONDS:
-        return Finding.doubtful("clock", text, "set the clocks of both machines by NTP")
-    return Finding.good("clock", text)
+        text = f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} its clock"
+        yield Finding.doubtful("database", text, "set the clocks of both machines by NTP")
