@@ -132,7 +132,7 @@ class KeyringStart:
             self._ready = await self._verify(stored)
         except SealingKeyMismatch as error:
             if self._is_shared:
-                error = _of_a_shared_database(error)
+                error = of_shared_database(error)
             if not self._settings.sealing.accept_mismatch:
                 raise error from None
             self._logger.warning("sealing_key_mismatch_accepted", problem=error.message)
@@ -237,7 +237,7 @@ class KeyringStart:
         return fits.cipher
 
 
-def _of_a_shared_database(error: SealingKeyMismatch) -> SealingKeyMismatch:
+def of_shared_database(error: SealingKeyMismatch) -> SealingKeyMismatch:
     """Return an error about the key of ``lessor.db`` as one about a PostgreSQL database."""
     fix = "set sealing.key to the key of the other servers, or of the backup that the database comes from"
     return SealingKeyMismatch(error.message.replace("lessor.db", "the database"), fix=fix)

@@ -31,6 +31,11 @@ def wants_traces(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in ASKING)
 
 
+def can_trace() -> bool:
+    """Return whether the extra is installed."""
+    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.sdk") is not None
+
+
 @asynccontextmanager
 async def open_tracing(
     environ: Mapping[str, str], logger: FilteringBoundLogger
@@ -43,7 +48,7 @@ async def open_tracing(
     if not wants_traces(environ):
         yield None
         return
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+    if not can_trace():
         logger.warning(
             "traces_off", problem="lessor[otel] is not installed", fix="pip install 'lessor[otel]'"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import socket
@@ -9,7 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,18 @@ import pytest_asyncio
 
 from lessor.findings import Finding, Grade
 from lessor.v1 import system_pb2
+from lessor_server.adapters.clock import SystemClock
 from lessor_server.commands.deep_check.machine import check_directory, judge_room
 from lessor_server.commands.deep_check.run import check_set_up
+from tests.support.access_files import TOKEN, identity, issuer
 from tests.support.bad_starts import ended
 from tests.support.certificates import Authority
 from tests.support.clients import connect
 from tests.support.other_user import as_other_user, folder_for_all, only_root
 from tests.support.server_process import serving
 from tests.support.standin_control import StandIn
+
+OLD = Path(__file__).parents[1] / "fixtures" / "data_of_ea658e4"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -69,6 +74,12 @@ class SetUp:
         [warning] = [one for one in found if one.grade is Grade.WARN and "no audit" not in one.text]
         return warning
 
+    def access(self, text: str) -> str:
+        """Write an access file, and return its path."""
+        path = self.folder / "access.toml"
+        path.write_text(text)
+        return str(path)
+
     def execute(self, statement: str) -> None:
         """Run a statement on the database."""
         with closing(sqlite3.connect(self.data / "lessor.db", isolation_level=None)) as connection:
@@ -90,7 +101,7 @@ async def copy_set_up(stopped: Path, tmp_path: Path, aws: StandIn) -> AsyncItera
     yield SetUp(tmp_path, data, variables)
     await aws.clear_faults()
     await aws.sts(verdicts={})
-    await aws.account(max_users=5000, clock_offset=0)
+    await aws.account(max_users=5000, clock_offset=0, account="123456789012")
     await aws.up()
 
 
@@ -199,6 +210,76 @@ async def test_an_audit_key_that_is_gone(set_up: SetUp) -> None:
     assert "audit-key" in found.text
 
 
+async def test_an_address_for_metrics_that_is_taken_or_elsewhere(set_up: SetUp) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = await set_up.fail(LESSOR_METRICS_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
+    assert (found.check, found.fix.startswith("stop the process")) == ("listen", True)
+    found = await set_up.fail(LESSOR_METRICS_LISTEN="192.0.2.1:9464")
+    assert found.fix == "set an address of this machine with LESSOR_METRICS_LISTEN"
+
+
+async def test_an_audit_file_on_a_full_disk(set_up: SetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = set_up.folder / "audit.log"
+    whole, real = shutil.disk_usage(audit.parent), shutil.disk_usage
+    full = whole._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full if path == audit.parent else real(path))
+    found = await set_up.fail(LESSOR_AUDIT_FILE=str(audit))
+    assert (found.check, "audit.log" in found.text) == ("disk", True)
+
+
+async def test_variables_of_traces_that_stop_a_start(set_up: SetUp) -> None:
+    found = await set_up.fail(OTEL_TRACES_EXPORTER="zipkin")
+    assert (found.check, "OTEL_SDK_DISABLED" in found.fix) == ("traces", True)
+    sound = await set_up.check(OTEL_TRACES_EXPORTER="otlp")
+    assert [one.grade for one in sound if one.check == "traces"] == [Grade.OK]
+
+
+async def test_a_secret_that_every_user_can_read(set_up: SetUp) -> None:
+    token = set_up.folder / "token"
+    token.write_text("the-token-of-the-root")
+    token.chmod(0o644)
+    found = await set_up.warn(LESSOR_ROOT_TOKEN_FILE=str(token))
+    assert found.fix == f"run chmod o-r {token}"
+
+
+# --- access ---------------------------------------------------------------------------------------------
+
+
+async def test_a_root_token_that_is_too_short(set_up: SetUp) -> None:
+    token = set_up.folder / "token"
+    token.write_text("short")
+    token.chmod(0o600)
+    found = await set_up.fail(LESSOR_ROOT_TOKEN_FILE=str(token))
+    assert (found.check, "16 characters" in found.fix) == ("access", True)
+
+
+async def test_an_access_file_with_an_error(set_up: SetUp) -> None:
+    found = await set_up.fail(LESSOR_ACCESS_FILE=set_up.access("policies = 5"))
+    assert (found.check, "access.toml" in found.text) == ("settings", True)
+
+
+@pytest.mark.parametrize(
+    ("expires", "said"), [("2020-01-01T00:00:00Z", "expired on 2020-01-01"), (None, "for 47 more hours")]
+)
+async def test_a_token_that_has_expired_or_expires_soon(
+    set_up: SetUp, expires: str | None, said: str
+) -> None:
+    soon = datetime.fromtimestamp(SystemClock().wall() + 2 * 86_400, UTC)
+    end = expires or f"{soon:%Y-%m-%dT%H:%M:%SZ}"
+    file = set_up.access(identity(f"{TOKEN}\ntoken_expires = {end}"))
+    found = await set_up.warn(LESSOR_ACCESS_FILE=file)
+    assert said in found.text
+    assert "lessor token new" in found.fix
+
+
+async def test_an_issuer_that_does_not_answer(set_up: SetUp) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    lines = f'issuer = "https://127.0.0.1:{port}"\naudiences = ["lessor"]'
+    found = await set_up.fail(LESSOR_ACCESS_FILE=set_up.access(issuer(lines)))
+    assert (found.check, "the keys of j" in found.text, "jwks_url" in found.fix) == ("issuer", True, True)
+
+
 # --- database and key -----------------------------------------------------------------------------------
 
 
@@ -253,6 +334,38 @@ async def test_a_variable_of_the_sealing_key_that_is_not_set(set_up: SetUp) -> N
     assert (found.check, "NO_SUCH_VARIABLE" in found.text) == ("key", True)
 
 
+async def test_a_database_of_an_earlier_version(set_up: SetUp) -> None:
+    for file in set_up.data.iterdir():
+        file.unlink()
+    (set_up.data / "lessor.db").write_bytes(gzip.decompress((OLD / "lessor.db.gz").read_bytes()))
+    shutil.copy(OLD / "sealing-key", set_up.data)
+    (set_up.data / "sealing-key").chmod(0o600)
+    [found] = [one for one in await set_up.check() if one.check == "schema"]
+    assert (found.grade, found.fix) == (Grade.WARN, "make a backup before that")
+    found = await set_up.fail(LESSOR_STORE_MIGRATE="false")
+    assert (found.check, "store.migrate" in found.fix) == ("schema", True)
+
+
+async def test_a_sealing_key_of_aws_kms_without_credentials(
+    set_up: SetUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    key = "awskms:arn:aws:kms:eu-west-1:123456789012:key/11111111-1111-1111-1111-111111111111"
+    found = await set_up.fail(LESSOR_SEALING_KEY=key, LESSOR_DATA_DIR=str(set_up.folder / "new"))
+    assert (found.check, "kms:Decrypt" in found.fix) == ("key", True)
+
+
+async def test_leases_that_are_stuck(set_up: SetUp, aws: StandIn) -> None:
+    async with serving(set_up.folder, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}) as server:
+        async with connect(server.address, server.token) as lessor:
+            await lessor.generate("aws")
+        await server.stop()
+    set_up.execute("UPDATE leases SET state = 'REVOKING', attempts = 9")
+    found = await set_up.check()
+    [warning] = [one for one in found if one.check == "leases"]
+    assert warning.text.startswith("AWS refuses to revoke 1 leases")
+
+
 async def test_a_row_that_somebody_edited(set_up: SetUp) -> None:
     set_up.execute("UPDATE roles SET body = replace(body, 's3:GetObject', 's3:*')")
     found = await set_up.check()
@@ -289,10 +402,11 @@ async def test_a_root_whose_rights_can_not_be_simulated(set_up: SetUp, aws: Stan
     assert "iam:SimulatePrincipalPolicy" in next(one.fix for one in found if one.check == "rights")
 
 
-@pytest.mark.parametrize(("quota", "grade"), [(0, Grade.FAIL), (5000, Grade.OK)])
-async def test_an_account_without_room(set_up: SetUp, aws: StandIn, quota: int, grade: Grade) -> None:
-    await aws.call("CreateUser", UserName=f"one-{quota}")
-    await aws.account(max_users=quota or 1)
+@pytest.mark.parametrize(("room", "grade"), [(0, Grade.FAIL), (1, Grade.WARN), (5000, Grade.OK)])
+async def test_an_account_without_room(set_up: SetUp, aws: StandIn, room: int, grade: Grade) -> None:
+    for number in range(5):
+        await aws.call("CreateUser", UserName=f"one-{room}-{number}")
+    await aws.account(max_users=len(await aws.users()) + room)
     [found] = [one for one in await set_up.check() if one.check == "quota"]
     assert found.grade is grade
 
@@ -302,6 +416,16 @@ async def test_a_clock_that_differs_from_aws_s(set_up: SetUp, aws: StandIn) -> N
     found = await set_up.fail()
     assert found.check == "clock"
     assert "NTP" in found.fix
+
+
+async def test_a_root_of_another_account_than_the_leases(set_up: SetUp, aws: StandIn) -> None:
+    async with serving(set_up.folder, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}) as server:
+        async with connect(server.address, server.token) as lessor:
+            await lessor.generate("aws")
+        await server.stop()
+    await aws.account(account="999999999999")
+    found = await set_up.fail()
+    assert (found.check, "another account" in found.text) == ("root", True)
 
 
 async def test_an_engine_without_a_root(set_up: SetUp) -> None:

@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2 as details
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lessor.v1 import creds_pb2
+from lessor.v1 import creds_pb2, system_pb2
 from lessor_server.adapters.metrics.families import FAMILIES
 from tests.support.certificates import Authority
 from tests.support.clients import Lessor, connect, refused
@@ -210,3 +210,21 @@ async def test_unusable_variables_of_traces_stop_the_start(tmp_path: Path) -> No
     server = ServerProcess()
     with pytest.raises(Exception, match="OTEL_TRACES_EXPORTER names"):
         await server.start(tmp_path, {"OTEL_TRACES_EXPORTER": "zipkin"})
+
+
+async def test_malformed_trace_contexts_do_not_fill_the_log(tmp_path: Path) -> None:
+    """Any stranger can send them; OpenTelemetry would log a line for each."""
+    settings = {"OTEL_TRACES_EXPORTER": "console"}
+    malformed = (
+        ("traceparent", "x" * 4000),
+        ("traceparent", f"00-{'d' * 32}-00f067aa0ba902b7-01"),
+        ("tracestate", ",".join(f"k{number}=v" for number in range(500))),
+        ("baggage", "a=" + "x" * 9000),
+    )
+    async with serving(tmp_path, settings) as process, connect(process.address, "no-such-token") as stranger:
+        for pair in malformed:
+            metadata = (malformed[1], pair) if pair[0] == "tracestate" else (pair,)
+            request = system_pb2.WhoAmIRequest()
+            await refused(stranger.system.WhoAmI(request, metadata=metadata, timeout=10))
+        loggers = {str(line.get("logger", "")) for line in process.log()}
+    assert [name for name in loggers if name.startswith("opentelemetry")] == []

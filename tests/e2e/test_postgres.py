@@ -15,7 +15,10 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
+from lessor.findings import Finding, Grade
 from lessor.v1 import config_pb2, lease_pb2, system_pb2
+from lessor_server.adapters.clock import SystemClock
+from lessor_server.commands.deep_check.run import check_set_up
 from tests.support.bad_starts import refuses_to_start
 from tests.support.clients import connect, nothing_left, refused, until, users_of
 from tests.support.command_line import CommandLine
@@ -344,3 +347,53 @@ async def test_a_server_shows_the_leases_of_all_servers_in_its_metrics(
         assert "lessor_leases_stuck 0.0" in page
     finally:
         await other.kill()
+
+
+# --- the deep check -------------------------------------------------------------------------------------
+
+
+async def deep_check(settings: dict[str, str], **more: str) -> dict[str, Finding]:
+    """Return what the deep check of a server finds, by its check."""
+    own = {"LESSOR_LISTEN": "127.0.0.1:0", "LESSOR_ROOT_TOKEN": TOKEN, "LESSOR_AUDIT_STDOUT": "true"}
+    return {one.check: one for one in await check_set_up(None, own | settings | more)}
+
+
+async def test_the_deep_check_of_a_database_that_works_or_is_empty(
+    server: ServerProcess, settings: dict[str, str], postgres: PostgresProcess
+) -> None:
+    await server.stop()
+    empty = {"LESSOR_STORE_URL": postgres.create_database(f"lessor{next(DATABASES)}")}
+    for found in (await deep_check(settings), await deep_check(settings | empty)):
+        assert {one.grade for one in found.values()} == {Grade.OK}
+    assert "lessor config root check" in (await deep_check(settings))["database"].text
+    refused_to_migrate = await deep_check(settings | empty, LESSOR_STORE_MIGRATE="false")
+    assert "lessor migrate" in refused_to_migrate["schema"].fix
+
+
+async def test_the_deep_check_names_what_is_wrong_with_a_database(
+    server: ServerProcess,
+    settings: dict[str, str],
+    postgres: PostgresProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await server.stop()
+    url, key = settings["LESSOR_STORE_URL"], tmp_path / "another"
+    key.write_bytes(bytes(32))
+    key.chmod(0o600)
+    read_only = f"{url}&options=-c%20default_transaction_read_only%3Don"
+    for name, value, check, fix in (
+        ("STORE_URL", "postgresql://lessor@127.0.0.1:9/x", "database", "start the database"),
+        ("STORE_URL", "postgresql://lessor@a.invalid/x", "database", "correct the host"),
+        ("STORE_URL", url.replace("lessor@", "nobody@"), "database", "correct the user and the password"),
+        ("STORE_URL", postgres.url("none"), "database", "create the database"),
+        ("STORE_URL", read_only, "database", "name the primary"),
+        ("SEALING_KEY", f"file:{key}", "key", "set sealing.key to the key of the other servers"),
+    ):
+        found = (await deep_check(settings, **{f"LESSOR_{name}": value}))[check]
+        assert (found.grade, fix in found.fix) == (Grade.FAIL, True), found
+        assert "lessor.db" not in str(found)
+    wall = SystemClock.wall
+    monkeypatch.setattr(SystemClock, "wall", lambda clock: wall(clock) + 60)
+    found = (await deep_check(settings))["database"]
+    assert (found.grade, found.fix) == (Grade.WARN, "set the clocks of both machines by NTP")

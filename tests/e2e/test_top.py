@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lessor.cli.call import Failed
 from lessor.cli.top import Reading, follow, render, sum_metrics
 from tests.support.clients import Lessor
 from tests.support.command_line import CommandLine
@@ -110,3 +111,45 @@ async def test_a_terminal_is_refreshed_until_the_user_interrupts(capsys: pytest.
     follow(Reading(START, {}), lambda: later.pop(0), wait)
     screens = capsys.readouterr().out.split("\x1b[H\x1b[J")[1:]
     assert [screen.splitlines()[2].split("  ")[0] for screen in screens] == ["stuck 0", "stuck 1", "stuck 2"]
+
+
+async def test_a_server_that_is_away_for_a_while_does_not_end_the_screen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers = iter([Failed("can't reach a server; start it", 6), Reading(START, {}, stuck=7)])
+    waits = iter([None, None])
+
+    def wait() -> None:
+        if next(waits, "interrupted") == "interrupted":
+            raise KeyboardInterrupt
+
+    def read() -> Reading:
+        answer = next(answers)
+        if isinstance(answer, Failed):
+            raise answer
+        return answer
+
+    follow(Reading(START, {}, stuck=6), read, wait)
+    first, away, back = capsys.readouterr().out.split("\x1b[H\x1b[J")[1:]
+    assert "stuck 6" in away.splitlines()[3]
+    assert away.startswith("! no news since 03:04:05: can't reach a server; start it\n")
+    assert "no news" not in first + back
+    assert "stuck 7" in back
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+async def test_a_narrow_screen_shows_each_number(columns: int) -> None:
+    counts = {("an-engine-of-some-length", "a-role-with-a-rather-long-name"): {"ACTIVE": 12, "REVOKING": 345}}
+    metrics = {"lessor_aws_calls_total": 10.0, "lessor_aws_calls_total:ok": 5.0, "lessor_aws_rate": 25.0}
+    before = Reading(START, counts, metrics=dict.fromkeys(metrics, 0.0))
+    now = Reading(START + timedelta(seconds=1), counts, warnings=("word " * 40,), metrics=metrics)
+    lines = render(now, before, columns)
+    assert max(map(len, lines)) <= columns
+    row = next(line for line in lines if line.startswith("an-engine"))
+    assert row.split()[1:] == ["0", "12", "345", "0"]
+    for part in ("abandoned 0", "limit 25/s", "waiting 0"):
+        assert any(part in line for line in lines)
+
+
+async def test_more_revocations_than_were_read_show_as_a_minimum() -> None:
+    assert render(Reading(START, {}, stuck=3, is_partial=True), None)[2].startswith("stuck 3+ ")

@@ -9,12 +9,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from shutil import get_terminal_size
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -37,6 +38,8 @@ MAX_METRICS_BYTES: Final = 8 << 20
 METRICS_SECONDS: Final = 3.0
 MIN_INTERVAL: Final = timedelta(seconds=1)
 NEXT_EXPIRIES, MAX_ROWS, MAX_WARNINGS = 5, 500, 3
+MIN_CELL, MAX_CELL = 6, 11
+"""The width of a number with its state above it."""
 _SAMPLE: Final = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)$")
 _HOME: Final = "\x1b[H\x1b[J"
 
@@ -46,7 +49,8 @@ class Reading:
     """What was read from a server at one time.
 
     ``counts`` is by engine and role, then state. ``metrics`` is the sum of the samples of a name, with the
-    code ``ok`` of requests to AWS apart; empty without a metrics listener.
+    code ``ok`` of requests to AWS apart; empty without a metrics listener. With ``is_partial`` an engine has
+    more revocations than were read, so there may be more stuck ones.
     """
 
     time: datetime
@@ -56,6 +60,7 @@ class Reading:
     next_expiries: tuple[tuple[timedelta, str], ...] = ()
     warnings: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    is_partial: bool = False
 
 
 @click.command("top")
@@ -88,15 +93,22 @@ def top(call: Call, mount: str | None, metrics: str | None, interval: str) -> in
 
 
 def follow(first: Reading, read: Callable[[], Reading], wait: Callable[[], object]) -> None:
-    """Show a reading and those that ``read`` returns after each ``wait``, until the user interrupts."""
+    """Show a reading and those that ``read`` returns after each ``wait``, until the user interrupts.
+
+    If one can't be read, the last one stays on the screen, with the reason above it.
+    """
     now, before = first, None
+    problem = ""
     with suppress(KeyboardInterrupt):
         while True:
             size = get_terminal_size()
-            lines = render(now, before)[: size.lines - 1]
+            lines = [*_wrap(problem, size.columns), *render(now, before, size.columns)][: size.lines - 1]
             click.echo(_HOME + "\n".join(line[: size.columns] for line in lines), color=True)
             wait()
-            before, now = now, read()
+            try:
+                before, now, problem = now, read(), ""
+            except click.ClickException as error:  # a restart of the server takes seconds
+                problem = f"! no news since {now.time:%H:%M:%S}: {plain(error.message.splitlines()[0])}"
 
 
 def read_server(call: Call, mount: str | None, metrics: str | None) -> Reading:
@@ -107,13 +119,16 @@ def read_server(call: Call, mount: str | None, metrics: str | None) -> Reading:
     counts: dict[tuple[str, str], Counter[str]] = {}
     revoking: list[lease_pb2.Lease] = []
     active: list[lease_pb2.Lease] = []
+    is_partial = False
     for name in names:
         found = call(call.leases.CountLeases, lease_pb2.CountLeasesRequest(prefix=f"{name}/"))
         for one in found.counts:
             state = lease_pb2.Lease.State.Name(one.state)
             counts.setdefault((one.mount, one.role), Counter())[state] += one.count
-        revoking += _read_leases(call, name, lease_pb2.Lease.REVOKING)
-        active += _read_leases(call, name, lease_pb2.Lease.ACTIVE)
+        page = _read_leases(call, name, lease_pb2.Lease.REVOKING)
+        is_partial = is_partial or bool(page.next_page_token)
+        revoking += page.leases
+        active += _read_leases(call, name, lease_pb2.Lease.ACTIVE).leases
     due = [now - one.expire_time.ToDatetime(UTC) for one in revoking if one.HasField("expire_time")]
     left = sorted((one.expire_time.ToDatetime(UTC) - now, one.lease_id) for one in active)
     info = call(call.system.GetInfo, system_pb2.GetInfoRequest())
@@ -125,6 +140,7 @@ def read_server(call: Call, mount: str | None, metrics: str | None) -> Reading:
         next_expiries=tuple(left[:NEXT_EXPIRIES]),
         warnings=tuple(info.warnings),
         metrics=read_metrics(metrics) if metrics else {},
+        is_partial=is_partial,
     )
 
 
@@ -133,10 +149,12 @@ def _mount_names(call: Call) -> list[str]:
     return [one.mount for one in answer.mounts][:MAX_MOUNTS_READ]
 
 
-def _read_leases(call: Call, mount: str, state: lease_pb2.Lease.State.ValueType) -> list[lease_pb2.Lease]:
+def _read_leases(
+    call: Call, mount: str, state: lease_pb2.Lease.State.ValueType
+) -> lease_pb2.ListLeasesResponse:
     """Return one page: the screen has no room for more."""
     request = lease_pb2.ListLeasesRequest(prefix=f"{mount}/", state=state, page_size=MAX_LEASES_READ)
-    return list(call(call.leases.ListLeases, request).leases)
+    return call(call.leases.ListLeases, request)
 
 
 def read_metrics(url: str) -> dict[str, float]:
@@ -176,6 +194,7 @@ def as_document(reading: Reading) -> dict[str, object]:
             for (mount, role), states in reading.counts.items()
         ],
         "stuck": reading.stuck,
+        "is_partial": reading.is_partial,
         "oldest_overdue_seconds": int(reading.oldest_overdue.total_seconds()),
         "next_expiries": [
             {"lease_id": lease_id, "seconds": int(left.total_seconds())}
@@ -186,35 +205,63 @@ def as_document(reading: Reading) -> dict[str, object]:
     }
 
 
-def render(now: Reading, before: Reading | None) -> list[str]:
-    """Return the lines of a screen; rates are those since ``before``."""
+def render(now: Reading, before: Reading | None, columns: int | None = None) -> list[str]:
+    """Return the lines of a screen; rates are those since ``before``.
+
+    With ``columns`` lines are wrapped, and names are cut so that their numbers stay visible.
+    """
     totals: Counter[str] = Counter()
     for states in now.counts.values():
         totals.update(states)
     lines = [
         f"lessor top  {now.time:%Y-%m-%d %H:%M:%S} UTC",
-        "  ".join(f"{state.lower()} {totals[state]}" for state in SHOWN_STATES),
-        f"stuck {now.stuck}  oldest overdue {_span(now.oldest_overdue)}",
+        *_join([f"{state.lower()} {totals[state]}" for state in SHOWN_STATES], columns),
+        f"stuck {now.stuck}{'+' if now.is_partial else ''}  oldest overdue {_span(now.oldest_overdue)}",
     ]
     if now.metrics:
-        lines.append(_rates(now, before))
-    lines += [f"! {plain(warning)}" for warning in now.warnings[:MAX_WARNINGS]]
+        lines += _join(_rates(now, before), columns)
+    for warning in now.warnings[:MAX_WARNINGS]:
+        lines += _wrap(f"! {plain(warning)}", columns)
     if now.counts:
-        width = max(len(f"{mount}/{role}") for mount, role in now.counts)
-        heads = "".join(f"{state:>11}" for state in SHOWN_STATES)
-        lines += ["", f"{'ROLE':<{width}}{heads}"]
-        by_size = sorted(now.counts.items(), key=lambda one: (-sum(one[1].values()), one[0]))
-        for (mount, role), states in by_size[:MAX_ROWS]:
-            cells = "".join(f"{states.get(state, 0):>11}" for state in SHOWN_STATES)
-            lines.append(f"{f'{mount}/{role}':<{width}}{cells}")
+        lines += ["", *_table(now.counts, columns)]
     if now.next_expiries:
         lines += ["", "NEXT EXPIRIES"]
         lines += [f"{_span(left):>9}  {lease_id}" for left, lease_id in now.next_expiries]
     return lines
 
 
-def _rates(now: Reading, before: Reading | None) -> str:
-    """Return the line of rates: limits as they are, counters as their growth per second."""
+def _table(counts: Mapping[tuple[str, str], Mapping[str, int]], columns: int | None) -> Iterator[str]:
+    """Yield the table of roles; on a narrow screen states are cut first, then names."""
+    cell, width = MAX_CELL, max(len(f"{mount}/{role}") for mount, role in counts)
+    if columns is not None:
+        cell = max(min(MAX_CELL, (columns - width) // len(SHOWN_STATES)), MIN_CELL)
+        width = max(min(width, columns - cell * len(SHOWN_STATES)), len("ROLE"))
+    yield f"{'ROLE':<{width}}" + "".join(f"{state[: cell - 1]:>{cell}}" for state in SHOWN_STATES)
+    by_size = sorted(counts.items(), key=lambda one: (-sum(one[1].values()), one[0]))
+    for (mount, role), states in by_size[:MAX_ROWS]:
+        name = f"{mount}/{role}"
+        name = name if len(name) <= width else f"{name[: width - 1]}…"
+        yield f"{name:<{width}}" + "".join(f"{states.get(state, 0):>{cell}}" for state in SHOWN_STATES)
+
+
+def _join(parts: Iterable[str], columns: int | None) -> list[str]:
+    """Return lines of parts, of which none is divided."""
+    lines = [""]
+    for part in parts:
+        longer = f"{lines[-1]}  {part}" if lines[-1] else part
+        if columns is not None and len(longer) > columns and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _wrap(text: str, columns: int | None) -> list[str]:
+    return [text] if columns is None else wrap(text, max(columns, MIN_CELL), subsequent_indent="  ")
+
+
+def _rates(now: Reading, before: Reading | None) -> list[str]:
+    """Return the parts of the line of rates: limits as they are, counters as their growth per second."""
     parts = []
     for title, name in (
         ("issues", "lessor_issue_seconds_count"),
@@ -229,7 +276,7 @@ def _rates(now: Reading, before: Reading | None) -> str:
         parts.append(f"errors of AWS {max(1 - answered / total, 0):.0%}")
     parts.append(f"limit {now.metrics.get('lessor_aws_rate', 0):.0f}/s")
     parts.append(f"waiting {now.metrics.get('lessor_aws_queue', 0):.0f}")
-    return "  ".join(parts)
+    return parts
 
 
 def _growth(now: Reading, before: Reading | None, name: str) -> float | None:

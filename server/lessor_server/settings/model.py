@@ -314,7 +314,7 @@ def _warnings(file: Path | None, settings: SettingsFile, environ: Mapping[str, s
         str(path) for path in secrets if path is not None and file_checks.is_readable_by_all(path)
     )
     return tuple(
-        f"{path} holds a secret, and every user can read it: run chmod o-r {path}" for path in readable
+        f"{path} holds a secret, and every user can read it; run chmod o-r {path}" for path in readable
     )
 
 

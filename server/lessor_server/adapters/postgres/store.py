@@ -259,6 +259,13 @@ async def read_database_keys(target: DatabaseTarget) -> StoredKeys:
         return await read_keys_of(connection)
 
 
+async def read_database_time(target: DatabaseTarget) -> float:
+    """Return the time of a database, in seconds since the epoch; raises ``DatabaseRefused``."""
+    async with open_pool(target) as pool, _start_connection(target, pool) as connection:
+        found: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+        return found
+
+
 async def migrate_database(target: DatabaseTarget) -> tuple[int, int]:
     """Migrate a database; return its schema, and the newest; raises ``DatabaseRefused``."""
     async with open_pool(target) as pool, _start_connection(target, pool) as connection:

@@ -6,6 +6,7 @@ The SDK reads all other variables itself: sampler, resource, limits, batches, he
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Final
@@ -18,6 +19,8 @@ from lessor_server.domain.errors.base import LessorError, shown
 
 EXPORTERS: Final = {"otlp": "", "console": "console"}
 PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
+PROPAGATORS: Final = ("opentelemetry.trace", "opentelemetry.baggage", "opentelemetry.propagators")
+"""The loggers of what reads trace contexts and baggage."""
 
 
 class TracesUnusable(LessorError):
@@ -34,7 +37,8 @@ def build_provider(environ: Mapping[str, str], version: str) -> TracerProvider:
         "OTEL_RESOURCE_ATTRIBUTES", ""
     ):
         about[SERVICE_NAME] = "lessor"
-    exporters = [_load_exporter(name) for name in _exporter_names(environ)]
+    exporters = load_exporters(environ)
+    _quiet_propagators()
     try:
         provider = TracerProvider(resource=Resource.create(dict(about)), shutdown_on_exit=False)
         for load in exporters:
@@ -42,6 +46,17 @@ def build_provider(environ: Mapping[str, str], version: str) -> TracerProvider:
     except Exception as error:  # noqa: BLE001 - what the variables may be wrong about is much
         raise TracesUnusable(f"traces can't be exported: {type(error).__name__}: {error}") from None
     return provider
+
+
+def load_exporters(environ: Mapping[str, str]) -> list[type[SpanExporter]]:
+    """Return the classes of the exporters that the variables name; raises ``TracesUnusable``."""
+    return [_load_exporter(name) for name in _exporter_names(environ)]
+
+
+def _quiet_propagators() -> None:
+    """Log nothing of a caller's malformed metadata: any stranger could fill the log with it."""
+    for name in PROPAGATORS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _exporter_names(environ: Mapping[str, str]) -> list[str]:

@@ -105,6 +105,10 @@ async def check_roots(aws: RootsOnAws) -> AsyncIterator[Finding]:
             continue
         for finding in _judge_root(mount.name, result):
             yield finding
+        account = await aws.store.get_bound_account(mount.name)
+        if account not in {"", result.identity.account}:
+            text = f"the root of {mount.name} is of another account than the engine's leases"
+            yield Finding.bad("root", text, "set a root of their account, or their users are never deleted")
         caller = aws.roots.caller(root, Priority.CHECK)
         yield await _check_quota(mount.name, caller)
         if not is_clock_known:

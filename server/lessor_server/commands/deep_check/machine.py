@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 
 from cryptography import x509
 
-from lessor.findings import Finding
+from lessor.findings import Finding, Grade, count_left
 from lessor_server.adapters.audit.key import KEY_FILE, AuditKey
 from lessor_server.adapters.audit.state import STATE_FILE, AuditState
 from lessor_server.adapters.audit.targets import SocketTarget
@@ -25,6 +25,7 @@ from lessor_server.adapters.sqlite.lock import LOCK_FILE
 from lessor_server.audit_start import NO_AUDIT
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.settings.model import AuditSettings, Settings, Tls
+from lessor_server.tracing_start import can_trace, wants_traces
 
 MIN_FREE_BYTES: Final = 64 << 20
 """With less the database and its log can't grow, and a backup fails."""
@@ -78,11 +79,29 @@ def check_lock(folder: Path, holder: str) -> Finding:
 
 
 def check_disk(folder: Path) -> Finding:
-    """Check that there is room for the database."""
+    """Check that there is room for the database, or for the file of the audit."""
     place = _nearest(folder)
     files = os.statvfs(place)
     # Some file systems have no number of files.
     return judge_room(folder, shutil.disk_usage(place).free, files.f_favail if files.f_files else None)
+
+
+def check_traces(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Check that traces can be exported, if the variables ask for them."""
+    if not wants_traces(environ):
+        return
+    if not can_trace():
+        problem = "the variables ask for traces, and lessor[otel] is not installed"
+        yield Finding.doubtful("traces", problem, "pip install 'lessor[otel]'")
+        return
+    from lessor_server.adapters.tracing.provider import load_exporters  # noqa: PLC0415 - the extra may be absent
+
+    try:
+        load_exporters(environ)
+    except LessorError as error:
+        yield Finding.bad("traces", error.message, error.fix)
+    else:
+        yield Finding.good("traces", "the variables of traces are valid")
 
 
 def judge_room(folder: Path, free_bytes: int, free_files: int | None) -> Finding:
@@ -123,17 +142,18 @@ def _judge_certificate(setting: str, certificate: x509.Certificate, now: datetim
         return Finding.bad("certificate", f"{setting} is valid from {begins:%Y-%m-%d %H:%M} UTC on", fix)
     if now >= ends:
         return Finding.bad("certificate", f"{setting} expired on {ends:%Y-%m-%d}", "renew it")
-    days = (ends - now) // timedelta(days=1)
-    text = f"{setting} is valid for {days} more days"
-    if days < LOW_CERTIFICATE_DAYS:
+    text = f"{setting} is valid for {count_left((ends - now).total_seconds())}"
+    if ends - now < timedelta(days=LOW_CERTIFICATE_DAYS):
         return Finding.doubtful("certificate", text, "renew it")
     return Finding.good("certificate", text)
 
 
 def check_addresses(settings: Settings) -> Iterator[Finding]:
     """Check that the server could listen; not for a server that runs already."""
-    for listener in settings.listen:
-        address = listener.address
+    metrics = settings.metrics.listen
+    listeners = [(one.address, "LESSOR_LISTEN") for one in settings.listen]
+    listeners += [(metrics, "LESSOR_METRICS_LISTEN")] if metrics is not None else []
+    for address, variable in listeners:
         if address.path:
             if not os.access(Path(address.path).absolute().parent, os.W_OK | os.X_OK):
                 problem = f"a socket can't be created at {address}"
@@ -145,7 +165,9 @@ def check_addresses(settings: Settings) -> Iterator[Finding]:
             try:
                 trial.bind((address.host.strip("[]"), address.port))
             except OSError as error:
-                fix = "stop the process that listens there, or set another address with LESSOR_LISTEN"
+                fix = f"set an address of this machine with {variable}"
+                if error.errno == errno.EADDRINUSE:
+                    fix = f"stop the process that listens there, or set another address with {variable}"
                 yield Finding.bad("listen", f"{address} can't be used: {error.strerror}", fix)
                 continue
         yield Finding.good("listen", f"{address} is free")
@@ -182,6 +204,9 @@ def _check_sinks(audit: AuditSettings) -> Iterator[Finding]:
         place = audit.file if audit.file.exists() else audit.file.absolute().parent
         if os.access(place, os.W_OK):
             yield Finding.good("audit", f"{audit.file} can be written to")
+            room = check_disk(audit.file)
+            if room.grade is not Grade.OK:
+                yield room
         else:
             problem = f"{audit.file} can't be written to"
             yield Finding.bad("audit", problem, f"let the server's user write to {place}")

@@ -11,7 +11,7 @@ from lessor.findings import Finding, Grade
 from lessor_server.access_reload import load_rules
 from lessor_server.adapters.aws.sdk_session import CaBundleUnusable, require_ca_bundle
 from lessor_server.adapters.sealing.keyring import Keyring
-from lessor_server.commands.deep_check import aws, machine, store
+from lessor_server.commands.deep_check import access, aws, machine, store
 from lessor_server.commands.deep_check.shared_store import check_shared_store
 from lessor_server.domain.access.rule_warnings import find_warnings
 from lessor_server.domain.errors.base import LessorError
@@ -31,9 +31,13 @@ async def check_set_up(file: Path | None, environ: Mapping[str, str]) -> list[Fi
     except SettingsError as error:
         return [_problem(one) for one in error.problems]
     found = [Finding.good("settings", "the settings are valid")]
-    found += [_warning("settings", one) for one in settings.warnings]
-    found += [_warning("access", one) for one in find_warnings(rules, path_shapes())]
+    found += [_warning("settings", one, "change the setting") for one in settings.warnings]
+    found += [_warning("access", one, "change the rule") for one in find_warnings(rules, path_shapes())]
+    found += access.check_root_token(settings)
+    found += access.check_tokens(rules, machine.read_wall_clock())
+    found += await access.check_issuers(rules)
     found += machine.check_certificates(settings.tls, machine.read_wall_clock())
+    found += machine.check_traces(environ)
     holder = ""
     if not settings.store.is_shared:
         found.append(machine.check_directory(settings.data_dir))
@@ -60,7 +64,7 @@ async def _check_database(settings: Settings) -> list[Finding]:
     try:
         require_ca_bundle()
         async with store.open_file_copies(settings.data_dir) as copy:
-            schema, stored = await store.check_schema(copy)
+            schema, stored = await store.check_schema(copy, may_migrate=settings.store.migrate is not False)
             if stored is None:
                 return [schema]
             key, keyring = await store.check_key(settings, stored)
@@ -96,6 +100,7 @@ def _problem(problem: Problem) -> Finding:
     return Finding.bad("settings", where, problem.fix)
 
 
-def _warning(check: str, text: str) -> Finding:
+def _warning(check: str, text: str, otherwise: str) -> Finding:
+    """Return a warning ``problem; fix``; ``otherwise`` is the fix of one that names none."""
     problem, _, fix = text.partition("; ")
-    return Finding.doubtful(check, problem, fix or "change the rule, or see lessor access check")
+    return Finding.doubtful(check, problem, fix or otherwise)

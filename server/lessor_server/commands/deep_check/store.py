@@ -24,12 +24,13 @@ from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.adapters.sqlite.stored_keys import read_stored_keys
 from lessor_server.commands.deep_check.machine import MIN_FREE_BYTES
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.domain.errors.sealing import SealingKeyMismatch
+from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable
 from lessor_server.keyring_start import (
     MARKER_FILE,
     default_key_file,
     is_there,
     load_wrapping_key,
+    of_shared_database,
     sealing_key_place,
 )
 from lessor_server.settings.model import Settings
@@ -39,6 +40,10 @@ KEY_SECONDS: Final = 15.0
 _MAX_ROWS: Final = 5
 _LOST_DATABASE: Final = (
     f"{MARKER_FILE} says that the database had data keys, and it has none: it is another one, or was lost"
+)
+_KMS_FIX: Final = (
+    "give the server's process AWS credentials that may call kms:Encrypt and kms:Decrypt with the key, enable"
+    " the key, and check the network to AWS KMS"
 )
 _FILES: Final = (DATABASE_FILE, f"{DATABASE_FILE}-wal")
 
@@ -62,9 +67,12 @@ async def check_key(settings: Settings, stored: StoredKeys) -> tuple[Finding, Ke
             else:
                 await keyring.make()
     except TimeoutError:
-        fix = "check the network to AWS KMS and the key's region"
-        return Finding.bad("key", f"{place} did not answer within {KEY_SECONDS:g} s", fix), None
+        return Finding.bad("key", f"{place} did not answer within {KEY_SECONDS:g} s", _KMS_FIX), None
+    except SealingKeyUnavailable as error:
+        return Finding.bad("key", error.message, _KMS_FIX), None
     except LessorError as error:
+        if settings.store.is_shared and isinstance(error, SealingKeyMismatch):
+            error = of_shared_database(error)
         return Finding.bad("key", error.message, error.fix), None
     except OSError as error:
         fix = "let the server's user read it"
@@ -94,8 +102,11 @@ async def open_file_copies(folder: Path) -> AsyncIterator[Path]:
         yield Path(copy)
 
 
-async def check_schema(copy: Path) -> tuple[Finding, StoredKeys | None]:
-    """Check that this version can use the database; return what it says of its keys if so."""
+async def check_schema(copy: Path, *, may_migrate: bool) -> tuple[Finding, StoredKeys | None]:
+    """Check that this version can use the database; return what it says of its keys if so.
+
+    ``may_migrate`` says whether a start migrates an older database.
+    """
     newest = migrations()[-1][0]
     try:
         version, stored = await asyncio.to_thread(_read_database, copy / DATABASE_FILE)
@@ -103,6 +114,9 @@ async def check_schema(copy: Path) -> tuple[Finding, StoredKeys | None]:
         return Finding.bad("schema", error.message.replace(f"{copy}/", ""), error.fix), None
     if stored.is_new:
         return Finding.good("schema", "there is no database; the first start creates it"), stored
+    if version < newest and not may_migrate:
+        text = f"the database has schema {version}, and this version needs {newest}"
+        return Finding.bad("schema", text, "make a backup, and remove store.migrate = false"), None
     if version < newest:
         text = f"the database has schema {version}; the next start migrates it to {newest}"
         return Finding.doubtful("schema", text, "make a backup before that"), stored
@@ -132,8 +146,11 @@ async def open_copy(copy: Path, keyring: Keyring) -> AsyncIterator[SqliteStore]:
 
 
 async def check_rows(store: SqliteStore) -> list[Finding]:
-    """Check for a hold of expiry, and for rows that can't be read or were edited."""
+    """Check for a hold of expiry, for stuck revocations, and for rows that can't be read or were edited."""
     status, found = await store.status(), list[Finding]()
+    if stuck := (await store.measure_leases()).stuck:
+        text = f"AWS refuses to revoke {stuck} leases, whose keys may still work"
+        found.append(Finding.doubtful("leases", text, "see docs/on-call.md, LessorLeasesStuck"))
     if status.expiry_hold:
         fix = "when its cause is gone, run lessor expiry resume"
         found.append(Finding.doubtful("expiry", f"expiries are held: {status.expiry_hold}", fix))
