@@ -206,10 +206,13 @@ async def test_a_signal_ends_the_dev_server_and_leaves_nothing(
 
 
 @pytest.mark.slow
-async def test_with_until_eof_the_end_of_its_input_ends_it(tmp_path: Path) -> None:
+async def test_a_token_is_generated_and_with_until_eof_the_end_of_input_ends_it(tmp_path: Path) -> None:
     async with dev(tmp_path, *ANY_PORTS) as running:
-        assert running.process.stdin is not None
-        running.process.stdin.close()
+        found = re.search(r"export LESSOR_TOKEN=([0-9a-f]{48})\n", running.said)
+        assert found is not None
+        async with connect(running.address, found[1]) as client:
+            await client.roles.ListRoles(role_pb2.ListRolesRequest())
+        running.keyboard.close()
         assert await running.ended() == 0
 
 
@@ -233,39 +236,43 @@ async def test_the_dev_server_ends_with_its_embedded_aws(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-async def test_its_files_and_memory_are_private(tmp_path: Path) -> None:
-    """With --data also files that an earlier version left readable."""
+async def test_a_second_start_keeps_roles_and_leases_and_its_files_are_private(tmp_path: Path) -> None:
+    """The embedded AWS starts empty each time, so the root is set again.
+
+    Files that an earlier version left readable are private again.
+    """
     data = tmp_path / "data"
-    words = (*ANY_PORTS, "--data", str(data))
-    for _ in range(2):
-        async with dev(tmp_path, *words) as running:
-            modes = {path.name: path.stat().st_mode & 0o777 for path in [data, *data.iterdir()]}
-            assert "\nUmask:\t0077\n" in running.status()
-            assert await running.end(signal.SIGTERM) == 0
-        assert modes.pop("data") == 0o700
-        assert {"lessor.db", "lessor.db-wal", "sealing-key"} <= modes.keys()
-        assert set(modes.values()) == {0o600}
-        (data / "lessor.db").chmod(0o644)
+    words = (*ANY_PORTS, "--token", TOKEN, "--data", str(data))
+    async with dev(tmp_path, *words) as running, connect(running.address, TOKEN) as client:
+        await put_role(client)
+        old = await issue(client)
+        await ended_privately(running, data)
+    (data / "lessor.db").chmod(0o644)
+    async with dev(tmp_path, *words) as running, connect(running.address, TOKEN) as client:
+        assert (await client.lookup(old.lease_id)).state == lease_pb2.Lease.ACTIVE
+        fresh = await issue(client)
+        assert await reads(running.aws, fresh) == "works"
+        assert await reads(running.aws, old) in KEY_REFUSED
+        await ended_privately(running, data)
     data.chmod(0o777)
     code, errors = await failing(tmp_path, *words)
     assert code == 2
     assert f"run chmod go-w {data}" in errors
 
 
-@pytest.mark.slow
-async def test_a_second_start_keeps_roles_and_leases(tmp_path: Path) -> None:
-    """The embedded AWS starts empty each time, so the root is set again."""
-    words = (*ANY_PORTS, "--token", TOKEN, "--data", str(tmp_path / "data"))
-    async with dev(tmp_path, *words) as running, connect(running.address, TOKEN) as client:
-        await put_role(client)
-        old = await issue(client)
-        assert await running.end(signal.SIGTERM) == 0
-    async with dev(tmp_path, *words) as running, connect(running.address, TOKEN) as client:
-        assert (await client.lookup(old.lease_id)).state == lease_pb2.Lease.ACTIVE
-        fresh = await issue(client)
-        assert await reads(running.aws, fresh) == "works"
-        assert await reads(running.aws, old) in KEY_REFUSED
-        assert await running.end(signal.SIGTERM) == 0
+def modes_in(data: Path) -> dict[str, int]:
+    """Return the permissions of a folder and of its files, by name."""
+    return {path.name: path.stat().st_mode & 0o777 for path in [data, *data.iterdir()]}
+
+
+async def ended_privately(running: Dev, data: Path) -> None:
+    """Check that nobody else can read its files and its memory, and end it."""
+    modes = modes_in(data)
+    assert "\nUmask:\t0077\n" in running.status()
+    assert await running.end(signal.SIGTERM) == 0
+    assert modes.pop("data") == 0o700
+    assert {"lessor.db", "lessor.db-wal", "sealing-key"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
 
 
 @pytest.mark.slow
@@ -286,15 +293,6 @@ async def test_flags_override_variables(tmp_path: Path) -> None:
         root = config_pb2.RootConfig(access_key="AKIAANOTHERANOTHERAN", secret_key="s", iam_endpoint=other)
         await client.config.SetRoot(config_pb2.SetRootRequest(config=root))
     assert "real" not in names(tmp_path)
-
-
-@pytest.mark.slow
-async def test_a_token_is_generated_for_each_run(tmp_path: Path) -> None:
-    async with dev(tmp_path, *ANY_PORTS) as running:
-        found = re.search(r"export LESSOR_TOKEN=([0-9a-f]{48})\n", running.said)
-        assert found is not None
-        async with connect(running.address, found[1]) as client:
-            await client.roles.ListRoles(role_pb2.ListRolesRequest())
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--aws-listen"])

@@ -245,7 +245,7 @@ async def test_programs_ask_the_agent_across_a_refresh(
     await all_gone(lessor, f"{mount}/")
 
 
-async def test_ten_commands_at_the_same_time_make_one_lease(
+async def test_commands_at_the_same_time_make_one_lease(
     place: Place, lessor: Lessor, aws: StandIn, mount: str
 ) -> None:
     await put_role(lessor, aws, mount, "IAM_USER")
@@ -253,8 +253,8 @@ async def test_ten_commands_at_the_same_time_make_one_lease(
     (place.folder / "config").write_text(f"[profile dev]\ncredential_process = {command}\n")
     variables = {"AWS_CONFIG_FILE": str(place.folder / "config"), "AWS_PROFILE": "dev"}
     words = (str(aws_cli()), "sts", "get-caller-identity", "--output", "json")
-    runs = [await place.start(*words, **variables) for _ in range(10)]
+    runs = [await place.start(*words, **variables) for _ in range(4)]
     outputs = [await one.communicate() for one in runs]
-    assert [one.returncode for one in runs] == [0] * 10, outputs
+    assert [one.returncode for one in runs] == [0] * 4, outputs
     assert len({json.loads(out)["Arn"] for out, _ in outputs}) == 1
     assert len(await leases(lessor, mount)) == 1

@@ -26,6 +26,8 @@ TAKEN_OVER = 30.0
 SETTLE_SECONDS = 8.0
 """How long after a change of the load the shares of the rate follow it."""
 REST_EVERY = 20
+STOP_EVERY = 4
+"""Each so many-th server is stopped for a moment; the others are killed."""
 CALLERS = 40
 
 
@@ -135,7 +137,7 @@ async def fleet_kills(
             for number in range(1, times + 1):
                 victim = rng.choice(environment.servers)
                 await asyncio.sleep(rng.uniform(0, 0.6))
-                if rng.random() < 0.25:
+                if not number % STOP_EVERY:
                     done["stopped"] += 1
                     victim.pause()
                     await asyncio.sleep(rng.uniform(0, max_pause))

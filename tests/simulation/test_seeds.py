@@ -16,7 +16,7 @@ from tests.simulation.prove import seeds
 from tests.simulation.run import run
 from tests.simulation.shrink import report, shrunk
 
-SAMPLE, CHUNKS = 15, 6
+SAMPLE, CHUNKS = 10, 6
 ROOT = Path(__file__).resolve().parents[2]
 
 

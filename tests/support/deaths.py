@@ -35,3 +35,8 @@ def outermost(points: list[str]) -> list[int]:
     """Return fewer crash points: the first and the last of each name."""
     last = {name: index for index, name in enumerate(points)}
     return [index for index, name in enumerate(points) if name not in points[:index] or last[name] == index]
+
+
+def foremost(points: list[str]) -> list[int]:
+    """Return the fewest crash points: the first of each name."""
+    return [index for index, name in enumerate(points) if name not in points[:index]]

@@ -1,19 +1,18 @@
-"""Runs ``lessor dev`` in a separate process, as a user would, and checks the files that it leaves."""
+"""Runs ``lessor dev`` in a forked process, and checks the files that it leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.support.clients import until
-from tests.support.forked import forked
+from tests.support.forked import Forked, forked, forked_with_input
 from tests.support.server_process import bare_environment
 
 COMMAND = ("-m", "lessor.cli.main", "dev")
@@ -24,9 +23,10 @@ SECONDS = 60.0
 
 @dataclass
 class Dev:
-    """A running dev server: its address, and its output until it was ready."""
+    """A running dev server: the end of its stdin, its address, and its output until it was ready."""
 
-    process: Process
+    process: Forked
+    keyboard: BinaryIO
     address: str
     aws: str
     said: str
@@ -44,7 +44,7 @@ class Dev:
     async def ended(self) -> int:
         """Wait for the end and return the exit code."""
         async with asyncio.timeout(SECONDS):
-            return await self.process.wait()
+            return await asyncio.to_thread(self.process.wait, SECONDS)
 
     def status(self) -> str:
         """Return its status from the kernel (proc(5), ``/proc/PID/status``)."""
@@ -76,27 +76,26 @@ async def dev(tmp_path: Path, *words: str, **variables: str) -> AsyncIterator[De
     """Run a dev server until the end of the block, or until it exits."""
     log = tmp_path.parent / f"{tmp_path.name}.log"
     with log.open("ab") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *COMMAND, "--until-eof", *words,
-            stdin=PIPE, stdout=PIPE, stderr=errors, env=environment(tmp_path, variables),
-        )  # fmt: skip
-    try:
-        yield await ready(process, log)
-    finally:
-        if process.returncode is None:
+        process, keyboard = forked_with_input(
+            ["dev", "--until-eof", *words], environment(tmp_path, variables), errors
+        )
+    with process.output, keyboard:
+        try:
+            async with asyncio.timeout(SECONDS):
+                address, aws, said = await asyncio.to_thread(_read_until_ready, process.output)
+            yield Dev(process, keyboard, address, aws, said, log)
+        finally:
             process.kill()
-        await process.wait()
+            await asyncio.to_thread(process.wait, SECONDS)
 
 
-async def ready(process: Process, log: Path) -> Dev:
-    """Read the output of a dev server until it is ready."""
+def _read_until_ready(output: BinaryIO) -> tuple[str, str, str]:
+    """Read the output of a dev server until it is ready; return its address, its AWS's URL and the output."""
     said = ""
-    assert process.stdout is not None
-    async with asyncio.timeout(SECONDS):
-        async for line in process.stdout:
-            said += line.decode()
-            if found := READY.fullmatch(line.decode()):
-                return Dev(process, found[1], found[2], said, log)
+    for line in map(bytes.decode, output):
+        said += line
+        if found := READY.fullmatch(line):
+            return found[1], found[2], said
     raise AssertionError(f"it did not start: {said}")
 
 

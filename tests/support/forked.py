@@ -114,12 +114,20 @@ def forked_at_terminal(
     return Forked(pid, Path(os.devnull).open("rb", 0), ended)
 
 
-def forked_standin(arguments: Sequence[str]) -> tuple[Forked, BinaryIO]:
-    """Run the stand-in for AWS; return it and the other end of its stdin."""
+def forked_with_input(
+    arguments: Sequence[str], environment: Mapping[str, str], errors: IO[Any]
+) -> tuple[Forked, BinaryIO]:
+    """Run ``lessor`` with stderr to ``errors``; return it, and the other end of its stdin."""
     (given, typed), (output, written) = os.pipe(), os.pipe()
-    with os.fdopen(given, "rb") as theirs, os.fdopen(written, "wb") as shown, os.fdopen(os.dup(2)) as errors:
-        pid, ended = _fork([STANDIN, *arguments], os.environ, Path.cwd(), (theirs, shown, errors))
+    with os.fdopen(given, "rb") as theirs, os.fdopen(written, "wb") as shown:
+        pid, ended = _fork(arguments, environment, Path.cwd(), (theirs, shown, errors))
     return Forked(pid, os.fdopen(output, "rb", 0), ended), os.fdopen(typed, "wb")
+
+
+def forked_standin(arguments: Sequence[str]) -> tuple[Forked, BinaryIO]:
+    """Run the stand-in for AWS; return it, and the other end of its stdin."""
+    with os.fdopen(os.dup(2)) as errors:
+        return forked_with_input([STANDIN, *arguments], os.environ, errors)
 
 
 async def run_forked(

@@ -10,13 +10,14 @@ import pytest
 from lessor_server.domain.lease import State
 from lessor_server.domain.lease_id import IdRange
 from tests.support import builders
-from tests.support.deaths import outermost, play, telling
+from tests.support.deaths import foremost, outermost, play, telling
 from tests.support.engine_world import World, world
 from tests.support.virtual_loop import run
 
 ROLE = builders.role(iam_groups=("staff",))
 REQUEST = "11111111-1111-4111-8111-111111111111"
 Story = Callable[[World], Coroutine[object, object, None]]
+Choose = Callable[[list[str]], list[int]]
 
 
 async def issue(w: World) -> None:
@@ -111,21 +112,23 @@ QUICK = {
 
 
 def deaths() -> Iterator[object]:
-    """Yield each story with what is lost at the death, and with what arrives 14 minutes after it."""
-    for story in STORIES:
-        for late, name in ((None, "lost"), (14 * 60.0, "late")):
-            marks = () if (story, late) in QUICK else pytest.mark.slow
-            yield pytest.param(story, late, id=f"{story.__name__}-{name}", marks=marks)
+    """Yield each story with what is lost at the death or arrives 14 minutes after it, and the points to try.
 
-
-@pytest.mark.parametrize(("story", "late"), list(deaths()))
-def test_a_death_at_any_point_leaves_nothing(story: Story, late: float | None) -> None:
-    """A call may still take effect after the death.
-
-    Of the repeated reads of an idle process the first six are tried; with late calls, the first and the last.
+    Of each name these are the first and the last point if all is lost, and the first if it arrives late. Under
+    fire they are more: of the repeated reads of an idle process the first six.
     """
+    for story in STORIES:
+        for late, name, choose in ((None, "lost", outermost), (14 * 60.0, "late", foremost)):
+            marks = () if (story, late) in QUICK else pytest.mark.slow
+            yield pytest.param(story, late, choose, id=f"{story.__name__}-{name}", marks=marks)
+            more = f"{story.__name__}-{name}-more"
+            yield pytest.param(story, late, telling, id=more, marks=pytest.mark.fire)
+
+
+@pytest.mark.parametrize(("story", "late", "choose"), list(deaths()))
+def test_a_death_at_any_point_leaves_nothing(story: Story, late: float | None, choose: Choose) -> None:
+    """A call may still take effect after the death."""
     points = run(points_of(story))
-    choose = telling if late is None else outermost
     died = {run(die_at(index, story, 0, late)) for index in choose(points)}
     assert died == set(points)
 

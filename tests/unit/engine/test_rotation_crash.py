@@ -16,7 +16,7 @@ from lessor_server.domain.rotation import Phase, root_subject, static_subject
 from lessor_server.domain.schedule import Schedule
 from lessor_server.domain.static_role import StaticRole
 from tests.support import builders
-from tests.support.deaths import outermost, play, telling
+from tests.support.deaths import foremost, outermost, play, telling
 from tests.support.engine_world import OTHER_ACCOUNT, World, world
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import run
@@ -211,16 +211,18 @@ async def settled(w: World, what: str) -> None:
 
 
 def cases(*quick: Story) -> list[object]:
-    """Return each story with the points to try: the first and the last of each name, or more under fire.
+    """Return each story with the points to try, since each point is a world of its own.
 
-    Those that are not ``quick`` are slow, since each point is a world of its own.
+    They are the first and the last of each name for those that are ``quick``, and the first for the others,
+    which are slow; under fire they are more of all.
     """
     return [
         pytest.param(story, choose, id=f"{story.__name__}-{choose.__name__}", marks=marks)
         for story in STORIES
         for choose, marks in (
-            (outermost, () if story in quick else pytest.mark.slow),
+            (outermost, () if story in quick else pytest.mark.fire),
             (telling, pytest.mark.fire),
+            *(() if story in quick else ((foremost, pytest.mark.slow),)),
         )
     ]
 
