@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import runpy
 from pathlib import Path
 
 import lessor_server
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
     """Return every generated file by its path from this folder."""
     return {
         "../client/lessor/reasons.py": reason_names(),
+        "api.md": runpy.run_path(str(DOCS / "api_page.py"))["api_page"](),
         "access.md": access((DOCS / "access.md").read_text(encoding="utf-8")),
         "metrics.md": metrics((DOCS / "metrics.md").read_text(encoding="utf-8")),
         "reasons.md": reasons(),
@@ -125,6 +127,7 @@ def reasons() -> str:
             "",
             'Every error has `ErrorInfo{domain: "lessor", reason}`, and `Help` with a link to its place.',
             "This page is made from the error classes by `python docs/generate.py`.",
+            "",
             *(line for part in parts for line in part),
             "",
         ]

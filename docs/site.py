@@ -16,8 +16,11 @@ SOURCES = ROOT / "build" / "site-sources"
 REPOSITORY = "https://github.com/lessor-dev/lessor/blob/main"
 ALSO = {"README.md": "tutorial.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 """Pages outside of ``docs/``, and their names on the site."""
+DECISIONS = "decisions/README.md"
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
-_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+_DIAGRAM = re.compile(r"^```mermaid\n.*?^```\n\n", re.MULTILINE | re.DOTALL)
+"""A page has a table with the same as each diagram; the site would load what draws it from elsewhere."""
 
 
 def pages() -> dict[str, Path]:
@@ -38,12 +41,24 @@ def rewrite(text: str, file: Path, names: dict[Path, str]) -> str:
             return f"]({up}{names[target]}{anchor})"
         return f"]({REPOSITORY}/{target.relative_to(ROOT)}{anchor})"
 
-    # Fenced blocks are commands and files, in which nothing is a link.
-    parts, at = [], 0
-    for fence in _FENCE.finditer(text):
-        parts += [_LINK.sub(link, text[at : fence.start()]), fence[0]]
-        at = fence.end()
-    return "".join([*parts, _LINK.sub(link, text[at:])])
+    text = _DIAGRAM.sub("", text)
+    # A name of code may be in the text of a link, but a link is not in code.
+    kept = list[str]()
+
+    def keep(code: re.Match[str]) -> str:
+        kept.append(code[0])
+        return f"\0{len(kept) - 1}\0"
+
+    linked = _LINK.sub(link, _CODE.sub(keep, text))
+    return re.sub(r"\0(\d+)\0", lambda found: kept[int(found[1])], linked)
+
+
+def list_decisions() -> str:
+    """Return a list of all decisions: in the repository the folder is one."""
+    found = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+    titles = (path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in found)
+    lines = (f"- {path.name[:4]}: [{title}]({path.name})" for path, title in zip(found, titles, strict=True))
+    return "\n".join(["", "## All decisions", "", *lines, ""])
 
 
 def main() -> None:
@@ -54,7 +69,10 @@ def main() -> None:
     for name, path in found.items():
         target = SOURCES / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(rewrite(path.read_text(encoding="utf-8"), path, names), encoding="utf-8")
+        text = rewrite(path.read_text(encoding="utf-8"), path, names)
+        if name == DECISIONS:
+            text += list_decisions()
+        target.write_text(text, encoding="utf-8")
     shutil.copy(DOCS / "site.css", SOURCES / "site.css")
 
 

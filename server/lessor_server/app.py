@@ -155,8 +155,8 @@ async def serve(
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         parts = (give_back_memory, reloader.run, identifier.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
-            measuring.watch(store, engine, audit)
             system = _system(settings, engine, reloader, access, audit, dev=dev)
+            measuring.watch(store, engine, audit, system.count_warnings, certificates)
             addresses = await port.serve(_handlers(engine, guard, health, system, settings))
             health.open()
             try:

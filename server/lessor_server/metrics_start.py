@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from lessor_server.adapters.metrics.listener import Handler, HttpListener, HttpR
 from lessor_server.adapters.metrics.page import Pages
 from lessor_server.adapters.metrics.recorder import Recorder
 from lessor_server.adapters.metrics.snapshot import Snapshot, Sources
+from lessor_server.adapters.tls import Certificates
 from lessor_server.audit_start import Auditing
 from lessor_server.engine.engine import Engine
 from lessor_server.engine.meter import NO_METER, AwsObserver, EndAwsCall, Meter
@@ -118,11 +119,26 @@ class Measuring:
             logger.info("serving_metrics", address=address)
             yield parts
 
-    def watch(self, store: OpenedStore, engine: Engine, audit: Auditing) -> None:
+    def watch(
+        self,
+        store: OpenedStore,
+        engine: Engine,
+        audit: Auditing,
+        count_warnings: Callable[[], Awaitable[Mapping[str, int]]],
+        certificates: Certificates | None,
+    ) -> None:
         """Measure these parts from now on."""
         if self._recorder is not None and self._snapshot is not None:
             store.measure_commits(self._recorder.record_commit)
-            self._snapshot.watch(Sources(store, engine.read_gauges, audit.statuses))
+            self._snapshot.watch(
+                Sources(
+                    store,
+                    engine.read_gauges,
+                    audit.statuses,
+                    count_warnings,
+                    lambda: certificates.expires_at if certificates is not None else None,
+                )
+            )
 
 
 async def _serve_metrics(pages: Pages, headers: Mapping[str, str]) -> HttpReply:

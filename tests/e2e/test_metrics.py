@@ -15,6 +15,7 @@ from threading import Thread
 import aiohttp
 import pytest
 import pytest_asyncio
+from cryptography import x509
 from google.rpc import error_details_pb2 as details
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -130,8 +131,13 @@ async def test_probes_work_where_callers_need_certificates(tmp_path: Path) -> No
         serving(tmp_path, settings) as process,
         aiohttp.ClientSession() as session,
         session.get(f"{url_of(process)}/readyz") as answer,
+        session.get(f"{url_of(process)}/metrics") as metrics,
     ):
         assert (answer.status, await answer.text()) == (200, "ok\n")
+        expiry = Page(await metrics.text()).value("lessor_certificate_expiry_timestamp_seconds")
+        assert (
+            expiry == x509.load_pem_x509_certificate(pair.cert.read_bytes()).not_valid_after_utc.timestamp()
+        )
 
 
 async def test_a_taken_port_stops_the_start_and_an_empty_one_turns_the_listener_off(tmp_path: Path) -> None:

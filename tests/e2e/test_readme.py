@@ -26,7 +26,8 @@ from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 RUNNING, *TYPED_ALONG = (
     README.parent / "docs" / f"{name}.md" for name in ("running", "sessions", "roots", "cli", "exec")
 )
-TEXTS = {page: page.read_text(encoding="utf-8") for page in (README, RUNNING, *TYPED_ALONG)}
+SETTINGS = README.parent / "docs" / "settings.md"
+TEXTS = {page: page.read_text(encoding="utf-8") for page in (README, RUNNING, SETTINGS, *TYPED_ALONG)}
 ACCESS = README.parent / "docs" / "access.md"  # tests/e2e/test_access_docs.py types it
 PAGE = TEXTS[README]
 MAKE = [step for step in steps(PAGE) if step.typed.startswith("make ")]
@@ -124,7 +125,7 @@ def test_the_make_targets_of_the_page_exist() -> None:
 
 def rows(page: Path, heading: str) -> list[list[str]]:
     """Return the rows of the table under a heading of a page, each as its cells."""
-    _, _, section = TEXTS[page].partition(f"\n{heading}\n")
+    _, _, section = f"\n{TEXTS[page]}".partition(f"\n{heading}\n")
     assert section, heading
     [first, *_] = re.findall(r"(?:^\|.*\n)+", section.partition("\n#")[0] + "\n", re.MULTILINE)
     table = re.findall(r"^\| (.*) \|$", first, re.MULTILINE)
@@ -132,9 +133,10 @@ def rows(page: Path, heading: str) -> list[list[str]]:
 
 
 def test_each_setting_has_its_row() -> None:
-    table = [[cell.strip("`") for cell in row] for row in rows(RUNNING, "## Settings")]
-    assert [row[0] for row in table] == [".".join(path) for path in setting_paths(SettingsFile)]
-    for name, variable, default, meaning in table:
+    table = [[cell.strip("`") for cell in row] for row in rows(SETTINGS, "# Settings")]
+    names = [row[0].split("`<br>`") for row in table]
+    assert [name for name, _ in names] == [".".join(path) for path in setting_paths(SettingsFile)]
+    for (name, variable), (_, default, meaning) in zip(names, table, strict=True):
         assert variable == f"LESSOR_{name.replace('.', '_').upper()}"
         assert meaning
         if default:

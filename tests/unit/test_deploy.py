@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lessor_server.adapters.metrics.families import FAMILIES
+from lessor_server.commands.cli_errors import WRONG_SETTINGS
 from lessor_server.settings.model import SettingsFile
 from lessor_server.settings.sources import setting_paths
 
@@ -95,13 +96,17 @@ def test_each_credential_that_a_unit_loads_is_used(unit: str) -> None:
 def test_the_check_has_the_user_the_files_and_the_sandbox_of_the_server() -> None:
     """Otherwise it would check something else."""
     own = {"Description", "Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "User", "WantedBy"}
-    own |= {"TimeoutStartSec", "TimeoutStopSec"}
+    own |= {"TimeoutStartSec", "TimeoutStopSec", "RestartPreventExitStatus"}
     server, check = ({one for one in directives(unit) if one[0] not in own} for unit in UNITS)
     assert check == server
     started = [dict(directives(unit))["ExecStart"] for unit in UNITS]
     assert started[1] == f"{started[0]} --check --deep"
     # systemd names a dynamic user like the unit.
     assert ("User", UNITS[0].removesuffix(".service")) in directives(UNITS[1])
+
+
+def test_wrong_settings_end_the_unit_instead_of_a_loop_of_starts() -> None:
+    assert ("RestartPreventExitStatus", str(WRONG_SETTINGS)) in directives("lessor.service")
 
 
 # --- compose --------------------------------------------------------------------------------------------

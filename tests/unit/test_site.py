@@ -23,10 +23,12 @@ from tests.support.readme import blocks
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TASKS = ("five-minutes", "iam-user", "assumed-role", "federation-token", "session-token", "static-role")
-RUN = {"access", "audit", "running", "sessions", "roots", "clients", "cli", "exec"} | {
+RUN = {"index", "access", "audit", "running", "sessions", "roots", "clients", "cli", "exec"} | {
     f"tasks/{name}" for name in TASKS
 }
 """Pages whose blocks a test types: tests/e2e/test_readme.py, test_access_docs.py, test_task_pages.py, …"""
+FETCHING = {"mermaid", "md-source", "glightbox"}
+"""Classes of elements for which the script of the theme fetches from elsewhere."""
 NOT_RUN = re.compile(r"^<!-- not run: .{10,} -->$", re.MULTILINE)
 
 
@@ -38,6 +40,7 @@ class Links(HTMLParser):
         super().__init__()
         self.targets: set[str] = set()
         self.ids: set[str] = set()
+        self.classes: set[str] = set()
         self.loaded: set[str] = set()
         self.feed(text)
 
@@ -45,6 +48,7 @@ class Links(HTMLParser):
         """Note one element."""
         found = {name: value or "" for name, value in attrs}
         self.ids |= {found[name] for name in ("id", "name") if name in found}
+        self.classes |= set(found.get("class", "").split())
         if tag == "a" and "href" in found:
             self.targets.add(found["href"])
         if tag in {"script", "img", "iframe"} and "src" in found:
@@ -120,10 +124,31 @@ def test_no_link_is_dead(site: dict[str, Links]) -> None:
     assert sum(len(page.targets) for page in site.values()) > 1_000
 
 
+def test_every_page_can_be_reached_from_another(site: dict[str, Links]) -> None:
+    linked = {
+        str((Path("/") / name).parent.joinpath(unquote(urlsplit(target).path)).resolve()).lstrip("/")
+        for name, page in site.items()
+        for target in page.targets
+        if urlsplit(target).path and not urlsplit(target).scheme
+        if (Path(name).parent / unquote(urlsplit(target).path)).name != Path(name).name
+    }
+    assert set(site) - linked - {"404.html", "index.html"} == set()
+
+
 def test_a_dead_link_is_found() -> None:
     """Otherwise the test above could not fail."""
     page = Links('<a href="reasons.html#none">x</a><h2 id="here">y</h2><script src="a.js"></script>')
     assert (page.targets, page.ids, page.loaded) == ({"reasons.html#none"}, {"here"}, {"a.js"})
+
+
+def test_only_links_are_rewritten_and_diagrams_are_left_out() -> None:
+    module = site_module()
+    names = {path.resolve(): name for name, path in module.pages().items()}
+    text = "[`a`](access.md) `[a](access.md)`\n\n```sh\n[a](access.md)\n```\n\n```mermaid\nx\n```\n\nend\n"
+    file = DOCS / "tasks" / "kubernetes.md"
+    text = text.replace("access.md", "../access.md")
+    assert module.rewrite(text, file, names) == text.partition("```mermaid")[0] + "end\n"
+    assert module.rewrite("[a](../../deploy/x)", file, names) == f"[a]({module.REPOSITORY}/deploy/x)"
 
 
 def test_links_to_files_of_the_repository_lead_to_files_that_exist(site: dict[str, Links]) -> None:
@@ -141,7 +166,12 @@ def test_each_reason_has_the_heading_that_errors_link_to(site: dict[str, Links])
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: dict[str, Links]) -> None:
-    """A reader in a closed network has all of it."""
+    """A reader in a closed network has all of it, and nobody learns what it is that they read.
+
+    The script of the theme fetches what draws diagrams, and what GitHub knows of a repository, if a page has
+    such an element.
+    """
+    assert {one for page in site.values() for one in page.classes & FETCHING} == set()
     loaded = {one for page in site.values() for one in page.loaded}
     assert len(loaded) > 2
     assert {one for one in loaded if urlsplit(one).netloc} == set()
@@ -161,6 +191,13 @@ def test_the_commands_of_a_page_are_run_by_a_test_or_marked(name: str) -> None:
     text = (DOCS / f"{name}.md").read_text()
     typed = [block for block in blocks(text) if block.kind == "sh"]
     assert not typed or name in RUN or NOT_RUN.search(text), "run it in a test, or say why not"
+
+
+def test_the_home_page_shows_what_a_task_runs() -> None:
+    task = (DOCS / "tasks" / "five-minutes.md").read_text()
+    shown = list(blocks((DOCS / "index.md").read_text()))
+    assert [block.kind for block in shown] == ["sh", "text"]
+    assert all(block.text in task for block in shown)
 
 
 def command_lines() -> list[tuple[str, str]]:

@@ -48,6 +48,12 @@ class Certificates:
         self._current = _configuration(self._seen)
         self._client_ca_count = _count_authorities(self._seen)
 
+    @property
+    def expires_at(self) -> float:
+        """Return when the server's certificate expires, in seconds since the epoch."""
+        certificate = _certificates(self._seen.certificates, "the certificate file")[0]
+        return certificate.not_valid_after_utc.timestamp()
+
     def credentials(self, *, client_auth: bool) -> grpc.ServerCredentials:
         """Return credentials that use the newest content at each handshake.
 

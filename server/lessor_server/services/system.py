@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -135,6 +135,19 @@ class SystemService:
             warnings=warnings,
             replicas=_replicas(fleet),
         )
+
+    async def count_warnings(self) -> Mapping[str, int]:
+        """Return the numbers of warnings for metrics, by what they are about.
+
+        Those that no operator can end, and holds of expiry, are not counted.
+        """
+        status = await self._store_status()
+        return {
+            "files": len(list(self._warnings())),
+            "replicas": len(list(_warn_of_replicas(self._about.fleet()))),
+            "unreadable_rows": len(status.unreadable_rows),
+            "tampered_rows": len(status.tampered_rows),
+        }
 
     def _held(self) -> tuple[str, ...]:
         return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()

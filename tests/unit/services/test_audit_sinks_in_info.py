@@ -57,6 +57,8 @@ async def test_what_names_files_issuers_mounts_or_rows_is_shown_to_the_same(
     answer = await service.GetInfo(system_pb2.GetInfoRequest(), Caller(caller))
     assert answer.warnings[0] == "no audit"
     assert [name for name in names if name in str(answer)] == (list(names) if shown else [])
+    counted = {"files": 2, "replicas": 0, "unreadable_rows": 1, "tampered_rows": 1}
+    assert await service.count_warnings() == counted
 
 
 @CALLERS

@@ -156,6 +156,18 @@ HANDLING: Final = Family(
     "The time of a call from its metadata to its end; of a stream, its life.",
     _SECONDS,
 )
+WARNINGS: Final = Family(
+    "lessor_warnings",
+    GAUGE,
+    ("about",),
+    "Warnings that lessor info shows: files, replicas, unreadable_rows, tampered_rows. Read every 10 s.",
+)
+CERTIFICATE_EXPIRY: Final = Family(
+    "lessor_certificate_expiry_timestamp_seconds",
+    GAUGE,
+    (),
+    "When the server's certificate expires, in seconds since the epoch. A server without TLS has no sample.",
+)
 BUILD: Final = Family("lessor_build_info", GAUGE, ("version",), "1, with the version of the server.")
 
 FAMILIES: Final = (
@@ -179,6 +191,8 @@ FAMILIES: Final = (
     STORE_COMMIT,
     LOOP_LAG,
     AUDIT_UP,
+    WARNINGS,
+    CERTIFICATE_EXPIRY,
     HANDLED,
     HANDLING,
     BUILD,

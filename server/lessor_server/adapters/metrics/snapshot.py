@@ -40,11 +40,16 @@ class MeasuredStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where gauges are read: the store, the engine, the audit log."""
+    """Where gauges are read: the store, the engine, the audit log, the server's warnings and certificate.
+
+    ``certificate_expiry`` is in seconds since the epoch; None without TLS.
+    """
 
     store: MeasuredStore
     read_engine: Callable[[], EngineGauges]
     audit_sinks: Callable[[], Sequence[SinkStatus]]
+    count_warnings: Callable[[], Awaitable[Mapping[str, int]]]
+    certificate_expiry: Callable[[], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,9 @@ class Snapshot:
         found = await sources.store.measure_leases()
         counts = await self._count(found)
         stuck: Values = {(): found.stuck}
-        self._leases = _Leases(at, {**counts, families.LEASES_STUCK: stuck}, found.oldest_due_us)
+        warnings: Values = {(about,): number for about, number in (await sources.count_warnings()).items()}
+        values = {**counts, families.LEASES_STUCK: stuck, families.WARNINGS: warnings}
+        self._leases = _Leases(at, values, found.oldest_due_us)
         self._recorder.keep_mounts(found.mounts)
 
     def read(self) -> Gauges:
@@ -142,6 +149,8 @@ class Snapshot:
             values |= self._read_engine(self._sources)
             sinks = self._sources.audit_sinks()
             values[families.AUDIT_UP] = {(one.name.lower(),): int(one.works) for one in sinks}
+            if (expiry := self._sources.certificate_expiry()) is not None:
+                values[families.CERTIFICATE_EXPIRY] = {(): expiry}
             if self._leases is not None:
                 values |= self._read_leases(self._sources, self._leases)
         return Gauges(values)

@@ -203,11 +203,17 @@ ACCOUNT = AccountGauges(UserRoom(9, 5000), 1)
 ENGINE = EngineGauges({"aws": 12.5}, {"issue": 4}, "CLOCK_UNTRUSTED", {"aws": ACCOUNT})
 
 
+async def warned() -> dict[str, int]:
+    return {"files": 2, "tampered_rows": 0}
+
+
 @virtual
 async def test_a_snapshot_shows_the_store_the_engine_and_the_audit() -> None:
     store, made = Store(), recorder()
     snapshot = Snapshot(made, "1.2.3", count)
-    snapshot.watch(Sources(store, lambda: ENGINE, lambda: [SinkStatus("file", False, 1, "")]))
+    snapshot.watch(
+        Sources(store, lambda: ENGINE, lambda: [SinkStatus("file", False, 1, "")], warned, lambda: 5e9)
+    )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(snapshot.run())
         await asyncio.sleep(1)
@@ -224,6 +230,9 @@ async def test_a_snapshot_shows_the_store_the_engine_and_the_audit() -> None:
     assert values(found["lessor_account_users_quota"], mount="aws") == {"lessor_account_users_quota": 5000}
     assert values(found["lessor_root_key_age_seconds"])["lessor_root_key_age_seconds"] > 1e9
     assert values(found["lessor_audit_sink_up"], sink="file") == {"lessor_audit_sink_up": 0}
+    assert values(found["lessor_warnings"], about="files") == {"lessor_warnings": 2}
+    expiry = "lessor_certificate_expiry_timestamp_seconds"
+    assert values(found[expiry]) == {expiry: 5e9}
     assert values(found["lessor_build_info"], version="1.2.3") == {"lessor_build_info": 1}
 
 
@@ -231,7 +240,9 @@ async def test_a_snapshot_shows_the_store_the_engine_and_the_audit() -> None:
 async def test_numbers_age_while_the_store_is_away_and_the_oldest_due_lease_waits_on() -> None:
     store, made = Store(), recorder()
     snapshot = Snapshot(made, "1", count)
-    snapshot.watch(Sources(store, lambda: replace(ENGINE, hold="an operator's own words"), list))
+    snapshot.watch(
+        Sources(store, lambda: replace(ENGINE, hold="an operator's own words"), list, warned, lambda: None)
+    )
     store.gauges = replace(store.gauges, oldest_due_us=store.now() - 5_000_000)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(snapshot.run())
