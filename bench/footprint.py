@@ -8,6 +8,7 @@ shows a run. Every server is a real process, on the PostgreSQL of the tests, wit
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 import sqlite3
@@ -18,9 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import cast
 
 import grpc
+import structlog
 from google.protobuf.json_format import ParseDict
 from tests.support.postgres import PostgresProcess, own_postgres
 
@@ -38,6 +43,11 @@ from lessor.v1 import (
     role_pb2,
     role_pb2_grpc,
 )
+from lessor_server.domain.rate_shares import ShareRequest
+from lessor_server.engine.replica_ports import ReplicaSign, ReplicaStore
+from lessor_server.keyring_start import KeyringStart
+from lessor_server.settings.model import Settings, load
+from lessor_server.store_start import open_store_of
 
 _METADATA = (("authorization", f"Bearer {TOKEN}"),)
 _CALL_SECONDS, _EXPIRY_SECONDS = 60.0, 120.0
@@ -272,6 +282,45 @@ def wait_until_gone(world: World, count: int) -> None:
         time.sleep(0.2)
 
 
+# --- signs of life ----------------------------------------------------------------------------------------
+
+
+def signs(world: World, postgres: PostgresProcess, accounts: int, rounds: int = 10) -> None:
+    """Print what a sign of life takes that asks for the shares of so many accounts' rates, of three replicas.
+
+    Signs are given one after another, so their time limits the number of replicas.
+    """
+    url = postgres.create_database("signs")
+    with replicas(world, url, 1) as servers:
+        servers[0].stop()
+    key = f"file:{world.path('sealing-key')}"
+    env = world.environment("data", {"LESSOR_STORE_URL": url, "LESSOR_SEALING_KEY": key})
+    before, cpu = count_of(postgres), cpu_of_database(postgres)
+    seconds = asyncio.run(_give_signs(load(None, env), accounts, rounds))
+    wal, cpu = (count_of(postgres) - before).wal / 3 / rounds, (cpu_of_database(postgres) - cpu) / 3 / rounds
+    line = f"{median(seconds) * 1e3:.0f} ms, {cpu * 1e3:.0f} ms CPU of PostgreSQL, {wal:,.0f} bytes of WAL"
+    print(f"\na sign of life with {accounts:,} accounts: {line}", flush=True)
+
+
+async def _give_signs(settings: Settings, accounts: int, rounds: int) -> list[float]:
+    """Give signs of three replicas in turn; return the seconds of each."""
+    key, seconds = KeyringStart(settings, structlog.get_logger(), lambda _: None), []
+    async with open_store_of(settings, lambda _: None, partial(key.verify, _open_nothing)) as store:
+        await key.open(store)
+        shared = cast("ReplicaStore", store)
+        asked = tuple(ShareRequest(f"{number:012} iam", 25.0, 2.0, 8.0) for number in range(accounts))
+        for number in range(3 * rounds):
+            sign = ReplicaSign(f"replica-{number % 3}", "1", time.time_ns() // 1000, shares=asked)
+            began = time.perf_counter()
+            await shared.report_alive(sign)
+            seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+async def _open_nothing() -> None:
+    """Open no port while the key is away: it is in a file."""
+
+
 # --- replicas ----------------------------------------------------------------------------------------------
 
 
@@ -319,6 +368,7 @@ def main() -> int:
     given = parser.parse_args()
     with standing() as world, own_postgres(fsync="on", full_page_writes="on") as postgres:
         statements(world, postgres, given.calls)
+        signs(world, postgres, 1_000)
         replicas_of(world, postgres, 4 * given.calls)
         bytes_of_rows(world, postgres, given.leases)
     return 0

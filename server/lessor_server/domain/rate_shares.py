@@ -74,48 +74,47 @@ def min_share(rate: float, busy: int) -> float:
 
 
 def shares_by_demand(rate: float, demands: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of each replica: max-min fair, and nothing for one without demand.
+    """Return the share of each replica: its demand and an equal part of what nobody needs.
 
-    Small demands are met; of the others none has less than another (Bertsekas & Gallager, Data Networks,
-    6.5.2). What nobody needs is divided in proportion to the demands. As long as one has no demand,
-    ``start_reserve`` is left. Several shares are whole numbers if the rate allows it, because calls are: a
-    replica with 6.3 calls a second would send 7 in some seconds.
+    If the demands are larger than the rate, shares are max-min fair: small demands are met, and of the others
+    none has less than another (Bertsekas & Gallager, Data Networks, 6.5.2). A replica without demand then has
+    nothing, and ``start_reserve`` is left for all of them. Shares are whole numbers if the rate allows it,
+    because calls are: a replica with 6.3 calls a second would send 7 in some seconds.
     """
     if len(demands) <= 1:
         return dict.fromkeys(demands, rate)
     busy = {name: demand for name, demand in demands.items() if demand > 0}
-    shares = dict.fromkeys(demands, 0.0)
-    if not busy:
-        return shares
+    if not _is_scarce(rate, demands):
+        part = (rate - sum(demands.values())) / len(demands)
+        return _round(rate, {name: demand + part for name, demand in demands.items()})
     usable = rate - _kept_for_starts(rate, demands)
     least = min_share(usable, len(busy))
-    whole = usable >= len(busy)
-    spare = (math.floor(usable) if whole else usable) - least * len(busy)
-    parts = _fill(spare, {name: max(demand - least, 0.0) for name, demand in busy.items()})
-    if not whole:
-        return shares | {name: least + part for name, part in parts.items()}
-    left = round(spare) - sum(math.floor(part) for part in parts.values())
-    largest = sorted(parts, key=lambda name: (math.floor(parts[name]) - parts[name], name))[: max(left, 0)]
-    return shares | {name: least + math.floor(part) + (name in largest) for name, part in parts.items()}
+    parts: dict[str, float] = {}
+    for name in sorted(busy, key=lambda one: busy[one]):
+        left = usable - least * len(busy) - sum(parts.values())
+        parts[name] = min(max(busy[name] - least, 0.0), left / (len(busy) - len(parts)))
+    unused = (usable - least * len(busy) - sum(parts.values())) / max(len(parts), 1)
+    shares = {name: least + part + unused for name, part in parts.items()}
+    return dict.fromkeys(demands, 0.0) | (_round(usable, shares) if usable >= len(busy) else shares)
+
+
+def _is_scarce(rate: float, demands: Mapping[str, float]) -> bool:
+    """Return whether less than a call a second is left for each replica beside all demands."""
+    return rate - sum(demands.values()) < len(demands)
 
 
 def _kept_for_starts(rate: float, demands: Mapping[str, float]) -> float:
-    """Return what is left for replicas whose load may begin; nothing if all have demand."""
-    return start_reserve(rate) if len(demands) > 1 and not all(demands.values()) else 0.0
+    """Return what is left for replicas whose load may begin; nothing if each has a share."""
+    if len(demands) <= 1 or all(demands.values()) or not _is_scarce(rate, demands):
+        return 0.0
+    return start_reserve(rate)
 
 
-def _fill(spare: float, needs: Mapping[str, float]) -> dict[str, float]:
-    """Divide all of ``spare``: first up to the needs, max-min fair, then in proportion to them."""
-    total = sum(needs.values())
-    if total <= spare:
-        surplus, count = spare - total, len(needs)
-        return {
-            name: need + surplus * (need / total if total > 0 else 1 / count) for name, need in needs.items()
-        }
-    parts: dict[str, float] = {}
-    for name in sorted(needs, key=lambda one: needs[one]):
-        parts[name] = min(needs[name], (spare - sum(parts.values())) / (len(needs) - len(parts)))
-    return parts
+def _round(total: float, shares: Mapping[str, float]) -> dict[str, float]:
+    """Return whole numbers near the shares, each at least 1 less, which add up to the whole of ``total``."""
+    left = math.floor(total + 1e-9) - sum(math.floor(share) for share in shares.values())
+    largest = sorted(shares, key=lambda name: (math.floor(shares[name]) - shares[name], name))[: max(left, 0)]
+    return {name: float(math.floor(share)) + (name in largest) for name, share in shares.items()}
 
 
 def grant_share(
@@ -124,8 +123,8 @@ def grant_share(
     """Return the replica's new row and share; ``stored`` are the rows of the account, ``live`` all replicas.
 
     The rate is the lowest of the replicas' settings. A live replica that has not asked for this account has
-    no demand. One whose load begins takes half of what nobody has reserved, so that another one can begin
-    as well. Each may keep what it has reserved.
+    no demand. One that has nothing takes at least half of what nobody has reserved, so that another one can
+    begin as well. Each may keep what it has reserved.
     """
     valid = [row for row in stored if row.until_us > now_us]
     others = [row for row in valid if row.replica != replica]
@@ -139,7 +138,7 @@ def grant_share(
     reserved = sum(row.reserved for row in valid if row.replica == replica)
     start = max(min(available, 1.0), math.floor(available / 2)) if not reserved else 0.0
     share = max(min(wanted, max(available - kept_for_starts, reserved, start), available), 0.0)
-    if len(names) > 1 and rate >= sum(demand > 0 for demand in demands.values()):
+    if len(names) > 1 and rate >= max(sum(demand > 0 for demand in demands.values()), 1):
         share = float(math.floor(share + 1e-9))
     row = StoredShare(
         replica,

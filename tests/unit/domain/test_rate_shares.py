@@ -76,17 +76,24 @@ def test_the_shares_in_use_never_add_up_to_more_than_the_rate(
 def test_shares_add_up_to_the_rate_and_each_replica_with_demand_has_one(
     rate: float, demands: dict[str, float]
 ) -> None:
-    """What is left for a replica without demand is at most 2 % of the rate, or one call."""
+    """If a rate is scarce, what is left for replicas without demand is at most 2 % of it, or one call."""
     shares = shares_by_demand(rate, demands)
     busy = [name for name, demand in demands.items() if demand]
-    usable = rate - (start_reserve(rate) if len(busy) < len(demands) else 0.0)
-    whole = usable >= len(busy)
-    assert all(shares[name] == 0 for name in demands if name not in busy)
-    if busy:
-        assert sum(shares.values()) == pytest.approx(int(usable) if whole else usable)
-        assert min(shares[name] for name in busy) >= min(1.0, usable / len(busy))
+    is_scarce = rate - sum(demands.values()) < len(demands)
+    left = start_reserve(rate) if is_scarce and len(busy) < len(demands) else 0.0
+    whole = not is_scarce or rate - left >= len(busy)
+    if busy or not is_scarce:
+        assert sum(shares.values()) == pytest.approx(int(rate - left) if whole else rate - left)
+        assert all(shares[name] >= min(1.0, (rate - left) / len(busy)) - 1e-9 for name in busy)
     assert not whole or all(share == int(share) for share in shares.values())
     assert start_reserve(rate) <= max(0.02 * rate, 1.0)
+
+
+def test_what_nobody_needs_is_divided_into_equal_parts() -> None:
+    """So that calls that are few do not wait, at whatever replica they begin."""
+    assert shares_by_demand(300.0, {"a": 0.0, "b": 0.0, "c": 0.0}) == {"a": 100.0, "b": 100.0, "c": 100.0}
+    assert shares_by_demand(300.0, {"a": 30.0, "b": 0.0, "c": 0.0}) == {"a": 120.0, "b": 90.0, "c": 90.0}
+    assert shares_by_demand(300.0, {"a": 400.0, "b": 0.0, "c": 0.0}) == {"a": 294.0, "b": 0.0, "c": 0.0}
 
 
 @given(
@@ -146,14 +153,6 @@ def test_replicas_whose_loads_begin_at_the_same_time_each_take_half_of_what_is_l
     for name in "abcdabcd":
         fleet.ask(name, 1000.0)
     assert [fleet.used(name) for name in "abcd"] == [75.0] * 4
-
-
-def test_a_replica_without_demand_has_no_share_and_gets_one_as_soon_as_it_asks() -> None:
-    fleet = Fleet(300.0, live={"b"})
-    fleet.ask("a", 0.0)
-    assert fleet.used("a") == 0.0
-    fleet.ask("a", 4.0)
-    assert fleet.used("a") == 294.0
 
 
 def test_the_lowest_rate_of_all_settings_holds() -> None:

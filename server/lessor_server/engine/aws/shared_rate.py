@@ -5,9 +5,9 @@ only the calls of explicit revocations are sent, one a second.
 
 Two rules hold for each call. By the schedule (a token bucket) calls are evenly spaced, at the share less its
 margin. If a call waits while its turn passes, because the event loop is late, the schedule does not move, and
-the next calls are sent a little faster until they have caught up with it. By the window, no second has more calls than the share: the times of the last calls
-are kept, so that this holds exactly, however late the event loop is. The window is a little shorter than the
-schedule's, so that what was late once does not stay late.
+the next calls are sent a little faster until they have caught up with it. By the window, no second has more
+calls than the share: the times of the last calls are kept, so that this holds exactly, however late the event
+loop is. The window is a little shorter than the schedule's, so that what was late once does not stay late.
 """
 
 from __future__ import annotations
