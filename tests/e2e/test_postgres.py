@@ -265,6 +265,58 @@ async def test_a_schema_of_another_version_is_refused(
     assert (await cli("migrate")).out == "schema 10 of 10\n"
 
 
+# --- commands that read the database ---------------------------------------------------------------------
+
+
+async def test_the_audit_keys_of_all_servers_are_read_from_the_database(
+    tmp_path: Path, aws: StandIn, settings: dict[str, str]
+) -> None:
+    """A hash is the same in the records of all servers; each signs with a key of its own."""
+    await aws.reset()
+    cli = CommandLine(tmp_path, settings | {"LESSOR_TOKEN": TOKEN})
+    assert "has no key of the hashes yet" in (await cli("audit", "hash", "AKIA")).err
+    assert "has no audit keys yet" in (await cli("audit", "key")).err
+    file, server = tmp_path / "audit.log", ServerProcess()
+    await server.start(tmp_path, settings | {"LESSOR_AUDIT_FILE": str(file)})
+    try:
+        async with connect(server.address, TOKEN) as lessor:
+            await lessor.enable("aws", aws.url)
+            await lessor.put_role("aws")
+            key_id = (await lessor.generate("aws")).access_key
+    finally:
+        await server.stop()
+    hashed = await cli("audit", "hash", key_id)
+    assert hashed.code == 0, hashed.err
+    assert f'"access_key_hmac":"{hashed.out.strip()}"' in file.read_text()
+    keys = (await cli("audit", "key")).out.splitlines()
+    assert len(keys) == 1
+    public, first_use = keys[0].split()
+    assert first_use.endswith("Z")
+    assert (await cli("audit", "key", "--data-dir", str(tmp_path / "audit.log.state"))).out.strip() == public
+    verified = await cli("audit", "verify", "--key", public, str(file))
+    assert verified.code == 0, verified.out
+    wrong = tmp_path / "wrong-key"
+    wrong.write_bytes(bytes(32))
+    wrong.chmod(0o600)
+    other = CommandLine(tmp_path, settings | {"LESSOR_SEALING_KEY": f"file:{wrong}", "LESSOR_TOKEN": TOKEN})
+    assert "is not the sealing key of" in (await other("audit", "hash", key_id)).err
+
+
+async def test_the_data_keys_are_wrapped_by_another_sealing_key(
+    server: ServerProcess, settings: dict[str, str], tmp_path: Path
+) -> None:
+    new = f"file:{tmp_path / 'new-key'}"
+    cli = CommandLine(tmp_path, settings | {"LESSOR_TOKEN": TOKEN})
+    await server.stop()
+    done = await cli("sealing", "rewrap", "--to", new)
+    assert (done.code, done.out) == (0, f"1 data key wrapped by {new}; set sealing.key to it\n"), done.err
+    assert "is not the sealing key of the database" in (await cli("sealing", "rewrap", "--to", new)).err
+    assert "is not the sealing key of the database" in await refuses_to_start(tmp_path, **settings)
+    await server.start(tmp_path, settings | {"LESSOR_SEALING_KEY": new})
+    async with connect(server.address, server.token) as lessor:
+        assert (await lessor.generate("aws")).lease_id
+
+
 # --- the way from SQLite --------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import sys
@@ -9,17 +10,22 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import click
+from click.core import ParameterSource
 
 from lessor_server.adapters.audit.key import AuditKey, NotAPublicKey, PublicKey
 from lessor_server.adapters.observing.printable import escape
 from lessor_server.commands.cli_errors import FAILED, report_errors
+from lessor_server.commands.shared_audit_keys import hash_with_shared_key, list_public_keys
+from lessor_server.commands.store import with_stand_ins
 from lessor_server.domain.audit.chain import ChainEnd
 from lessor_server.domain.audit.verifier import ChainFinding, Verifier
 from lessor_server.domain.errors.base import LessorError
+from lessor_server.settings.model import STORE_VARIABLE, Settings, load
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_SHOWN: Final = 100
@@ -36,6 +42,7 @@ COMPRESSED: Final = {
 }
 """What a compressed file begins with. Source: file(1), magic/Magdir/compress."""
 _FILE_FIX: Final = "name an audit file that you may read"
+_KEY_ERRORS: Final = (OSError, LessorError)
 _DATA_DIR_FIX: Final = "give the server's data directory with --data-dir, and run it as the server's user"
 
 data_dir_option = click.option(
@@ -45,6 +52,10 @@ data_dir_option = click.option(
     default=Path("lessor-data"),
     show_default=True,
     help="The server's data directory [LESSOR_DATA_DIR].",
+)
+
+config_option = click.option(
+    "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The server's TOML file."
 )
 
 
@@ -127,17 +138,49 @@ def verify(key: PublicKey, last: ChainEnd | None, first: ChainEnd | None, files:
 
 @command.command("key")
 @data_dir_option
-def key(data_dir: Path) -> None:
-    """Print the public key of the checkpoints, in base64."""
-    click.echo(_load_key("audit key", data_dir).public)
+@config_option
+def key(data_dir: Path, file: Path | None) -> None:
+    """Print the public key of the checkpoints, in base64.
+
+    Servers of a PostgreSQL database, which FILE or LESSOR_STORE_URL names, have a key each: all are printed,
+    with the time of their first use. With --data-dir only one server's: name the folder beside its audit file
+    that ends in .state.
+    """
+    with report_errors("audit key", _KEY_ERRORS, _DATA_DIR_FIX):
+        place = _place_of_keys(data_dir, file)
+        if isinstance(place, Path):
+            click.echo(AuditKey.load(place).public)
+            return
+        for public, first_us in asyncio.run(list_public_keys(place)):
+            first = datetime.fromtimestamp(first_us // 1_000_000, UTC)
+            click.echo(f"{public} {first:%Y-%m-%dT%H:%M:%SZ}")
 
 
 @command.command("hash")
 @data_dir_option
+@config_option
 @click.argument("value")
-def hash_value(data_dir: Path, value: str) -> None:
-    """Print what stands for VALUE, such as an access key's id, in `access_key_hmac`."""
-    click.echo(_load_key("audit hash", data_dir).hash_value(value))
+def hash_value(data_dir: Path, file: Path | None, value: str) -> None:
+    """Print what stands for VALUE, such as an access key's id, in `access_key_hmac`.
+
+    Servers of a PostgreSQL database share a key for it, which is sealed there. FILE or LESSOR_STORE_URL names
+    the database, and sealing.key or LESSOR_SEALING_KEY the sealing key.
+    """
+    with report_errors("audit hash", _KEY_ERRORS, _DATA_DIR_FIX):
+        place = _place_of_keys(data_dir, file)
+        if isinstance(place, Path):
+            click.echo(AuditKey.load(place).hash_value(value))
+        else:
+            click.echo(asyncio.run(hash_with_shared_key(place, value)))
+
+
+def _place_of_keys(data_dir: Path, file: Path | None) -> Path | Settings:
+    """Return the data directory; or the settings, if they name a PostgreSQL database."""
+    source = click.get_current_context().get_parameter_source("data_dir")
+    if source is ParameterSource.COMMANDLINE or (file is None and STORE_VARIABLE not in os.environ):
+        return data_dir
+    settings = load(file, with_stand_ins(os.environ))
+    return settings if settings.store.is_shared else settings.data_dir
 
 
 @command.command("tail")
@@ -181,11 +224,6 @@ def _summary(verifier: Verifier) -> Iterator[str]:
         )
     else:
         yield "the last record is a checkpoint: every record is signed"
-
-
-def _load_key(name: str, data_dir: Path) -> AuditKey:
-    with report_errors(name, (OSError, LessorError), _DATA_DIR_FIX):
-        return AuditKey.load(data_dir)
 
 
 def _read(path: Path) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from lessor_server.adapters.sealing.local_key import LocalKey, read_key
 from lessor_server.adapters.sql.stored_keys import StoredKeys
 from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.commands.cli_errors import report_errors
+from lessor_server.commands.store import with_stand_ins
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable
 from lessor_server.domain.sealing_key import FORMS, SEALING_KEY_FIX, SealingKeyPlace, parse_sealing_key
@@ -67,7 +68,7 @@ def rewrap(to: SealingKeyPlace, file: Path | None) -> None:
         old = read_given_key(os.environ)
         if old is not None:
             os.environ.pop(KEY_VARIABLE)
-        wrapped = asyncio.run(rewrap_data_keys(load(file, os.environ), to, old))
+        wrapped = asyncio.run(rewrap_data_keys(load(file, with_stand_ins(os.environ)), to, old))
     click.echo(f"{wrapped} data key{'' if wrapped == 1 else 's'} wrapped by {to}; set sealing.key to it")
 
 
@@ -98,6 +99,7 @@ async def rewrap_data_keys(
         SealingKeyUnusable, SealingKeyUnavailable, OSError: A key can't be used.
         DirectoryLocked: The server runs.
     """
+    database = "the database" if settings.store.is_shared else DATABASE_FILE
     if not settings.store.is_shared:
         require_database(settings.data_dir / DATABASE_FILE)
     with _fix(_OLD_FIX):
@@ -106,11 +108,9 @@ async def rewrap_data_keys(
 
     async def verify(stored: StoredKeys) -> None:
         if not stored.data_keys:
-            raise SealingKeyMismatch(f"{DATABASE_FILE} has no data keys yet", fix="start the server once")
+            raise SealingKeyMismatch(f"{database} has no data keys yet", fix="start the server once")
         with _fix(_OLD_FIX):
-            plain = [
-                (one, await _unwrap(old, one.id, one.wrapped, one.wrapped_by)) for one in stored.data_keys
-            ]
+            plain = [(one, await _unwrap(old, one, database)) for one in stored.data_keys]
         with _fix(_NEW_FIX):
             new = load_wrapping_key(settings, to, make=True)
             for one, key in plain:
@@ -149,7 +149,9 @@ def _fix(fix: str) -> Iterator[None]:
         raise
 
 
-async def _unwrap(old: KeyEncryptionKey, key_id: str, wrapped: bytes, wrapped_by: str) -> bytes:
-    if wrapped_by != old.name:
-        raise SealingKeyMismatch(f"{old.title} is not the sealing key of lessor.db, which is {wrapped_by}")
-    return await old.unwrap(wrapped, key_id)
+async def _unwrap(old: KeyEncryptionKey, key: WrappedKey, database: str) -> bytes:
+    if key.wrapped_by != old.name:
+        raise SealingKeyMismatch(
+            f"{old.title} is not the sealing key of {database}, which is {key.wrapped_by}"
+        )
+    return await old.unwrap(key.wrapped, key.id)

@@ -183,4 +183,5 @@ INSERT INTO meta (key, value) VALUES (:key, :value)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE meta.value::bigint < excluded.value::bigint
 """
 """The high-water mark of the time, which several processes raise."""
+AUDIT_KEYS = "SELECT key, value FROM meta WHERE key = 'audit_hash_key' OR key LIKE 'audit\\_key/%'"
 ADD_META = "INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO NOTHING"

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Final, NoReturn
 
 import asyncpg
@@ -51,6 +52,8 @@ from lessor_server.engine.store_types import StoredContext, WrappedKey
 
 INSTANCE: Final = "instance"
 INCARNATION: Final = "incarnation"
+AUDIT_KEY: Final = "audit_key/"
+"""What the keys of ``meta`` begin with that have the public part of a key that signs checkpoints."""
 _ID: Final = re.compile("[0-9a-f]{16}")
 PROBE_SECONDS: Final = 1.0
 MAX_AHEAD_US: Final = 1_000_000
@@ -154,7 +157,7 @@ class PostgresStore(
 
     async def note_audit_key(self, public: str) -> None:
         """Store the public part of a key that signs checkpoints, with the time of its first use."""
-        params: rows.Params = {"key": f"audit_key/{public}", "value": str(self.now())}
+        params: rows.Params = {"key": f"{AUDIT_KEY}{public}", "value": str(self.now())}
         await self._repeatable(own.ADD_META, params)
 
     async def _require_known_keys(self, tx: Transaction) -> None:
@@ -264,6 +267,27 @@ async def read_database_time(target: DatabaseTarget) -> float:
     async with open_pool(target) as pool, _start_connection(target, pool) as connection:
         found: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAuditKeys:
+    """What a database has for the audits of its servers; the public keys with their first use, in order."""
+
+    data_keys: tuple[WrappedKey, ...] = ()
+    sealed_hash_key: bytes | None = None
+    public_keys: tuple[tuple[str, int], ...] = ()
+
+
+async def read_audit_keys(target: DatabaseTarget) -> StoredAuditKeys:
+    """Return the keys of audits; changes nothing; raises ``DatabaseRefused``."""
+    async with open_pool(target) as pool, _start_connection(target, pool) as connection:
+        data_keys = (await read_keys_of(connection)).data_keys
+        if not data_keys:
+            return StoredAuditKeys()
+        found = {str(key): str(value) for key, value in await connection.fetch(own.AUDIT_KEYS)}
+    sealed = found.pop(HASH_KEY, None)
+    public = sorted(((key.removeprefix(AUDIT_KEY), int(us)) for key, us in found.items()), key=itemgetter(1))
+    return StoredAuditKeys(data_keys, bytes.fromhex(sealed) if sealed else None, tuple(public))
 
 
 async def migrate_database(target: DatabaseTarget) -> tuple[int, int]:
