@@ -12,7 +12,7 @@ QUICK = (
     *("answer_without_its_record", "what_others_claimed_is_taken", "lost_key_not_deleted"),
     *("tombstones_dropped_early", "request_ids_not_unique", "session_begun_after_the_call"),
 )
-"""Bugs that are found in less than a second: in the engine, the store, the audit, of replicas, of rotations."""
+"""Bugs of each kind that are found in less than a second."""
 
 
 @pytest.mark.slow

@@ -36,10 +36,11 @@ def aws_cli() -> Path:
     requirements = ROOT / "requirements" / "aws-cli.txt"
 
     def install(folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"), folder=folder)
+        _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder / "venv"), folder=folder)
         _run(
-            str(folder / "venv" / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check",
-            "--require-hashes", "--only-binary", ":all:", "-r", str(requirements), folder=folder,
+            sys.executable, "-m", "pip", "--python", str(folder / "venv"), "install", "--no-compile",
+            "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:",
+            "-r", str(requirements), folder=folder,
         )  # fmt: skip
 
     return _installed("aws-cli", requirements.read_text(encoding="utf-8"), install) / "venv" / "bin" / "aws"

@@ -114,8 +114,8 @@ QUICK = {
 def deaths() -> Iterator[object]:
     """Yield each story with what is lost at the death or arrives 14 minutes after it, and the points to try.
 
-    Of each name these are the first and the last point if all is lost, and the first if it arrives late. Under
-    fire they are more: of the repeated reads of an idle process the first six.
+    Of each name these are the first and the last point if all is lost, and the first if it arrives late.
+    Under fire they are more: of the repeated reads of an idle process the first six.
     """
     for story in STORIES:
         for late, name, choose in ((None, "lost", outermost), (14 * 60.0, "late", foremost)):
