@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lessor.v1 import creds_pb2 as pb
+from lessor_server.http_edge.exchange import as_text
 from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import Reply
@@ -27,7 +28,7 @@ async def generate(call: VaultCall) -> Reply:
             role_session_name=given.text("role_session_name"),
             mfa_code=given.text("mfa_code"),
             session_policy=given.document("session_policy"),
-            request_id=given.text("request_id") or call.request.headers.get(REQUEST_ID_HEADER, ""),
+            request_id=given.text("request_id") or as_text(call.request.headers.get(REQUEST_ID_HEADER, "")),
             wait_usable=given.span("wait_usable"),
             reason=given.text("reason"),
         )

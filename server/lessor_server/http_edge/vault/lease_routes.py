@@ -260,10 +260,8 @@ LEASE_ROUTES: Final = (
     Route("sys/leases/revoke/{lease_id...}", {Verb.WRITE: _REVOKE}, "Revokes a lease: sync."),
     Route("sys/revoke", {Verb.WRITE: _REVOKE}, "Revokes a lease: lease_id, sync."),
     Route("sys/revoke/{lease_id...}", {Verb.WRITE: _REVOKE}, "Revokes a lease: sync."),
-    Route(
-        "sys/leases/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes all leases below a prefix."
-    ),
-    Route("sys/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes all leases below a prefix."),
+    Route("sys/leases/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes all leases of a prefix."),
+    Route("sys/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes all leases of a prefix."),
     Route(
         "sys/leases/revoke-force/{prefix...}",
         {Verb.WRITE: _FORCE},

@@ -15,6 +15,7 @@ from multidict import MultiDict, MultiMapping
 
 from lessor_server.domain.errors.base import Invalid, Violation, shown
 from lessor_server.http_edge.body import MAX_BODY, parse_object
+from lessor_server.http_edge.exchange import as_text
 
 MAX_SECONDS: Final = 315_576_000_000
 """The bound of a Duration, about 10,000 years (google/protobuf/duration.proto)."""
@@ -48,8 +49,8 @@ class Parameters:
         """Use ``query`` and ``body``; a null member is absent."""
         given: dict[str, object] = {}
         for name in query:
-            values = query.getall(name)
-            given[name] = values[0] if len(values) == 1 else list(values)
+            values = [as_text(value) for value in query.getall(name)]
+            given[as_text(name)] = values[0] if len(values) == 1 else values
         given |= body
         self._given = {name: value for name, value in given.items() if value is not None}
         self._read: set[str] = set()
