@@ -14,7 +14,7 @@ from typing import Final, assert_never
 
 from aiohttp.web import Response
 
-from lessor_server.domain.errors.base import ErrorKind, Invalid, LessorError
+from lessor_server.domain.errors.base import AwsQuota, ErrorKind, Invalid, LessorError
 from lessor_server.services import status
 
 JsonObject = Mapping[str, object]
@@ -124,7 +124,10 @@ def refuse_call(error: LessorError, *, sees_root: bool, hides_missing: bool) -> 
         return refuse(code)
     if isinstance(error, Invalid):
         return refuse(code, *_violations(error))
-    return refuse(code, status.error_status(error, sees_root=sees_root).message, retry_in=retry_in)
+    text = status.error_status(error, sees_root=sees_root).message
+    if error.aws is not None and error.aws.code and error.aws.code not in text:
+        text = f"{text} (AWS: {error.aws.code})"
+    return refuse(code, text, retry_in=retry_in)
 
 
 _RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -132,6 +135,8 @@ _RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UN
 
 def http_status(error: LessorError, *, hides_missing: bool) -> HTTPStatus:
     """Return the status of an error; 412, 429 and 5xx, which clients retry, only if that may help."""
+    if isinstance(error, AwsQuota):
+        return HTTPStatus.BAD_REQUEST  # a quota of the account: no retry of a client helps
     match error.kind:
         case ErrorKind.INVALID | ErrorKind.EXISTS | ErrorKind.PRECONDITION:
             return HTTPStatus.BAD_REQUEST
