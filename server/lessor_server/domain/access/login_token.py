@@ -8,7 +8,6 @@ Source of the form: "Behind GitHub's new authentication token formats", GitHub's
 
 from __future__ import annotations
 
-import random
 import re
 import string
 import zlib
@@ -17,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
-from lessor_server.domain.durations import MICROSECOND, SECOND_US
+from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.secret import Secret, TokenHash
 
 DEFAULT_TTL: Final = timedelta(hours=1)
 """The life of a token for which its caller asks none."""
 DEFAULT_MAX_TTL: Final = timedelta(hours=24)
-"""The longest life of a token, renewals included, if the identity's ``token_max_ttl`` does not say another."""
+"""The longest life of a token, renewals included, of an identity without ``token_max_ttl``."""
 MAX_MAX_TTL: Final = timedelta(days=30)
 """The longest life that ``token_max_ttl`` may allow."""
 MAX_LIVE_TOKENS: Final = 1_000
@@ -32,9 +31,8 @@ MAX_DEPTH: Final = 8
 """The maximum number of ancestors of a token: each read of it reads them too."""
 
 PREFIX: Final = "lst_"
-_RANDOM_BITS, _RANDOM_DIGITS = 256, 43
-_CHECKSUM_DIGITS: Final = 6
-_ACCESSOR_DIGITS: Final = 24
+TOKEN_BITS, ACCESSOR_BITS = 256, 142
+_RANDOM_DIGITS, _CHECKSUM_DIGITS, _ACCESSOR_DIGITS = 43, 6, 24
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _FORM: Final = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{_RANDOM_DIGITS}}})([0-9A-Za-z]{{{_CHECKSUM_DIGITS}}})")
 
@@ -106,15 +104,15 @@ class NewLoginToken:
     token: LoginToken
 
 
-def draw_token(rng: random.Random) -> Secret:
-    """Return the text of a new token."""
-    drawn = _base62(rng.getrandbits(_RANDOM_BITS), _RANDOM_DIGITS)
+def token_of(bits: int) -> Secret:
+    """Return the text of a token from ``TOKEN_BITS`` random bits."""
+    drawn = _base62(bits, _RANDOM_DIGITS)
     return Secret(PREFIX + drawn + _checksum(drawn))
 
 
-def draw_accessor(rng: random.Random) -> str:
-    """Return a new accessor."""
-    return "".join(rng.choices(_DIGITS, k=_ACCESSOR_DIGITS))
+def accessor_of(bits: int) -> str:
+    """Return an accessor from ``ACCESSOR_BITS`` random bits."""
+    return _base62(bits, _ACCESSOR_DIGITS)
 
 
 def is_login_token(text: str) -> bool:
@@ -128,23 +126,13 @@ def digest_of(text: str) -> str:
     return TokenHash.of(text).digest.hex()
 
 
-def effective(chain: tuple[LoginToken, ...]) -> LoginToken:
-    """Return the first token of a chain as long-lived as the shortest-lived of it and its ancestors."""
-    return replace(chain[0], expires_us=min(token.expires_us for token in chain))
+def renew_token(token: LoginToken, now_us: int, increment: timedelta | None) -> LoginToken:
+    """Return the token with a new expiry: now and ``increment``, at most its maximum.
 
-
-def renew(token: LoginToken, now_us: int, increment: timedelta | None) -> LoginToken:
-    """Return the token with a new expiry: now and ``increment`` (None or zero: its own ttl), up to its maximum.
-
-    It can end sooner than before, as a caller may want.
+    None or zero stands for its own ttl. It can end sooner than before, as a caller may want.
     """
     wanted_us = now_us + (increment or token.ttl) // MICROSECOND
     return replace(token, expires_us=min(wanted_us, token.max_expires_us), renewed_us=now_us)
-
-
-def seconds_left(token: LoginToken, now_us: int) -> int:
-    """Return the whole seconds until the token ends."""
-    return max(token.expires_us - now_us, 0) // SECOND_US
 
 
 def _checksum(drawn: str) -> str:
