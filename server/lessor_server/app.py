@@ -48,7 +48,7 @@ from lessor_server.http_edge.calls import Service
 from lessor_server.http_edge.edge import HttpEdge
 from lessor_server.http_start import FaceParts, edge_of, faces_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
-from lessor_server.login_start import jwt_limits, known_logins
+from lessor_server.login_start import build_logins, jwt_limits, known_logins
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.replica_start import as_replica
@@ -175,8 +175,9 @@ async def serve(
             services = (*_services(engine, system), health)
             addresses = await port.serve(_handlers(guard, services, settings))
             instance_id = (await store.status()).instance_id
-            face_parts = FaceParts(guard, services, audit.calls, log.report, rng, instance_id)
-            url = await edge.serve(faces_of(settings, face_parts))
+            logins = build_logins(settings, identifier, engine.logins, audit.calls, log.report)
+            about = (log.report, rng, instance_id, logins, engine.work.start)
+            url = await edge.serve(faces_of(settings, FaceParts(guard, services, audit.calls, *about)))
             health.open()
             try:
                 yield Served(addresses, url)

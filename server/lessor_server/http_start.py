@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from random import Random
@@ -10,14 +11,17 @@ from typing import Final
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.process import raise_limit
 from lessor_server.adapters.tls import Certificates
+from lessor_server.domain.access.caller import Peer
 from lessor_server.engine.ports import Report
 from lessor_server.http_edge.calls import Calls, Service
 from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
 from lessor_server.http_edge.vault.call import ServerFacts
 from lessor_server.http_edge.vault.face import VaultFace
+from lessor_server.http_edge.vault.reply import Issued
 from lessor_server.http_edge.vault.shapes import derived_uuid
 from lessor_server.services.audit import CallAudit
 from lessor_server.services.guard import Guard
+from lessor_server.services.logins import Logins, NewToken
 from lessor_server.settings.model import Settings
 
 VAULT_VERSION: Final = "1.21.0"
@@ -59,11 +63,14 @@ class FaceParts:
     report: Report
     rng: Random
     instance_id: str
+    logins: Logins
+    start: Callable[[Coroutine[object, object, None]], object]
+    """Runs a job in the background."""
 
 
 def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
     """Return the faces that the settings turn on."""
-    calls = Calls(parts.guard, parts.services)
+    calls = Calls(parts.guard, parts.services, parts.logins)
     faces: list[Face] = []
     if settings.http.vault_api:
         facts = ServerFacts(
@@ -73,8 +80,11 @@ def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
             wall_us=SystemClock().wall_us,
         )
 
-        def withdraw(lease_id: str) -> None:
-            parts.audit.withdraw(lease_id)
+        def withdraw(issued: Issued, peer: Peer) -> None:
+            if isinstance(issued, NewToken):
+                parts.start(parts.logins.withdraw(issued, peer))
+            else:
+                parts.audit.withdraw(issued)
 
         faces.append(VaultFace(calls, facts, parts.report, withdraw, parts.rng.getrandbits))
     return tuple(faces)
