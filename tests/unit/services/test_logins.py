@@ -314,7 +314,7 @@ async def test_a_token_is_renewed_up_to_its_maximum_and_no_further() -> None:
         await asyncio.sleep(2399)
         assert (await here.logins.renew_self(await here.who(new.token.reveal()), PEER)).ttl == 1
         await asyncio.sleep(1)
-        assert "has ended" in await here.refusal(new.token.reveal())
+        assert "has expired" in await here.refusal(new.token.reveal())
 
 
 @virtual
