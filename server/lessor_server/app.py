@@ -48,7 +48,7 @@ from lessor_server.http_edge.calls import Service
 from lessor_server.http_edge.edge import HttpEdge
 from lessor_server.http_start import FaceParts, edge_of, faces_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
-from lessor_server.login_start import build_logins, jwt_limits, known_logins
+from lessor_server.login_start import build_logins, jwt_limits, open_logins
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.replica_start import as_replica
@@ -163,26 +163,37 @@ async def serve(
     ):
         sealer = await _open_sealer(store, key, audit)
         gateway = await _gateway(store, client, settings, measuring)
-        identifier.logins = known_logins(settings, store)
+        logins = open_logins(settings, store, identifier, rng)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, *measured)
+        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, logins.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
             system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
             services = (*_services(engine, system), health)
-            addresses = await port.serve(_handlers(guard, services, settings))
-            instance_id = (await store.status()).instance_id
-            logins = build_logins(settings, identifier, engine.logins, audit.calls, log.report)
-            about = (log.report, rng, instance_id, logins, engine.work.start)
-            url = await edge.serve(faces_of(settings, FaceParts(guard, services, audit.calls, *about)))
-            health.open()
-            try:
+            tokens = build_logins(settings, identifier, logins, audit.calls, log.report)
+            parts_of_faces = FaceParts(
+                guard, services, audit.calls, tokens, log.report, rng, engine.work.start
+            )
+            faces = faces_of(settings, parts_of_faces, (await store.status()).instance_id)
+            handlers = _handlers(guard, services, settings)
+            async with _draining(port, edge, guard, engine, health, settings):
+                addresses, url = await port.serve(handlers), await edge.serve(faces)
+                health.open()
                 yield Served(addresses, url)
-            finally:
-                await _drain(port, edge, guard, engine, health, settings)
+
+
+@asynccontextmanager
+async def _draining(
+    port: Port, edge: HttpEdge, guard: Guard, engine: Engine, health: Health, settings: Settings
+) -> AsyncIterator[None]:
+    """Drain when the block is left."""
+    try:
+        yield
+    finally:
+        await _drain(port, edge, guard, engine, health, settings)
 
 
 async def _open(port: Port, edge: HttpEdge) -> None:

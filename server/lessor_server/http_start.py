@@ -55,27 +55,25 @@ def edge_of(settings: Settings, certificates: Certificates | None, report: Repor
 
 @dataclass(frozen=True, slots=True)
 class FaceParts:
-    """What the faces need of the server; ``instance_id`` is that of its store."""
+    """What the faces need of the server; ``start`` runs a job in the background."""
 
     guard: Guard
     services: tuple[Service, ...]
     audit: CallAudit
+    logins: Logins
     report: Report
     rng: Random
-    instance_id: str
-    logins: Logins
     start: Callable[[Coroutine[object, object, None]], object]
-    """Runs a job in the background."""
 
 
-def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
-    """Return the faces that the settings turn on."""
+def faces_of(settings: Settings, parts: FaceParts, instance_id: str) -> tuple[Face, ...]:
+    """Return the faces that the settings turn on; ``instance_id`` is that of the store."""
     calls = Calls(parts.guard, parts.services, parts.logins)
     faces: list[Face] = []
     if settings.http.vault_api:
         facts = ServerFacts(
             version=f"{VAULT_VERSION}+lessor.{version('lessor')}",
-            cluster_id=derived_uuid(f"instance/{parts.instance_id}"),
+            cluster_id=derived_uuid(f"instance/{instance_id}"),
             storage="postgresql" if settings.store.is_shared else "sqlite",
             wall_us=SystemClock().wall_us,
         )

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from lessor_server.domain.errors.access import TokenNotRenewable
 from lessor_server.http_edge.vault.call import Refused, VaultCall
 from lessor_server.http_edge.vault.reply import DONE, Reply, bad_request, no_handler
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import iso_us
 from lessor_server.services.logins import NewToken, TokenStatus
 
@@ -136,28 +136,28 @@ def _timedelta(span: Duration | None) -> timedelta | None:
     return None if span is None else span.ToTimedelta()
 
 
-_LOGIN: Final = Operation(log_in, is_public=True, says_missing=True)
+_LOGIN: Final = VaultOperation(log_in, is_public=True, says_missing=True)
 _LOGIN_HELP: Final = (
     "Exchanges a credential for a login token: jwt and role at an issuer of the access file, role_id and"
     " secret_id at approle."
 )
 AUTH_ROUTES: Final = (
-    Route(
+    VaultRoute(
         "auth/token/lookup-self",
-        {Verb.READ: Operation(look_up), Verb.WRITE: Operation(look_up)},
+        {Verb.READ: VaultOperation(look_up), Verb.WRITE: VaultOperation(look_up)},
         "The caller's token.",
     ),
-    Route(
+    VaultRoute(
         "auth/token/renew-self",
-        {Verb.WRITE: Operation(renew)},
+        {Verb.WRITE: VaultOperation(renew)},
         "Extends the caller's login token: increment.",
     ),
-    Route("auth/token/revoke-self", {Verb.WRITE: Operation(revoke)}, "Ends the caller's login token."),
-    Route(
+    VaultRoute("auth/token/revoke-self", {Verb.WRITE: VaultOperation(revoke)}, "Ends the caller's token."),
+    VaultRoute(
         "auth/token/create",
-        {Verb.WRITE: Operation(create)},
+        {Verb.WRITE: VaultOperation(create)},
         "Creates a login token with the caller's rights: ttl, explicit_max_ttl, renewable.",
     ),
-    Route("auth/{issuer}/login", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
-    Route("auth/{issuer}/login/{user}", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
+    VaultRoute("auth/{issuer}/login", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
+    VaultRoute("auth/{issuer}/login/{user}", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
 )

@@ -17,7 +17,7 @@ from lessor_server.http_edge.body import read_object
 from lessor_server.http_edge.calls import Calls
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
 from lessor_server.http_edge.vault.parameters import Parameters
-from lessor_server.http_edge.vault.routes import Operation
+from lessor_server.http_edge.vault.routes import VaultOperation
 from lessor_server.services.guard import CallRefusal
 from lessor_server.services.logins import Logins, NewToken
 
@@ -62,7 +62,7 @@ class VaultCall:
         calls: Calls,
         facts: ServerFacts,
         request: BaseRequest,
-        operation: Operation,
+        operation: VaultOperation,
         names: Mapping[str, str],
     ) -> None:
         """Serve ``request`` by ``operation``; ``names`` are those of its path."""

@@ -26,7 +26,7 @@ from lessor_server.http_edge.vault.lease_routes import LEASE_ROUTES
 from lessor_server.http_edge.vault.mount_routes import MOUNT_ROUTES
 from lessor_server.http_edge.vault.reply import Issued
 from lessor_server.http_edge.vault.role_routes import ROLE_ROUTES
-from lessor_server.http_edge.vault.routes import Operation, Route, Table, Verb
+from lessor_server.http_edge.vault.routes import Table, VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.system_routes import SYSTEM_ROUTES
 
 PREFIX: Final = "/v1/"
@@ -103,7 +103,7 @@ class VaultFace:
         call = VaultCall(self._calls, self._facts, request, operation, names)
         return await self._serve(call, operation)
 
-    async def _serve(self, call: VaultCall, operation: Operation) -> StreamResponse:
+    async def _serve(self, call: VaultCall, operation: VaultOperation) -> StreamResponse:
         """Return the answer of an operation, or the error that ends it."""
         missing = not operation.says_missing
         try:
@@ -174,7 +174,7 @@ def _unknown(path: str) -> Response:
     return reply.write(reply.no_handler(path), "")
 
 
-def _wrong_verb(route: Route) -> Response:
+def _wrong_verb(route: VaultRoute) -> Response:
     allowed = ", ".join(verb.value for verb in route.operations)
     response = reply.refuse(HTTPStatus.METHOD_NOT_ALLOWED, f"unsupported operation; this path has {allowed}")
     response.headers["Allow"] = allowed

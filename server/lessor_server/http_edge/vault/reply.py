@@ -186,5 +186,5 @@ def _place(field: str) -> str:
 
 
 def _why_denied(error: LessorError) -> list[str]:
-    """Return what a known caller may be told of a refusal; an unknown one learns nothing."""
+    """Return what a known caller may learn of a refusal; an unknown one learns nothing."""
     return [f"{error.message}; {error.fix}"] if error.kind is ErrorKind.DENIED else []
