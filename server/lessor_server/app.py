@@ -174,22 +174,20 @@ async def serve(
             system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
             services = (*_services(engine, system), health)
             tokens = build_logins(settings, identifier, logins, audit.calls, log.report)
-            parts_of_faces = FaceParts(
-                guard, services, audit.calls, tokens, log.report, rng, engine.work.start
-            )
-            faces = faces_of(settings, parts_of_faces, (await store.status()).instance_id)
+            face_parts = FaceParts(guard, services, audit.calls, tokens, log.report, rng, engine.work.start)
+            faces = faces_of(settings, face_parts, (await store.status()).instance_id)
             handlers = _handlers(guard, services, settings)
-            async with _draining(port, edge, guard, engine, health, settings):
-                addresses, url = await port.serve(handlers), await edge.serve(faces)
-                health.open()
+            addresses, url = await port.serve(handlers), await edge.serve(faces)
+            async with _serve_until_left(port, edge, guard, engine, health, settings):
                 yield Served(addresses, url)
 
 
 @asynccontextmanager
-async def _draining(
+async def _serve_until_left(
     port: Port, edge: HttpEdge, guard: Guard, engine: Engine, health: Health, settings: Settings
 ) -> AsyncIterator[None]:
-    """Drain when the block is left."""
+    """Report that calls are served, and drain when the block is left."""
+    health.open()
     try:
         yield
     finally:

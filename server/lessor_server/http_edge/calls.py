@@ -58,13 +58,13 @@ class Calls:
             return outcome
         return exchange.last if exchange.last is not None else method.request()
 
-    def admitted(self, request: BaseRequest) -> AbstractAsyncContextManager[Principal]:
+    def admit(self, request: BaseRequest) -> AbstractAsyncContextManager[Principal]:
         """Identify the caller of what is not a method, and count its call while the block runs.
 
         Raises:
             Unauthenticated, Draining, RateLimited, TooManyCalls: It is not served.
         """
-        return self._guard.admitted(credential_of(request))
+        return self._guard.admit(credential_of(request))
 
     async def log_in(self, request: BaseRequest, name: str) -> NewToken | CallRefusal:
         """Exchange the credential in a request's body for a login token, as ``Logins.log_in``.

@@ -31,14 +31,14 @@ async def log_in(call: VaultCall) -> Reply:
 
 async def look_up(call: VaultCall) -> Reply:
     """Return what the caller may know of its token; agents and ``login`` store the ``id``."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         status = await call.logins.look_up(principal, call.peer)
     return Reply(lookup_shape(status, call.token))
 
 
-async def renew(call: VaultCall) -> Reply:
+async def extend_token(call: VaultCall) -> Reply:
     """Extend the caller's login token."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         given = await call.read_admitted()
         increment = _timedelta(given.span("increment"))
         given.ignore(("token",))
@@ -49,16 +49,16 @@ async def renew(call: VaultCall) -> Reply:
     return Reply(auth=auth_shape(status, call.token), warnings=call.warnings)
 
 
-async def revoke(call: VaultCall) -> Reply:
+async def revoke_token(call: VaultCall) -> Reply:
     """End the caller's login token, and those that it has created."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         await call.logins.revoke_self(principal, call.peer)
     return DONE
 
 
 async def create(call: VaultCall) -> Reply:
     """Create a login token with the caller's rights, which ends with the caller's."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         given = await call.read_admitted()
         given.ignore(_IDLE)
         policies = set(given.texts("policies")) - {"default"}
@@ -149,10 +149,10 @@ AUTH_ROUTES: Final = (
     ),
     VaultRoute(
         "auth/token/renew-self",
-        {Verb.WRITE: VaultOperation(renew)},
+        {Verb.WRITE: VaultOperation(extend_token)},
         "Extends the caller's login token: increment.",
     ),
-    VaultRoute("auth/token/revoke-self", {Verb.WRITE: VaultOperation(revoke)}, "Ends the caller's token."),
+    VaultRoute("auth/token/revoke-self", {Verb.WRITE: VaultOperation(revoke_token)}, "Ends your token."),
     VaultRoute(
         "auth/token/create",
         {Verb.WRITE: VaultOperation(create)},

@@ -49,7 +49,7 @@ class VaultRoute:
     help: str
 
 
-class Table:
+class RouteTable:
     """All routes."""
 
     def __init__(self, routes: Iterable[VaultRoute]) -> None:
