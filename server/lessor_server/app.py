@@ -8,7 +8,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +45,9 @@ from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_
 from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
+from lessor_server.http_edge.calls import Service
+from lessor_server.http_edge.edge import HttpEdge
+from lessor_server.http_start import edge_of, faces_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
@@ -68,6 +71,14 @@ SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 )
 STOP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The addresses of gRPC, and the URL of the HTTP edge, empty without one."""
+
+    addresses: list[str]
+    http_url: str = ""
 
 
 class DataDirUnusable(LessorError):
@@ -97,12 +108,14 @@ async def run(
         with on_hang_up(hang_up.set):
             async with (
                 open_tracing(os.environ, logger) as tracer,
-                serve(settings, logger, reread=reread, hang_up=hang_up, tracer=tracer) as addresses,
+                serve(settings, logger, reread=reread, hang_up=hang_up, tracer=tracer) as served,
             ):
+                addresses = served.addresses
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
-                logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
+                http = {"http": served.http_url} if served.http_url else {}
+                logger.info("serving", address=addresses[0], **everywhere, **http, version=version("lessor"))
                 on_serving()
                 manager.report(READY)
                 await stop.wait()
@@ -122,7 +135,7 @@ async def serve(
     reread: Reread = nothing_to_reread,
     hang_up: asyncio.Event | None = None,
     tracer: Observers | None = None,
-) -> AsyncIterator[list[str]]:
+) -> AsyncIterator[Served]:
     """Start everything, open the ports last, and yield their addresses; drain when the block is left.
 
     Setting ``hang_up`` reloads settings by ``reread``, and certificates. ``tracer`` traces calls.
@@ -144,7 +157,8 @@ async def serve(
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
-        open_store_of(settings, notify, partial(key.verify, port.open)) as store,
+        edge_of(settings, certificates, log.report) as edge,
+        open_store_of(settings, notify, partial(key.verify, partial(_open, port, edge))) as store,
         audit.run(settings, log.report),
     ):
         sealer = await _open_sealer(store, key, audit)
@@ -156,13 +170,21 @@ async def serve(
         parts = (give_back_memory, reloader.run, identifier.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
-            system = _system(settings, engine, reloader, access, audit, dev=dev)
-            addresses = await port.serve(_handlers(engine, guard, health, system, settings))
+            system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
+            services = (*_services(engine, system), health)
+            addresses = await port.serve(_handlers(guard, services, settings))
+            url = await edge.serve(faces_of(settings, guard, services))
             health.open()
             try:
-                yield addresses
+                yield Served(addresses, url)
             finally:
-                await _drain(port, guard, engine, health, settings)
+                await _drain(port, edge, guard, engine, health, settings)
+
+
+async def _open(port: Port, edge: HttpEdge) -> None:
+    """Open the ports before anything is served on them."""
+    await port.open()
+    await edge.open()
 
 
 async def _open_sealer(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
@@ -259,11 +281,12 @@ def _system(
     reloader: Reloader,
     access: AccessReloader,
     audit: Auditing,
+    edge: HttpEdge,
     *,
     dev: bool,
 ) -> SystemService:
     audit.withdraw_by(engine)
-    about = _about(settings, audit, dev=dev)
+    about = replace(_about(settings, audit, dev=dev), http_url=lambda: edge.url)
     if (replicas := engine.replicas) is not None:
         about = replace(about, fleet=lambda: replicas.fleet)
     return SystemService(
@@ -347,20 +370,22 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
     )
 
 
-def _handlers(
-    engine: Engine, guard: Guard, health: Health, system: SystemService, settings: Settings
-) -> tuple[grpc.GenericRpcHandler, ...]:
-    implementations = (
+def _services(engine: Engine, system: SystemService) -> tuple[Service, ...]:
+    return (
         ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
         RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
         CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
         LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
         system,
-        health,
     )
+
+
+def _handlers(
+    guard: Guard, services: Sequence[Service], settings: Settings
+) -> tuple[grpc.GenericRpcHandler, ...]:
     grpc_handlers = GrpcHandlers(guard)
-    handlers = tuple(grpc_handlers.service(one.DESCRIPTOR, one) for one in implementations)
-    names = [one.DESCRIPTOR.full_name for one in implementations]
+    handlers = tuple(grpc_handlers.service(one.DESCRIPTOR, one) for one in services)
+    names = [one.DESCRIPTOR.full_name for one in services]
     reflection = Reflection(names).handlers(grpc_handlers) if settings.reflection else ()
     return (*handlers, *reflection, grpc_handlers.unknown_methods())
 
@@ -381,7 +406,9 @@ def _port(
     return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
 
 
-async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, settings: Settings) -> None:
+async def _drain(
+    port: Port, edge: HttpEdge, guard: Guard, engine: Engine, health: Health, settings: Settings
+) -> None:
     """Report the shutdown, give calls and the engine's work the grace of the settings to end, then stop.
 
     A worker closes its listeners first, so that new connections go to the others.
@@ -392,9 +419,12 @@ async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, setti
     async with asyncio.TaskGroup() as group:
         if settings.worker:
             group.create_task(port.stop(grace))
+            group.create_task(edge.stop(grace))
         await guard.drain(grace)
     await engine.work.settle(max(until - loop.time(), 0))
-    await port.stop(STOP_SECONDS)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(edge.stop(STOP_SECONDS))
+        await port.stop(STOP_SECONDS)
 
 
 @asynccontextmanager

@@ -17,8 +17,10 @@ from tests.support.forked import forked
 from tests.support.server_process import bare_environment
 
 COMMAND = ("-m", "lessor.cli.main", "dev")
-ANY_PORTS = ("--listen", "127.0.0.1:0", "--aws-listen", "127.0.0.1:0")
-READY = re.compile(r"ready grpc=(127\.0\.0\.1:\d+) aws=(http://127\.0\.0\.1:\d+)\n")
+ANY_PORTS = ("--listen", "127.0.0.1:0", "--aws-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+READY = re.compile(
+    r"ready grpc=(127\.0\.0\.1:\d+) aws=(http://127\.0\.0\.1:\d+) http=(http://127\.0\.0\.1:\d+)\n"
+)
 SECONDS = 60.0
 
 
@@ -29,6 +31,7 @@ class Dev:
     process: Process
     address: str
     aws: str
+    http: str
     said: str
     log: Path
 
@@ -96,7 +99,7 @@ async def ready(process: Process, log: Path) -> Dev:
         async for line in process.stdout:
             said += line.decode()
             if found := READY.fullmatch(line.decode()):
-                return Dev(process, found[1], found[2], said, log)
+                return Dev(process, found[1], found[2], found[3], said, log)
     raise AssertionError(f"it did not start: {said}")
 
 

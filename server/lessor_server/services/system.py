@@ -67,6 +67,8 @@ class About:
     audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple
     fleet: Callable[[], Fleet] = lambda: NO_FLEET
     """Returns the replicas that share the store."""
+    http_url: Callable[[], str] = str
+    """Returns the URL of the HTTP listener, empty if there is none."""
     wall_us: Callable[[], int] = int
     """The machine's time in microseconds since the epoch."""
 
@@ -134,6 +136,7 @@ class SystemService:
             ],
             warnings=warnings,
             replicas=_replicas(fleet),
+            http_url=about.http_url(),
         )
 
     def _held(self) -> tuple[str, ...]:

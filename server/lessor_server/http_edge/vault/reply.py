@@ -1,0 +1,152 @@
+"""What Vault's API answers: the envelope, and errors as HTTP statuses.
+
+Source: HashiCorp Vault, "HTTP API"; its clients read more than that page says, see docs/vault.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final, assert_never
+
+from aiohttp.web import Response
+
+from lessor_server.domain.errors.base import ErrorKind, Invalid, LessorError
+from lessor_server.services import status
+
+JsonObject = Mapping[str, object]
+
+MAX_ERRORS: Final = 20
+"""The maximum number of errors in one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: ``data`` in the envelope, or the whole ``body`` of an answer without one.
+
+    ``beside`` are members beside ``data``. ``lease_seconds`` is the life of ``lease_id``. ``is_empty``: there
+    is no body, unless there are ``warnings``. ``issued`` is the lease of a new key, which is revoked if the
+    caller does not get this answer.
+    """
+
+    data: JsonObject | None = None
+    status: HTTPStatus = HTTPStatus.OK
+    body: JsonObject | None = None
+    beside: JsonObject = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    auth: JsonObject | None = None
+    lease_id: str = ""
+    lease_seconds: int = 0
+    renewable: bool = False
+    is_empty: bool = False
+    issued: str = ""
+
+
+DONE: Final = Reply(status=HTTPStatus.NO_CONTENT, is_empty=True)
+ACCEPTED: Final = Reply(status=HTTPStatus.ACCEPTED, is_empty=True)
+
+
+def done(warnings: Sequence[str]) -> Reply:
+    """Return the answer to a write: empty, or with warnings."""
+    return Reply(warnings=warnings, is_empty=True) if warnings else DONE
+
+
+def write(reply: Reply, request_id: str) -> Response:
+    """Return the HTTP response of a reply."""
+    if reply.body is not None:
+        return json_response(reply.status, reply.body)
+    if reply.is_empty and not reply.warnings:
+        return json_response(reply.status, None)
+    return json_response(
+        HTTPStatus.OK if reply.is_empty else reply.status,
+        {
+            "request_id": request_id,
+            "lease_id": reply.lease_id,
+            "renewable": reply.renewable,
+            "lease_duration": reply.lease_seconds,
+            "data": reply.data,
+            "wrap_info": None,
+            "warnings": list(reply.warnings) or None,
+            "auth": reply.auth,
+            **reply.beside,
+        },
+    )
+
+
+def json_response(status: HTTPStatus, body: JsonObject | None) -> Response:
+    """Return a response with a JSON body, or without a body."""
+    data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+    response = Response(status=status, body=data)
+    response.headers["Cache-Control"] = "no-store"
+    if data is not None:
+        # Exactly this text: hvac compares it, and reads no errors otherwise.
+        response.headers["Content-Type"] = "application/json"
+    return response
+
+
+def refuse(status: HTTPStatus, *errors: str, retry_in: float = 0.0) -> Response:
+    """Return the response that refuses a request; ``retry_in`` are seconds."""
+    response = json_response(status, {"errors": list(errors)})
+    if retry_in:
+        response.headers["Retry-After"] = str(max(math.ceil(retry_in), 1))
+    return response
+
+
+def refuse_call(error: LessorError, *, sees_root: bool, hides_missing: bool) -> Response:
+    """Return the response to an error; ``hides_missing`` answers with an empty list what does not exist."""
+    code = http_status(error, hides_missing=hides_missing)
+    retry_in = 0.0
+    if code in _RETRIED:
+        retry_in = error.retry_in or 1.0
+    if code is HTTPStatus.FORBIDDEN:
+        return refuse(code, "permission denied", *_why_denied(error))
+    if code is HTTPStatus.NOT_FOUND:
+        return refuse(code)
+    if isinstance(error, Invalid):
+        return refuse(code, *_violations(error))
+    return refuse(code, status.error_status(error, sees_root=sees_root).message, retry_in=retry_in)
+
+
+_RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+
+
+def http_status(error: LessorError, *, hides_missing: bool) -> HTTPStatus:
+    """Return the status of an error; 412, 429 and 5xx, which clients retry, only if that may help."""
+    match error.kind:
+        case ErrorKind.INVALID | ErrorKind.EXISTS | ErrorKind.PRECONDITION:
+            return HTTPStatus.BAD_REQUEST
+        case ErrorKind.NOT_FOUND:
+            # The command line of Vault shows no text of a 404.
+            return HTTPStatus.NOT_FOUND if hides_missing else HTTPStatus.BAD_REQUEST
+        case ErrorKind.UNAUTHENTICATED | ErrorKind.DENIED:
+            return HTTPStatus.FORBIDDEN
+        case ErrorKind.QUOTA:
+            return HTTPStatus.TOO_MANY_REQUESTS
+        case ErrorKind.UNAVAILABLE | ErrorKind.ABORTED:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        case ErrorKind.DEADLINE:
+            return HTTPStatus.GATEWAY_TIMEOUT
+        case ErrorKind.UNIMPLEMENTED:
+            return HTTPStatus.NOT_IMPLEMENTED
+        case ErrorKind.INTERNAL:
+            return HTTPStatus.INTERNAL_SERVER_ERROR
+    assert_never(error.kind)
+
+
+def _violations(error: Invalid) -> list[str]:
+    """Return one text for each violation, at most 20."""
+    texts = [
+        f"{one.field}: {one.problem}; {one.fix}" if one.field else f"{one.problem}; {one.fix}"
+        for one in error.violations
+    ]
+    if len(texts) <= MAX_ERRORS:
+        return texts
+    return [*texts[: MAX_ERRORS - 1], f"and {len(texts) - MAX_ERRORS + 1} more; fix these first"]
+
+
+def _why_denied(error: LessorError) -> list[str]:
+    """Return what a known caller may be told of a refusal; an unknown one learns nothing."""
+    return [f"{error.message}; {error.fix}"] if error.kind is ErrorKind.DENIED else []

@@ -1,0 +1,50 @@
+"""Starts the HTTP edge of a server, if it has a listener, with the faces of its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from lessor_server.adapters.process import raise_limit
+from lessor_server.adapters.tls import Certificates
+from lessor_server.engine.ports import Report
+from lessor_server.http_edge.calls import Calls, Service
+from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
+from lessor_server.http_edge.vault.face import VaultFace
+from lessor_server.services.guard import Guard
+from lessor_server.settings.model import Settings
+
+MAX_CONNECTIONS: Final = 1_000
+DESCRIPTORS_SHARE: Final = 8
+"""Connections over HTTP take at most this part (one eighth) of the process's file descriptors."""
+
+
+def edge_of(settings: Settings, certificates: Certificates | None, report: Report) -> HttpEdge:
+    """Return the edge, closed.
+
+    Raises:
+        CertificateUnusable: OpenSSL can't use the files of ``tls``.
+    """
+    listener = settings.http.listen
+    if listener is None:
+        return HttpEdge(EdgeConfig(None), report)
+    tls = None
+    if certificates is not None:
+        tls = certificates.http_context(client_auth=listener.client_auth != "none")
+    config = EdgeConfig(
+        listener.address,
+        settings.http.hosts,
+        tls,
+        max_connections=min(MAX_CONNECTIONS, raise_limit() // DESCRIPTORS_SHARE),
+        shares_port=bool(settings.worker),
+    )
+    return HttpEdge(config, report)
+
+
+def faces_of(settings: Settings, guard: Guard, services: Iterable[Service]) -> tuple[Face, ...]:
+    """Return the faces that the settings turn on, which serve the methods of ``services``."""
+    calls = Calls(guard, services)
+    faces: list[Face] = []
+    if settings.http.vault_api:
+        faces.append(VaultFace(calls))
+    return tuple(faces)
