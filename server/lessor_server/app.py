@@ -173,7 +173,7 @@ async def serve(
             system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
             services = (*_services(engine, system), health)
             addresses = await port.serve(_handlers(guard, services, settings))
-            url = await edge.serve(faces_of(settings, guard, services))
+            url = await edge.serve(faces_of(settings, guard, services, rng, log.report))
             health.open()
             try:
                 yield Served(addresses, url)

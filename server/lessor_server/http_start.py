@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 from typing import Final
 
 from lessor_server.adapters.process import raise_limit
@@ -10,6 +11,12 @@ from lessor_server.adapters.tls import Certificates
 from lessor_server.engine.ports import Report
 from lessor_server.http_edge.calls import Calls, Service
 from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
+from lessor_server.http_edge.console.cookies import Cookies
+from lessor_server.http_edge.console.face import ConsoleFace
+from lessor_server.http_edge.console.pages import Pages
+from lessor_server.http_edge.console.sessions import TokenSessions
+from lessor_server.http_edge.console.site import ROUTES
+from lessor_server.http_edge.console.visit import Console
 from lessor_server.http_edge.vault.face import VaultFace
 from lessor_server.services.guard import Guard
 from lessor_server.settings.model import Settings
@@ -41,10 +48,23 @@ def edge_of(settings: Settings, certificates: Certificates | None, report: Repor
     return HttpEdge(config, report)
 
 
-def faces_of(settings: Settings, guard: Guard, services: Iterable[Service]) -> tuple[Face, ...]:
-    """Return the faces that the settings turn on, which serve the methods of ``services``."""
+def faces_of(
+    settings: Settings, guard: Guard, services: Iterable[Service], rng: Random, report: Report
+) -> tuple[Face, ...]:
+    """Return the faces that the settings turn on, which serve the methods of ``services``.
+
+    Unexpected exceptions go to ``report``.
+    """
     calls = Calls(guard, services)
     faces: list[Face] = []
     if settings.http.vault_api:
         faces.append(VaultFace(calls))
+    if settings.http.console:
+        faces.append(_console(settings, calls, rng, report))
     return tuple(faces)
+
+
+def _console(settings: Settings, calls: Calls, rng: Random, report: Report) -> ConsoleFace:
+    """Return the console; its templates are read here, before the server serves."""
+    cookies = Cookies(rng, tls=settings.tls is not None)
+    return ConsoleFace(Console(calls, cookies, Pages(), rng), TokenSessions(calls), ROUTES, report)

@@ -32,6 +32,8 @@ FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
 NO_FLEET: Final = Fleet(0, ())
 CLOCK_DIFFERENCE_US: Final = 120_000_000
 """GetInfo warns of a replica whose wall clock differs from the database's by more than this."""
+HELD: Final = "expiries are held"
+"""How the warning of GetInfo begins that says why expiry is held."""
 StatusOf = Callable[[], Awaitable[StoreStatus]]
 """Returns the state of the store."""
 
@@ -140,7 +142,7 @@ class SystemService:
         )
 
     def _held(self) -> tuple[str, ...]:
-        return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()
+        return (f"{HELD}: {self._expiry.why}",) if self._expiry.held else ()
 
     async def _warn_of_misplaced_tokens(self) -> list[str]:
         return [
