@@ -34,6 +34,13 @@ _STATIC_TYPES: Final = {
     "console.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
+_TYPE_NAMES: Final = {
+    role_pb2.Role.UNSPECIFIED: "unknown",
+    role_pb2.Role.IAM_USER: "IAM user",
+    role_pb2.Role.ASSUMED_ROLE: "assumed role",
+    role_pb2.Role.FEDERATION_TOKEN: "federation token",
+    role_pb2.Role.SESSION_TOKEN: "session token",
+}
 _SOON: Final = 0.2
 """The share of its life at which a lease is shown as ending soon."""
 
@@ -106,8 +113,8 @@ def state_name(lease: lease_pb2.Lease) -> str:
 
 
 def type_name(value: role_pb2.Role.CredentialType.ValueType) -> str:
-    """Return a credential type by its name."""
-    return role_pb2.Role.CredentialType.Name(value)
+    """Return the name of a credential type for people."""
+    return _TYPE_NAMES[value]
 
 
 def holds(info: system_pb2.GetInfoResponse) -> list[str]:

@@ -15,6 +15,7 @@ from lessor.v1 import creds_pb2 as pb
 from lessor.v1 import role_pb2
 from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill
+from lessor_server.http_edge.console.pages import type_name
 from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
 from lessor_server.http_edge.console.visit import Visit
 
@@ -75,9 +76,7 @@ async def _list_roles(visit: Visit, mount: str) -> list[tuple[str, str]]:
             if failed.kind is ErrorKind.INVALID:  # the address names an engine that can't exist
                 return []
             raise
-        found += [
-            (one.name, role_pb2.Role.CredentialType.Name(one.credential_type)) for one in answer.roles
-        ]
+        found += [(one.name, type_name(one.credential_type)) for one in answer.roles]
         token = answer.next_page_token
         if not token:
             break
