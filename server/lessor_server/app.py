@@ -47,7 +47,7 @@ from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.http_edge.calls import Service
 from lessor_server.http_edge.edge import HttpEdge
-from lessor_server.http_start import edge_of, faces_of
+from lessor_server.http_start import FaceParts, edge_of, faces_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
@@ -173,7 +173,9 @@ async def serve(
             system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
             services = (*_services(engine, system), health)
             addresses = await port.serve(_handlers(guard, services, settings))
-            url = await edge.serve(faces_of(settings, guard, services, rng, log.report))
+            instance_id = (await store.status()).instance_id
+            face_parts = FaceParts(guard, services, audit.calls, log.report, rng, instance_id)
+            url = await edge.serve(faces_of(settings, face_parts))
             health.open()
             try:
                 yield Served(addresses, url)

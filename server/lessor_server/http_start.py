@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
 from random import Random
 from typing import Final
 
+from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.process import raise_limit
 from lessor_server.adapters.tls import Certificates
 from lessor_server.engine.ports import Report
 from lessor_server.http_edge.calls import Calls, Service
-from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
 from lessor_server.http_edge.console.cookies import Cookies
 from lessor_server.http_edge.console.face import ConsoleFace
 from lessor_server.http_edge.console.pages import Pages
 from lessor_server.http_edge.console.sessions import TokenSessions
 from lessor_server.http_edge.console.site import ROUTES
 from lessor_server.http_edge.console.visit import Console
+from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
+from lessor_server.http_edge.vault.call import ServerFacts
 from lessor_server.http_edge.vault.face import VaultFace
+from lessor_server.http_edge.vault.shapes import derived_uuid
+from lessor_server.services.audit import CallAudit
 from lessor_server.services.guard import Guard
 from lessor_server.settings.model import Settings
 
+VAULT_VERSION: Final = "1.21.0"
+"""The version of Vault whose API this is; Terraform reads from it which fields it may send."""
 MAX_CONNECTIONS: Final = 1_000
 DESCRIPTORS_SHARE: Final = 8
 """Connections over HTTP take at most this part (one eighth) of the process's file descriptors."""
@@ -48,23 +55,41 @@ def edge_of(settings: Settings, certificates: Certificates | None, report: Repor
     return HttpEdge(config, report)
 
 
-def faces_of(
-    settings: Settings, guard: Guard, services: Iterable[Service], rng: Random, report: Report
-) -> tuple[Face, ...]:
-    """Return the faces that the settings turn on, which serve the methods of ``services``.
+@dataclass(frozen=True, slots=True)
+class FaceParts:
+    """What the faces need of the server; ``instance_id`` is that of its store."""
 
-    Unexpected exceptions go to ``report``.
-    """
-    calls = Calls(guard, services)
+    guard: Guard
+    services: tuple[Service, ...]
+    audit: CallAudit
+    report: Report
+    rng: Random
+    instance_id: str
+
+
+def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
+    """Return the faces that the settings turn on."""
+    calls = Calls(parts.guard, parts.services)
     faces: list[Face] = []
     if settings.http.vault_api:
-        faces.append(VaultFace(calls))
+        facts = ServerFacts(
+            version=f"{VAULT_VERSION}+lessor.{version('lessor')}",
+            cluster_id=derived_uuid(f"instance/{parts.instance_id}"),
+            storage="postgresql" if settings.store.is_shared else "sqlite",
+            wall_us=SystemClock().wall_us,
+        )
+
+        def withdraw(lease_id: str) -> None:
+            parts.audit.withdraw(lease_id)
+
+        faces.append(VaultFace(calls, facts, parts.report, withdraw, parts.rng.getrandbits))
     if settings.http.console:
-        faces.append(_console(settings, calls, rng, report))
+        faces.append(_console(settings, calls, parts))
     return tuple(faces)
 
 
-def _console(settings: Settings, calls: Calls, rng: Random, report: Report) -> ConsoleFace:
+def _console(settings: Settings, calls: Calls, parts: FaceParts) -> ConsoleFace:
     """Return the console; its templates are read here, before the server serves."""
-    cookies = Cookies(rng, tls=settings.tls is not None)
-    return ConsoleFace(Console(calls, cookies, Pages(), rng), TokenSessions(calls), ROUTES, report)
+    cookies = Cookies(parts.rng, tls=settings.tls is not None)
+    console = Console(calls, cookies, Pages(), parts.rng)
+    return ConsoleFace(console, TokenSessions(calls), ROUTES, parts.report)

@@ -6,10 +6,12 @@ import asyncio
 import json
 from typing import Final, NoReturn
 
-from aiohttp.web import BaseRequest
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import BaseRequest, RequestPayloadError
 
-from lessor_server.domain.errors.base import Invalid, Violation
+from lessor_server.domain.errors.base import DeadlineExceeded, Invalid, Violation
 
+BODY_SECONDS: Final = 10.0
 MAX_BODY: Final = 1 << 20
 MAX_ON_LOOP: Final = 32 << 10
 """A larger body is parsed on a thread: it takes longer than the loop may be blocked."""
@@ -31,10 +33,16 @@ async def read_bytes(request: BaseRequest) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(CONTINUE)
     body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise _too_large()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise _too_large()
+    except TimeoutError:
+        raise DeadlineExceeded("the body did not arrive in time") from None
+    except (RequestPayloadError, HttpProcessingError):
+        raise _invalid("is not valid HTTP/1.1", "send its length, or chunks") from None
     return bytes(body)
 
 
@@ -56,7 +64,9 @@ def parse_object(body: bytes) -> dict[str, object]:
         return {}
     try:
         found = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except UnicodeDecodeError:
+        if b"\\u" in body:
+            json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except UnicodeError:
         raise _invalid("is not UTF-8", "send JSON in UTF-8") from None
     except (ValueError, RecursionError):
         raise _invalid("is not JSON, or names a member twice", "send a JSON object") from None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Protocol
 
+from aiohttp.web import BaseRequest
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
-from lessor_server.http_edge.exchange import HttpExchange
-from lessor_server.services.call import UNKNOWN_METHOD, Method
+from lessor_server.domain.access.caller import Principal
+from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange
+from lessor_server.services.call import UNKNOWN_METHOD, Caller, Method
 from lessor_server.services.guard import CallRefusal, Guard
 
+_WHO_AM_I: Final = "SystemService.WhoAmI"
 UNKNOWN: Final = "unknown"
 """The name of the method that does not exist: the guard delays and counts its callers."""
 
@@ -46,3 +50,22 @@ class Calls:
         if outcome is not None:
             return outcome
         return exchange.last if exchange.last is not None else method.request()
+
+    async def identify(
+        self, request: BaseRequest, seconds: float = CALL_SECONDS
+    ) -> tuple[HttpExchange, Principal | CallRefusal]:
+        """Return the caller of a request, whose call is that of ``WhoAmI``, or the error that refuses it."""
+        method = self._methods[_WHO_AM_I]
+        found: list[Principal] = []
+
+        async def serve(message: Message, caller: Caller) -> Message:
+            found.append(caller.principal)
+            answer: Message = await method.serve(message, caller)
+            return answer
+
+        async def ask() -> Message:
+            return method.request()
+
+        exchange = HttpExchange(request, ask, seconds=seconds)
+        outcome = await self._guard.serve(replace(method, serve=serve), exchange)
+        return exchange, outcome if isinstance(outcome, CallRefusal) else found[0]

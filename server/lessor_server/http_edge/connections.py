@@ -43,10 +43,11 @@ _SILENT.disabled = True  # aiohttp's messages repeat what was sent
 class Connections(Server):
     """The open connections of one listener."""
 
-    def __init__(self, handle: Handle, report: Report) -> None:
+    def __init__(self, handle: Handle, report: Report, head_seconds: float = HEAD_SECONDS) -> None:
         """Serve each request by ``handle``; a caller that disconnects cancels it."""
         super().__init__(handle, handler_cancellation=True)
         self.report = report
+        self.head_seconds = head_seconds
 
     def __call__(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -64,7 +65,7 @@ class Connections(Server):
 class Connection(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_head_bytes", "_head_timer", "_report")
+    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report")
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
         """Begin without a request."""
@@ -95,6 +96,7 @@ class Connection(RequestHandler):
         )
         self._max_msg_queue_size, self._msg_queue_resume_size = MAX_QUEUED, MAX_QUEUED // 2
         self._report = connections.report
+        self._head_seconds = connections.head_seconds
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -127,7 +129,7 @@ class Connection(RequestHandler):
             self._wait_for_head()
 
     def _wait_for_head(self) -> None:
-        self._head_timer = self._loop.call_later(HEAD_SECONDS, self._end_head)
+        self._head_timer = self._loop.call_later(self._head_seconds, self._end_head)
 
     def _forget_head(self) -> None:
         self._head_bytes = 0

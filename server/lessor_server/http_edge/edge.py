@@ -59,6 +59,7 @@ class EdgeConfig:
     hosts: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
     max_connections: int = 1_000
+    head_seconds: float = HEAD_SECONDS
     shares_port: bool = False
 
 
@@ -97,7 +98,7 @@ class HttpEdge:
         """
         if self._config.address is None or self._listener is not None:
             return
-        self._connections = Connections(self._handle, self._report)
+        self._connections = Connections(self._handle, self._report, self._config.head_seconds)
         self._listener = _listen(self._config.address, shares_port=self._config.shares_port)
         self.url = self._url(self._listener.getsockname()[1])
         self._accepting = self._group.create_task(self._accept(self._listener, self._connections))
@@ -149,7 +150,7 @@ class HttpEdge:
                 connections,
                 connection,
                 ssl=tls,
-                ssl_handshake_timeout=HEAD_SECONDS if tls else None,
+                ssl_handshake_timeout=self._config.head_seconds if tls else None,
             )
         except OSError:  # no handshake: a scanner, or a caller that does not trust the certificate
             connection.close()

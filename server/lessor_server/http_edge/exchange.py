@@ -104,7 +104,12 @@ def credential_of(request: BaseRequest) -> Credential:
     tokens = [f"Bearer {value}" for value in request.headers.getall(TOKEN_HEADER, ())]
     others = request.headers.getall("Authorization", ())
     given = dict.fromkeys([*tokens, *(_canonical(value) for value in others)])
-    return Credential(peer_from(request), tuple(given), _certificates(request))
+    return Credential(peer_from(request), tuple(map(as_text, given)), _certificates(request))
+
+
+def as_text(sent: str) -> str:
+    """Return a text that came with the head of a request; bytes that are not UTF-8 become U+FFFD."""
+    return sent.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def token_credential(request: BaseRequest, token: str) -> Credential:

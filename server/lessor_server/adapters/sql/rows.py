@@ -52,7 +52,7 @@ _AFTER_ALL = "\x7f"
 """Is greater than every id: those are printable ASCII."""
 _STATES = {state.value: state for state in State}
 _TYPES = {kind.value: kind for kind in CredentialType}
-_SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
+_SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl", "wait_usable")
 _LISTS = ("role_arns", "policy_arns", "iam_groups", "transitive_tag_keys")
 _TEXTS = (
     "policy_document",

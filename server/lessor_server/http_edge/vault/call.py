@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from aiohttp.web import BaseRequest
 from google.protobuf.message import Message
 
+from lessor_server.domain.access.caller import Principal
+from lessor_server.domain.errors.base import ErrorKind, LessorError
 from lessor_server.http_edge.body import read_object
 from lessor_server.http_edge.calls import Calls
-from lessor_server.http_edge.exchange import HttpExchange
+from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.routes import Operation
 from lessor_server.services.guard import CallRefusal
@@ -18,28 +22,62 @@ from lessor_server.services.guard import CallRefusal
 M = TypeVar("M", bound=Message)
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What anyone may know of this server."""
+
+    version: str
+    cluster_id: str
+    storage: str
+    wall_us: Callable[[], int]
+
+
 class Refused(Exception):
     """A call ended with an error, which is the answer to the request."""
 
-    def __init__(self, refusal: CallRefusal) -> None:
-        """Keep the error."""
+    def __init__(self, refusal: CallRefusal, rpc: str) -> None:
+        """Keep the error, and the method that was called."""
         super().__init__(refusal.error.reason)
         self.refusal = refusal
+        self.rpc = rpc
+
+    @property
+    def error(self) -> LessorError:
+        """Return the error."""
+        return self.refusal.error
+
+    @property
+    def is_missing(self) -> bool:
+        """Return whether what the call names does not exist."""
+        return self.error.kind is ErrorKind.NOT_FOUND
 
 
 class VaultCall:
     """One request."""
 
     def __init__(
-        self, calls: Calls, request: BaseRequest, operation: Operation, names: Mapping[str, str]
+        self,
+        calls: Calls,
+        facts: ServerFacts,
+        request: BaseRequest,
+        operation: Operation,
+        names: Mapping[str, str],
     ) -> None:
         """Serve ``request`` by ``operation``; ``names`` are those of its path."""
         self._calls = calls
-        self._request = request
         self._operation = operation
         self._parameters: Parameters | None = None
+        self._until = asyncio.get_running_loop().time() + CALL_SECONDS
+        self.request = request
+        self.facts = facts
         self.names = names
         self.request_id = ""
+        """The id of the audit records of the first call, empty without an audit."""
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds that are left for this request."""
+        return max(self._until - asyncio.get_running_loop().time(), 0.0)
 
     async def call(self, rpc: str, build: Callable[[Parameters], Message], answer: type[M]) -> M:
         """Return the answer of a method, called with the caller's rights.
@@ -50,22 +88,44 @@ class VaultCall:
         Raises:
             Refused: The call ended with an error.
         """
-        assert rpc in self._operation.rpcs
+        assert rpc in self._operation.rpcs, rpc
 
         async def ask() -> Message:
-            return build(await self.read_parameters())
+            return build(await self._read())
 
-        exchange = HttpExchange(self._request, ask)
+        exchange = HttpExchange(self.request, ask, seconds=self.seconds)
         outcome = await self._calls.serve(rpc, exchange)
         self.request_id = self.request_id or exchange.request_id
         if isinstance(outcome, CallRefusal):
-            raise Refused(outcome)
+            raise Refused(outcome, rpc)
         assert isinstance(outcome, answer)
         return outcome
 
+    async def ask(self, rpc: str, message: Message, answer: type[M]) -> M:
+        """Return the answer of a method to a message that needs no parameters; raises ``Refused``."""
+        return await self.call(rpc, lambda _: message, answer)
+
+    async def identify(self) -> Principal:
+        """Return the caller, whose call is that of ``WhoAmI``; raises ``Refused``."""
+        exchange, outcome = await self._calls.identify(self.request, self.seconds)
+        self.request_id = self.request_id or exchange.request_id
+        if isinstance(outcome, CallRefusal):
+            raise Refused(outcome, "")
+        return outcome
+
     async def read_parameters(self) -> Parameters:
+        """Return the parameters of an identified caller; raises ``Refused`` and ``Invalid``."""
+        if self._parameters is None:
+            await self.identify()
+        return await self._read()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return the warnings of the parameters that were given in vain."""
+        return [] if self._parameters is None else self._parameters.warnings
+
+    async def _read(self) -> Parameters:
         """Return the parameters of the query and the body, which is read once."""
         if self._parameters is None:
-            body = await read_object(self._request)
-            self._parameters = Parameters(self._request.query, body)
+            self._parameters = Parameters(self.request.query, await read_object(self.request))
         return self._parameters

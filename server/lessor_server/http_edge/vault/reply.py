@@ -14,7 +14,7 @@ from typing import Final, assert_never
 
 from aiohttp.web import Response
 
-from lessor_server.domain.errors.base import ErrorKind, Invalid, LessorError
+from lessor_server.domain.errors.base import AwsQuota, ErrorKind, Invalid, LessorError
 from lessor_server.services import status
 
 JsonObject = Mapping[str, object]
@@ -33,7 +33,7 @@ class Reply:
     """
 
     data: JsonObject | None = None
-    status: HTTPStatus = HTTPStatus.OK
+    status: int = HTTPStatus.OK
     body: JsonObject | None = None
     beside: JsonObject = field(default_factory=dict)
     warnings: Sequence[str] = ()
@@ -43,10 +43,24 @@ class Reply:
     renewable: bool = False
     is_empty: bool = False
     issued: str = ""
+    retry_in: float = 0.0
 
 
 DONE: Final = Reply(status=HTTPStatus.NO_CONTENT, is_empty=True)
 ACCEPTED: Final = Reply(status=HTTPStatus.ACCEPTED, is_empty=True)
+
+
+MISSING: Final = Reply(status=HTTPStatus.NOT_FOUND, body={"errors": []})
+
+
+def bad_request(*errors: str) -> Reply:
+    """Return the answer to a request that a retry can't help."""
+    return Reply(status=HTTPStatus.BAD_REQUEST, body={"errors": list(errors)})
+
+
+def unavailable(error: str, retry_in: float) -> Reply:
+    """Return the answer to a request that may succeed ``retry_in`` seconds later."""
+    return Reply(status=HTTPStatus.SERVICE_UNAVAILABLE, body={"errors": [error]}, retry_in=retry_in)
 
 
 def done(warnings: Sequence[str]) -> Reply:
@@ -57,7 +71,10 @@ def done(warnings: Sequence[str]) -> Reply:
 def write(reply: Reply, request_id: str) -> Response:
     """Return the HTTP response of a reply."""
     if reply.body is not None:
-        return json_response(reply.status, reply.body)
+        response = json_response(reply.status, reply.body)
+        if reply.retry_in:
+            response.headers["Retry-After"] = str(math.ceil(reply.retry_in))
+        return response
     if reply.is_empty and not reply.warnings:
         return json_response(reply.status, None)
     return json_response(
@@ -76,7 +93,7 @@ def write(reply: Reply, request_id: str) -> Response:
     )
 
 
-def json_response(status: HTTPStatus, body: JsonObject | None) -> Response:
+def json_response(status: int, body: JsonObject | None) -> Response:
     """Return a response with a JSON body, or without a body."""
     data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
     response = Response(status=status, body=data)
@@ -107,7 +124,10 @@ def refuse_call(error: LessorError, *, sees_root: bool, hides_missing: bool) -> 
         return refuse(code)
     if isinstance(error, Invalid):
         return refuse(code, *_violations(error))
-    return refuse(code, status.error_status(error, sees_root=sees_root).message, retry_in=retry_in)
+    text = status.error_status(error, sees_root=sees_root).message
+    if error.aws is not None and error.aws.code and error.aws.code not in text:
+        text = f"{text} (AWS: {error.aws.code})"
+    return refuse(code, text, retry_in=retry_in)
 
 
 _RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -115,6 +135,8 @@ _RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UN
 
 def http_status(error: LessorError, *, hides_missing: bool) -> HTTPStatus:
     """Return the status of an error; 412, 429 and 5xx, which clients retry, only if that may help."""
+    if isinstance(error, AwsQuota):
+        return HTTPStatus.BAD_REQUEST  # a quota of the account: no retry of a client helps
     match error.kind:
         case ErrorKind.INVALID | ErrorKind.EXISTS | ErrorKind.PRECONDITION:
             return HTTPStatus.BAD_REQUEST
@@ -139,12 +161,19 @@ def http_status(error: LessorError, *, hides_missing: bool) -> HTTPStatus:
 def _violations(error: Invalid) -> list[str]:
     """Return one text for each violation, at most 20."""
     texts = [
-        f"{one.field}: {one.problem}; {one.fix}" if one.field else f"{one.problem}; {one.fix}"
+        f"{_place(one.field)}: {one.problem}; {one.fix}" if one.field else f"{one.problem}; {one.fix}"
         for one in error.violations
     ]
     if len(texts) <= MAX_ERRORS:
         return texts
     return [*texts[: MAX_ERRORS - 1], f"and {len(texts) - MAX_ERRORS + 1} more; fix these first"]
+
+
+def _place(field: str) -> str:
+    """Return the name of a field as a caller over HTTP has sent it."""
+    for holder in ("role.", "config.", "static_role."):
+        field = field.removeprefix(holder)
+    return field
 
 
 def _why_denied(error: LessorError) -> list[str]:

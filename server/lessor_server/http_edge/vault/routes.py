@@ -34,6 +34,8 @@ class Operation:
 
     serve: Serve
     rpcs: tuple[str, ...] = ()
+    is_public: bool = False
+    """Anyone may ask, also by HEAD."""
     says_missing: bool = False
     """Answer 400 with a text instead of 404 if what is named does not exist."""
 
