@@ -82,9 +82,9 @@ class Pages:
             name: ((_FILES / "static" / name).read_bytes(), kind) for name, kind in _STATIC_TYPES.items()
         }
 
-    def render(self, template: str, **shown: object) -> str:
-        """Return a page."""
-        return self._templates.get_template(template).render(shown)
+    def render(self, template: str, *, failed: bool = False, **shown: object) -> str:
+        """Return a page; ``failed``: it shows an error."""
+        return self._templates.get_template(template).render(failed=failed, **shown)
 
 
 def span(value: Duration | timedelta) -> str:
