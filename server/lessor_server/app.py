@@ -23,7 +23,6 @@ from lessor_server.adapters.aws.query_client import QueryClient
 from lessor_server.adapters.aws.routes import Routes
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.identifier import Identifier
-from lessor_server.adapters.identity.jwt_limiter import JwtLimits
 from lessor_server.adapters.identity.key_source import KeySource
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
@@ -49,6 +48,7 @@ from lessor_server.http_edge.calls import Service
 from lessor_server.http_edge.edge import HttpEdge
 from lessor_server.http_start import FaceParts, edge_of, faces_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
+from lessor_server.login_start import jwt_limits, known_logins
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.replica_start import as_replica
@@ -163,11 +163,12 @@ async def serve(
     ):
         sealer = await _open_sealer(store, key, audit)
         gateway = await _gateway(store, client, settings, measuring)
+        identifier.logins = known_logins(settings, store)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        parts = (give_back_memory, reloader.run, identifier.run, *measured)
+        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, *measured)
         async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
             system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
@@ -255,14 +256,13 @@ def _identifier(
     token = None
     if settings.access.root_token:
         token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
-    limits = JwtLimits(settings.limits.new_jwts_per_peer, settings.limits.new_jwts)
     return Identifier(
         token,
         rules,
         lambda: certificates.client_ca_count if certificates is not None else 0,
         SystemClock().wall,
         KeySource(),
-        limits,
+        jwt_limits(settings),
         lambda problem: logger.warning("issuer_unavailable", problem=problem),
     )
 

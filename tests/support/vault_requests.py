@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import streams
-from aiohttp.test_utils import make_mocked_request
+from aiohttp import HttpVersion11, streams
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web import BaseRequest, Response, StreamResponse
 from google.protobuf.message import Message
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from lessor_server.domain.access.caller import ROOT, Principal
 from lessor_server.domain.errors.base import LessorError
@@ -92,12 +94,14 @@ class Api:
 
 def request_of(method: str, path: str, data: bytes, headers: Mapping[str, str]) -> BaseRequest:
     """Return a request with a body."""
-    protocol = _Protocol()
-    loop = asyncio.get_running_loop()
+    loop, protocol = asyncio.get_running_loop(), _Protocol()
     payload = streams.StreamReader(protocol, 1 << 16, loop=loop)  # type: ignore[arg-type]
     payload.feed_data(data)
     payload.feed_eof()
-    return make_mocked_request(method, path, headers={"Host": "localhost", **headers}, payload=payload)
+    sent = CIMultiDictProxy(CIMultiDict({"Host": "localhost", **headers}))
+    url = URL(path, encoded=True)
+    head = RawRequestMessage(method, path, HttpVersion11, sent, (), False, None, False, False, url)  # type: ignore[call-arg]
+    return BaseRequest(head, payload, protocol, None, None, loop)  # type: ignore[arg-type]
 
 
 def answer_of(answer: StreamResponse) -> Answer:
@@ -112,6 +116,7 @@ class _Protocol:
     """What a stream of a body needs of its connection."""
 
     _reading_paused = False
+    transport = ssl_context = peername = sockname = None
 
     def pause_reading(self) -> None: ...
 

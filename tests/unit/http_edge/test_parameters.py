@@ -87,7 +87,8 @@ def test_another_map_is_refused(written: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "expected"), [(True, True), ("false", False), ("1", True), (0, False), (None, False), ("", False)]
+    ("written", "expected"),
+    [(True, True), ("false", False), ("1", True), (0, False), (None, False), ("", False)],
 )
 def test_a_boolean_may_be_a_text(written: object, expected: bool) -> None:
     assert given(x=written).boolean("x") is expected
@@ -99,7 +100,9 @@ def test_another_boolean_is_refused(written: object) -> None:
         given(x=written).boolean("x")
 
 
-@pytest.mark.parametrize(("written", "expected"), [(5, 5), ("5", 5), (5.0, 5), ("-1", -1), ("", 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("written", "expected"), [(5, 5), ("5", 5), (5.0, 5), ("-1", -1), ("", 0), (None, 0)]
+)
 def test_a_number_may_be_a_text(written: object, expected: int) -> None:
     assert given(x=written).number("x") == expected
 

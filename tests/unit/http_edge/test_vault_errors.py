@@ -121,7 +121,9 @@ async def test_an_error_of_aws_has_its_code_and_not_its_text() -> None:
     assert "a secret text" not in answer.body["errors"][0]
 
 
-@pytest.mark.parametrize(("error", "seconds"), [(RoleFull("x", retry_in=7.2), "8"), (QuotaExceeded("x"), "1")])
+@pytest.mark.parametrize(
+    ("error", "seconds"), [(RoleFull("x", retry_in=7.2), "8"), (QuotaExceeded("x"), "1")]
+)
 async def test_a_full_role_says_when_to_retry(error: LessorError, seconds: str) -> None:
     answer = await Api(FakeCalls(error=error)).ask("GET", "aws/creds/app")
     assert (answer.status, answer.headers["Retry-After"]) == (429, seconds)

@@ -216,6 +216,7 @@ class Table(Generic[T]):
         problem: Problem = lambda _: "",
         *,
         place: Callable[[Row], Placed] | None = None,
+        is_authentic: Callable[[RowMacs, Row], bool] | None = None,
         mark: Callable[[T], T] | None = None,
         kept: int = 0,
     ) -> None:
@@ -223,12 +224,13 @@ class Table(Generic[T]):
 
         What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged. A row that
         is not authentic can't be read to grant anything; with ``mark`` it can, and is marked. The MAC of a
-        row is that of its ``place``, or with ``mark`` in the row, as a lease has it. The values of the last
-        ``kept`` rows are not worked out again: each issue reads the same rows of configuration.
+        row is that of its ``place``, or is in the row, which ``is_authentic`` then checks. The values of the
+        last ``kept`` rows are not worked out again: each issue reads the same rows of configuration.
         """
         if kept:
             self.read = lru_cache(kept)(self.read)  # type: ignore[method-assign]
         self.place = place
+        self.is_authentic = is_authentic
         self.mark = mark
         self.name = name
         self._problem = problem
@@ -336,7 +338,7 @@ class Reader:
             return True
         if table.place is not None:
             return await self.macs.is_authentic(tx, table.place(row))
-        return table.mark is None or self.macs.is_lease_authentic(row)
+        return table.is_authentic is None or table.is_authentic(self.macs, row)
 
     def salvage(self, table: Table[T], row: Row) -> T:
         """Return a row with spare values, or raise ``RowUnreadable`` if a column has none."""

@@ -35,7 +35,7 @@ from lessor_server.adapters.sql.columns import (
     texts,
     ttl_us,
 )
-from lessor_server.adapters.sql.row_macs import place_mount, place_role, place_root
+from lessor_server.adapters.sql.row_macs import RowMacs, place_mount, place_role, place_root
 from lessor_server.adapters.sql.statements import LEASE_COLUMNS
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import RowUnreadable
@@ -325,6 +325,7 @@ LEASES: Final = Table(
     ),
     _lease,
     lambda lease: "" if is_lease_id(lease.id) else "id is not a valid lease id",
+    is_authentic=RowMacs.is_lease_authentic,
     mark=lambda lease: replace(lease, tampered=True),
 )
 MOUNTS: Final = Table(

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.errors.base import Invalid, Violation
-from lessor_server.http_edge.vault.call import Refused, VaultCall
+from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.reply import Reply, bad_request
 from lessor_server.http_edge.vault.routes import Operation, Route, Verb
 
@@ -84,12 +84,7 @@ async def read_leader(call: VaultCall) -> Reply:
 
 
 async def _is_serving(call: VaultCall) -> bool:
-    try:
-        health = await call.ask(CHECK, health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse)
-    except Refused as refused:
-        if refused.is_missing:
-            return False
-        raise
+    health = await call.ask(CHECK, health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse)
     return health.status == health_pb2.HealthCheckResponse.SERVING
 
 
