@@ -48,7 +48,7 @@ from lessor_server.http_edge.calls import Service
 from lessor_server.http_edge.edge import HttpEdge
 from lessor_server.http_start import FaceParts, edge_of, faces_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
-from lessor_server.login_start import jwt_limits, known_logins
+from lessor_server.login_start import jwt_limits, open_logins
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.replica_start import as_replica
@@ -163,12 +163,12 @@ async def serve(
     ):
         sealer = await _open_sealer(store, key, audit)
         gateway = await _gateway(store, client, settings, measuring)
-        identifier.logins = known_logins(settings, store)
+        logins = open_logins(settings, store, identifier, rng)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, *measured)
+        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, logins.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
             system = _system(settings, engine, reloader, access, audit, edge, dev=dev)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from lessor_server.adapters.identity.identifier import Identifier
 from lessor_server.adapters.identity.jwt_limiter import JwtLimiter, JwtLimits
 from lessor_server.adapters.identity.known_logins import KnownLogins
@@ -18,9 +20,12 @@ def jwt_limits(settings: Settings) -> JwtLimits:
     return JwtLimits(settings.limits.new_jwts_per_peer, settings.limits.new_jwts)
 
 
-def known_logins(settings: Settings, store: LoginStore) -> KnownLogins:
-    """Return what an identifier finds login tokens by."""
-    return KnownLogins(store, jwt_limits(settings))
+def open_logins(
+    settings: Settings, store: LoginStore, identifier: Identifier, rng: random.Random
+) -> LoginTokens:
+    """Return the login tokens of a store, with which ``identifier`` then knows callers."""
+    identifier.logins = KnownLogins(store, jwt_limits(settings))
+    return LoginTokens(store, rng)
 
 
 def build_logins(

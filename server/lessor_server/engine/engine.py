@@ -21,7 +21,6 @@ from lessor_server.engine.config.root_checker import RootChecker
 from lessor_server.engine.issuing.issuer import Issuer
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.leases import Leases
-from lessor_server.engine.logins import LoginTokens
 from lessor_server.engine.meter import NO_METER, EngineGauges, Meter
 from lessor_server.engine.ports import Aws, Linter, Observer, Report, Store
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
@@ -92,7 +91,6 @@ class Engine:
     lease_events: LeaseEventBroker
     expiry: ExpiryHold
     sealing_keys: SealingKeys
-    logins: LoginTokens
     work: BackgroundTasks
     backup: Callable[[str, str], Awaitable[tuple[str, int]]]
     """Writes a copy of the store under a name, for a caller; returns its path and its size in bytes."""
@@ -165,7 +163,6 @@ async def _build(
     mount_remover = MountRemover(store, roots, prefixes, static_roles, expiry, work, notify)
     accounts = AccountMeter(store, roots)
     sealing_keys = SealingKeys(store, outside.sealer, notify, work, fleet.keys)
-    logins = LoginTokens(store, rng)
     engine = Engine(
         issuer=issuer,
         credential_stream=CredentialStream(store, issuer, queue, watch, notify, work, rng),
@@ -181,7 +178,6 @@ async def _build(
         lease_events=lease_events,
         expiry=expiry,
         sealing_keys=sealing_keys,
-        logins=logins,
         work=work,
         backup=_backup(store, notify),
         store_status=store.status,
@@ -189,12 +185,7 @@ async def _build(
         replicas=fleet.registry,
     )
     parts = (timers, expiry, prefixes, mount_remover, reconciler, worker, rotator, root_keys, sealing_keys)
-    return engine, (
-        *parts,
-        logins,
-        *fleet.parts(lease_events),
-        *((accounts,) if limits.measure_accounts else ()),
-    )
+    return engine, (*parts, *fleet.parts(lease_events), *((accounts,) if limits.measure_accounts else ()))
 
 
 async def _start_expiry_hold(expiry: ExpiryHold) -> ExpiryHold:

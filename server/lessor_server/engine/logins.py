@@ -7,7 +7,7 @@ import random
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, NoReturn
 
 from lessor_server.domain import durations
 from lessor_server.domain.access.login_token import (
@@ -20,7 +20,7 @@ from lessor_server.domain.access.login_token import (
     LoginToken,
     NewLoginToken,
     accessor_of,
-    digest_of,
+    login_digest,
     renew_token,
     token_of,
 )
@@ -80,7 +80,7 @@ class LoginTokens:
             raise Unauthenticated(ENDED)
         ttl = min(wish.ttl or DEFAULT_TTL, timedelta(microseconds=max_expires_us - now))
         token = LoginToken(
-            digest=digest_of(text.reveal()),
+            digest=login_digest(text.reveal()),
             accessor=accessor_of(self._rng.getrandbits(ACCESSOR_BITS)),
             identity=identity,
             credential=terms.credential,
@@ -116,7 +116,7 @@ class LoginTokens:
         """End a token and all that descend from it; return the digests of those that were there."""
         return await self._store.end_login_token(digest)
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Delete rows of ended tokens each minute, until cancelled."""
         while True:
             with suppress(StoreUnavailable):  # they grant nothing: the next minute is early enough

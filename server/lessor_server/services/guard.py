@@ -197,7 +197,7 @@ class Guard:
             await self._judge_streams([one for one in self._streams if one.call.caller.principal.login])
 
     @asynccontextmanager
-    async def admitted(self, credential: Credential) -> AsyncIterator[Principal]:
+    async def admit(self, credential: Credential) -> AsyncIterator[Principal]:
         """Identify the caller of what is not a method, and count it within its limits while the block runs.
 
         Raises:

@@ -60,7 +60,7 @@ class LoginRecords:
             self._audit.note(record, has_effect=False)
 
     @asynccontextmanager
-    async def ending(self, report: Report) -> AsyncIterator[None]:
+    async def record_end(self, report: Report) -> AsyncIterator[None]:
         """Record how the block ends, unless it is answered; report an unexpected exception."""
         try:
             yield

@@ -154,7 +154,7 @@ class Logins:
         """
         path = f"auth/{name[:MAX_NAME]}/login"
         records = LoginRecords(self._audit, Effect.CHANGE, "Token.Login", path, peer)
-        async with records.ending(self._report):
+        async with records.record_end(self._report):
             principal = await self._identify(peer, name, fields)
             return await self._create(records, principal, peer, LoginWish())
 
@@ -181,7 +181,7 @@ class Logins:
             Unauthenticated: The caller's credential has just ended.
         """
         records = LoginRecords(self._audit, Effect.CHANGE, "Token.Create", "auth/token/create", peer)
-        async with records.ending(self._report):
+        async with records.record_end(self._report):
             records.principal = principal
             return await self._create(records, principal, peer, LoginWish(ttl, max_ttl, renewable))
 
@@ -199,7 +199,7 @@ class Logins:
             AuditUnavailable, StoreUnavailable: The answer must not be given; it may have been renewed.
         """
         records = LoginRecords(self._audit, Effect.CHANGE, "Token.RenewSelf", "auth/token/renew-self", peer)
-        async with records.ending(self._report):
+        async with records.record_end(self._report):
             records.principal = principal
             if principal.login is None:
                 raise TokenNotRenewable("the caller's credential is not a login token")
@@ -221,7 +221,7 @@ class Logins:
             StoreUnavailable: It is not known whether it has ended; call again.
         """
         records = LoginRecords(self._audit, Effect.REVOKE, "Token.RevokeSelf", "auth/token/revoke-self", peer)
-        async with records.ending(self._report):
+        async with records.record_end(self._report):
             records.principal = principal
             if principal.login is None:
                 raise TokenNotRevocable("the caller's credential is not a login token")
@@ -232,7 +232,7 @@ class Logins:
     async def look_up(self, principal: Principal, peer: Peer) -> TokenStatus:
         """Return the status of the caller's credential, and record that it was asked for."""
         records = LoginRecords(self._audit, Effect.READ, "Token.LookupSelf", "auth/token/lookup-self", peer)
-        async with records.ending(self._report):
+        async with records.record_end(self._report):
             await records.begin(principal)
             status = self._status(principal)
             await records.answer()
@@ -243,7 +243,7 @@ class Logins:
         principal = new.status.principal
         assert principal.login is not None
         records = LoginRecords(self._audit, Effect.REVOKE, "Token.Withdraw", "auth/token/withdraw", peer)
-        async with records.ending(self._report):
+        async with records.record_end(self._report):
             await records.begin(principal)
             await self._end(principal.login)
             await records.answer()

@@ -344,8 +344,7 @@ MOUNTS: Final = Table(
     ),
     _mount,
     place=place_mount,
-    kept=256,
-)
+).remember(256)
 ROOTS: Final = Table(
     "roots",
     1,
@@ -358,16 +357,14 @@ ROOTS: Final = Table(
     ),
     _root,
     place=place_root,
-    kept=256,
-)
+).remember(256)
 ROLES: Final = Table(
     "roles",
     2,
     (Column("mount", _name), Column("name", _name), Column("etag", text), Column("body", text)),
     _role,
     place=place_role,
-    kept=256,
-)
+).remember(256)
 PREFIXES: Final = Table(
     "prefixes",
     1,

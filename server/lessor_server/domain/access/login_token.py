@@ -121,7 +121,7 @@ def is_login_token(text: str) -> bool:
     return found is not None and _checksum(found[1]) == found[2]
 
 
-def digest_of(text: str) -> str:
+def login_digest(text: str) -> str:
     """Return the SHA-256 of a token in hex."""
     return TokenHash.of(text).digest.hex()
 
