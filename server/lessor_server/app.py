@@ -46,9 +46,9 @@ from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.http_edge.calls import Service
 from lessor_server.http_edge.edge import HttpEdge
-from lessor_server.http_start import FaceParts, edge_of, faces_of
+from lessor_server.http_start import FaceParts, edge_of, faces_of, sign_in_links_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
-from lessor_server.login_start import jwt_limits, open_logins
+from lessor_server.login_start import build_logins, jwt_limits, open_logins
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.replica_start import as_replica
@@ -61,6 +61,7 @@ from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
+from lessor_server.services.sign_in_links import SignInLinks
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
@@ -163,20 +164,23 @@ async def serve(
     ):
         sealer = await _open_sealer(store, key, audit)
         gateway = await _gateway(store, client, settings, measuring)
-        logins = open_logins(settings, store, identifier, rng)
+        tokens = open_logins(settings, store, identifier, rng)
+        logins = build_logins(settings, identifier, tokens, audit.calls, log.report)
+        links = sign_in_links_of(settings, logins, sealer)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, logins.run, *measured)
+        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, tokens.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
-            system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
+            about = _about(settings, audit, edge, links, dev=dev)
+            system = _system(settings, engine, reloader, access, audit, about)
             services = (*_services(engine, system), health)
             addresses = await port.serve(_handlers(guard, services, settings))
             instance_id = (await store.status()).instance_id
-            face_parts = FaceParts(guard, services, audit.calls, log.report, rng, instance_id)
-            url = await edge.serve(faces_of(settings, face_parts))
+            shared = FaceParts(guard, services, audit.calls, log.report, rng, instance_id, logins, links)
+            url = await edge.serve(faces_of(settings, shared))
             health.open()
             try:
                 yield Served(addresses, url)
@@ -283,12 +287,9 @@ def _system(
     reloader: Reloader,
     access: AccessReloader,
     audit: Auditing,
-    edge: HttpEdge,
-    *,
-    dev: bool,
+    about: About,
 ) -> SystemService:
     audit.withdraw_by(engine)
-    about = replace(_about(settings, audit, dev=dev), http_url=lambda: edge.url)
     if (replicas := engine.replicas) is not None:
         about = replace(about, fleet=lambda: replicas.fleet)
     return SystemService(
@@ -353,7 +354,9 @@ def _limits(settings: Settings) -> EngineConfig:
     return EngineConfig(rate_limit, rules, measure_accounts=settings.metrics.listen is not None)
 
 
-def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
+def _about(
+    settings: Settings, audit: Auditing, edge: HttpEdge, links: SignInLinks | None, *, dev: bool
+) -> About:
     warnings = []
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
@@ -368,6 +371,8 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
         linter=installed(),
         warnings=tuple(warnings),
         audit_sinks=audit.statuses,
+        http_url=lambda: edge.url,
+        sign_in_links=links,
         wall_us=SystemClock().wall_us,
     )
 

@@ -11,11 +11,12 @@ from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.process import raise_limit
 from lessor_server.adapters.tls import Certificates
 from lessor_server.engine.ports import Report
+from lessor_server.engine.sealing_ports import Sealer
 from lessor_server.http_edge.calls import Calls, Service
 from lessor_server.http_edge.console.cookies import Cookies
 from lessor_server.http_edge.console.face import ConsoleFace
 from lessor_server.http_edge.console.pages import Pages
-from lessor_server.http_edge.console.sessions import TokenSessions
+from lessor_server.http_edge.console.sessions import LoginSessions
 from lessor_server.http_edge.console.site import ROUTES
 from lessor_server.http_edge.console.visit import Console
 from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
@@ -24,6 +25,8 @@ from lessor_server.http_edge.vault.face import VaultFace
 from lessor_server.http_edge.vault.shapes import derived_uuid
 from lessor_server.services.audit import CallAudit
 from lessor_server.services.guard import Guard
+from lessor_server.services.logins import Logins
+from lessor_server.services.sign_in_links import SignInLinks
 from lessor_server.settings.model import Settings
 
 VAULT_VERSION: Final = "1.21.0"
@@ -57,7 +60,10 @@ def edge_of(settings: Settings, certificates: Certificates | None, report: Repor
 
 @dataclass(frozen=True, slots=True)
 class FaceParts:
-    """What the faces need of the server; ``instance_id`` is that of its store."""
+    """What the faces need of the server; ``instance_id`` is that of its store.
+
+    ``sign_in_links`` is None if there is no console.
+    """
 
     guard: Guard
     services: tuple[Service, ...]
@@ -65,6 +71,12 @@ class FaceParts:
     report: Report
     rng: Random
     instance_id: str
+    logins: Logins
+    sign_in_links: SignInLinks | None
+
+    def withdraw(self, lease_id: str) -> None:
+        """Begin to revoke the lease of a key that nobody got."""
+        self.audit.withdraw(lease_id)
 
 
 def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
@@ -78,18 +90,20 @@ def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
             storage="postgresql" if settings.store.is_shared else "sqlite",
             wall_us=SystemClock().wall_us,
         )
-
-        def withdraw(lease_id: str) -> None:
-            parts.audit.withdraw(lease_id)
-
-        faces.append(VaultFace(calls, facts, parts.report, withdraw, parts.rng.getrandbits))
-    if settings.http.console:
-        faces.append(_console(settings, calls, parts))
+        faces.append(VaultFace(calls, facts, parts.report, parts.withdraw, parts.rng.getrandbits))
+    if parts.sign_in_links is not None:
+        faces.append(_console(settings, calls, parts, parts.sign_in_links))
     return tuple(faces)
 
 
-def _console(settings: Settings, calls: Calls, parts: FaceParts) -> ConsoleFace:
+def sign_in_links_of(settings: Settings, logins: Logins, sealer: Sealer) -> SignInLinks | None:
+    """Return what creates links to the console; None if there is none."""
+    has_console = settings.http.listen is not None and settings.http.console
+    return SignInLinks(logins, sealer) if has_console else None
+
+
+def _console(settings: Settings, calls: Calls, parts: FaceParts, links: SignInLinks) -> ConsoleFace:
     """Return the console; its templates are read here, before the server serves."""
     cookies = Cookies(parts.rng, tls=settings.tls is not None)
-    console = Console(calls, cookies, Pages(), parts.rng)
-    return ConsoleFace(console, TokenSessions(calls), ROUTES, parts.report)
+    console = Console(calls, cookies, Pages(), parts.rng, parts.withdraw)
+    return ConsoleFace(console, LoginSessions(parts.guard, parts.logins, links), ROUTES, parts.report)

@@ -16,6 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lessor_server.domain.access.caller import ROOT, AuthMethod, Principal
+from lessor_server.domain.errors.base import Unauthenticated
 from lessor_server.http_edge.calls import Calls
 from lessor_server.http_edge.console.cookies import Cookies
 from lessor_server.http_edge.console.face import ConsoleFace
@@ -24,7 +25,6 @@ from lessor_server.http_edge.console.problems import CallFailed
 from lessor_server.http_edge.console.routes import ConsoleRoute
 from lessor_server.http_edge.console.site import ROUTES
 from lessor_server.http_edge.console.visit import Console
-from lessor_server.domain.errors.base import Unauthenticated
 from lessor_server.services.guard import CallRefusal, Guard
 from tests.support.access import FixedAccess
 from tests.support.call_notes import CallNotes
@@ -93,9 +93,8 @@ class _Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._select.startswith("<"):
             self.forms[-1].fields[self._select[1:]] += data.removeprefix("\n")
-        if self._open and self._open[-1] == "button":
-            if self.forms:
-                self.forms[-1].buttons.append(data.strip())
+        if self._open and self._open[-1] == "button" and self.forms:
+            self.forms[-1].buttons.append(data.strip())
         if data.strip():
             self.texts.append(data.strip())
 
@@ -145,6 +144,9 @@ class FakeSessions:
         self.links: dict[str, str] = {}
         self.ended: list[str] = []
 
+    def is_session(self, text: str) -> bool:
+        return text.startswith(("session-", "planted"))
+
     async def begin(self, request: BaseRequest, token: str) -> str:
         if token not in self._known:
             raise CallFailed(CallRefusal(Unauthenticated("the token is not known"), sees_root=False))
@@ -169,6 +171,8 @@ class Browser:
     known: dict[str, Principal]
     world: World
     notes: CallNotes
+    withdrawn: list[str]
+    """Leases whose key did not reach the browser."""
     cookies: dict[str, str] = field(default_factory=dict)
 
     async def ask(
@@ -229,7 +233,17 @@ def _request(method: str, path: str, data: bytes, headers: Mapping[str, str]) ->
     payload.feed_data(data)
     payload.feed_eof()
     sized = {"Content-Length": str(len(data)), **headers} if data else headers
-    return make_mocked_request(method, path, headers=sized, payload=payload)
+    return make_mocked_request(method, path, headers=sized, payload=payload, transport=_Transport())  # type: ignore[arg-type]
+
+
+class _Transport:
+    """A connection that is open."""
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("127.0.0.1", 5) if name == "peername" else default
+
+    def is_closing(self) -> bool:
+        return False
 
 
 class _Protocol:
@@ -246,16 +260,17 @@ class _Protocol:
 async def browser(*more: ConsoleRoute, tls: bool = False) -> AsyncIterator[Browser]:
     """Open a browser on the console of a world, where nobody is signed in."""
     known = {ROOT_TOKEN: ROOT}
+    withdrawn: list[str] = []
     access, notes = FixedAccess(known), CallNotes()
     async with world(latency=0.001) as w:
         guard = Guard(access, notes, lambda: w.clocks.wall_us() / 1e6)
         about = replace(ABOUT, version="1.2.3", wall_us=w.clocks.wall_us)
         calls = Calls(guard, services_of(w, about).values())
         rng = random.Random(7)
-        console = Console(calls, Cookies(rng, tls=tls), PAGES, rng)
+        console = Console(calls, Cookies(rng, tls=tls), PAGES, rng, withdrawn.append)
         sessions = FakeSessions(access, known)
         face = ConsoleFace(console, sessions, (*more, *ROUTES), notes.report)
-        yield Browser(face, sessions, known, w, notes)
+        yield Browser(face, sessions, known, w, notes, withdrawn)
         for where, error in notes.reports:
             raise AssertionError(f"unexpected exception in {where}") from error
 

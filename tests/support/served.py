@@ -21,7 +21,9 @@ from tests.support.engine_world import World
 ABOUT = About("", "", dev_mode=False, linter="", warnings=())
 
 
-def services_of(w: World, about: About = ABOUT, warnings: Callable[[], Iterable[str]] = tuple) -> dict[str, Any]:
+def services_of(
+    w: World, about: About = ABOUT, warnings: Callable[[], Iterable[str]] = tuple
+) -> dict[str, Any]:
     """Return the services over the world's engine, by name."""
     engine = w.engine
     return {
@@ -30,9 +32,7 @@ def services_of(w: World, about: About = ABOUT, warnings: Callable[[], Iterable[
         ),
         "RoleService": RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
         "CredsService": CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
-        "LeaseService": LeaseService(
-            engine.leases, engine.prefixes, engine.reconciler, engine.lease_events
-        ),
+        "LeaseService": LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
         "SystemService": SystemService(
             about,
             engine.expiry,

@@ -283,7 +283,9 @@ async def test_a_session_that_has_ended_leads_to_the_sign_in() -> None:
         assert SESSION not in b.cookies
 
 
-@pytest.mark.parametrize(("method", "path"), [("DELETE", "/engines"), ("GET", "/sign-out"), ("POST", "/whoami")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "/engines"), ("GET", "/sign-out"), ("POST", "/whoami")]
+)
 @virtual
 async def test_another_verb_is_refused(method: str, path: str) -> None:
     async with browser() as b:

@@ -99,7 +99,9 @@ class Cookies:
 
     def set_notes(self, response: StreamResponse, session: str, notes: list[Note]) -> None:
         """Keep notes for the next page, signed so that no other site can put its own there."""
-        text = json.dumps([(note.kind, note.text[:MAX_NOTE]) for note in notes[:MAX_NOTES]], ensure_ascii=False)
+        text = json.dumps(
+            [(note.kind, note.text[:MAX_NOTE]) for note in notes[:MAX_NOTES]], ensure_ascii=False
+        )
         body = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
         self._set(response, self.names.note, f"{_sign(session, _NOTE, body)}.{body}", NOTE_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,11 +23,13 @@ CSRF_FIELD: Final = "csrf"
 FIRST_PAGE: Final = "/engines"
 _SIGN_IN: Final = "/sign-in"
 _LINK: Final = "/sign-in/link"
-_FOREIGN_FORM: Final = "this form was not sent by a page of this console; open the page again and send it from there"
+_FOREIGN_FORM: Final = (
+    "this form was not sent by a page of this console; open the page again and send it from there"
+)
 
 
 class ConsoleFace:
-    """Serves every path outside of ``/v1``. A token in a header has no effect here, only a session's cookie."""
+    """Serves every path outside of ``/v1``. Tokens in headers have no effect, only cookies of sessions."""
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class ConsoleFace:
     async def _open_visit(self, request: BaseRequest, names: Mapping[str, str]) -> Visit | StreamResponse:
         """Identify the person, and only then read the form; return an answer if the person must sign in."""
         session = self._console.cookies.session_of(request)
-        if not session:
+        if not self._sessions.is_session(session):
             return self._ask_to_sign_in(request)
         visit = Visit(self._console, request, session, names)
         await visit.identify()
@@ -113,7 +116,9 @@ class ConsoleFace:
         here = answers.own_path(request.path_qs)
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             # The browser keeps the cookie back (SameSite=Strict), so the person may well be signed in.
-            response = answers.make_page(self._console.pages.render("continue.html", title="Continue", here=here))
+            response = answers.make_page(
+                self._console.pages.render("continue.html", title="Continue", here=here)
+            )
             response.headers["Refresh"] = f"0; url={here}"
             return response
         return answers.redirect(answers.link("sign-in", next=here))
@@ -165,8 +170,10 @@ class ConsoleFace:
 
     async def _begin(self, request: BaseRequest, session: str, path: str) -> StreamResponse:
         """Lead to a page in a new session; one that the browser had before ends."""
-        if before := self._console.cookies.session_of(request):
-            await self._sessions.end(request, before)
+        before = self._console.cookies.session_of(request)
+        if self._sessions.is_session(before) and before != session:
+            with suppress(CallFailed):  # its cookie is replaced in any case, and it ends within hours
+                await self._sessions.end(request, before)
         response = answers.redirect(path)
         self._console.cookies.set_session(response, session)
         return response

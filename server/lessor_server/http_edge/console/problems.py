@@ -59,9 +59,7 @@ def page_problem(failed: CallFailed) -> PageProblem:
     return PageProblem(_HEADINGS[error.kind], text, fix, error.reason)
 
 
-def form_problems(
-    failed: CallFailed, fields: Collection[str], typed: Mapping[str, str]
-) -> list[FormProblem]:
+def form_problems(failed: CallFailed, fields: Collection[str], typed: Mapping[str, str]) -> list[FormProblem]:
     """Return the error of a call as problems of a form with these fields; documents get the line of each."""
     if not isinstance(failed.error, Invalid):
         shown = page_problem(failed)

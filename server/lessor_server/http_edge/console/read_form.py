@@ -27,7 +27,7 @@ class BadForm(Exception):
 
 
 async def read_form(request: BaseRequest, limit: int) -> dict[str, str]:
-    """Return the fields of a form of at most ``limit`` bytes, with line ends as ``\\n``.
+    """Return the fields of a form of at most ``limit`` bytes, with the line ends of Unix.
 
     Raises:
         BadForm: It is too large, too slow, not a form, or has a field twice.
@@ -46,7 +46,9 @@ async def read_form(request: BaseRequest, limit: int) -> dict[str, str]:
             data.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
         )
     except ValueError:
-        raise BadForm(HTTPStatus.BAD_REQUEST, "the form can't be parsed; send it again from its page") from None
+        raise BadForm(
+            HTTPStatus.BAD_REQUEST, "the form can't be parsed; send it again from its page"
+        ) from None
     fields = {name: value.replace("\r\n", "\n").replace("\r", "\n") for name, value in pairs}
     if len(fields) != len(pairs):
         raise BadForm(HTTPStatus.BAD_REQUEST, "the form has a field twice; send it again from its page")
@@ -63,4 +65,6 @@ async def _read_all(request: BaseRequest, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> BadForm:
-    return BadForm(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the form has more than {limit >> 10} KiB; send less")
+    return BadForm(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the form has more than {limit >> 10} KiB; send less"
+    )

@@ -1,20 +1,29 @@
-"""Sessions of the console: who signs in, and by which token its calls are then made."""
+"""Sessions of the console: each is a login token in a cookie, which lives 8 h at most."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aiohttp.web import BaseRequest
 
-from lessor.v1 import system_pb2
-from lessor_server.http_edge.calls import Calls
+from lessor_server.domain.access.caller import Principal
+from lessor_server.domain.access.login_token import is_login_token
+from lessor_server.domain.errors.base import ErrorKind, LessorError
 from lessor_server.http_edge.console.problems import CallFailed
-from lessor_server.http_edge.exchange import HttpExchange, token_credential
-from lessor_server.services.guard import CallRefusal
+from lessor_server.http_edge.exchange import peer_from, token_credential
+from lessor_server.services.guard import CallRefusal, Guard
+from lessor_server.services.logins import Logins
+from lessor_server.services.sign_in_links import SESSION_TTL, SignInLinks
 
 
 class Sessions(Protocol):
     """Begins and ends sessions."""
+
+    def is_session(self, text: str) -> bool:
+        """Return whether a cookie's value has the form of a session's token."""
+        ...
 
     async def begin(self, request: BaseRequest, token: str) -> str:
         """Return the token of a new session for the holder of ``token``: a token, or a JWT.
@@ -25,36 +34,67 @@ class Sessions(Protocol):
         ...
 
     async def begin_by_link(self, request: BaseRequest, code: str) -> str:
-        """Return the token of a new session for the maker of a link, which works once.
+        """Return the token of a new session for the person who created a link, which works once.
 
         Raises:
-            CallFailed: The link was used before, has expired, or was never made.
+            CallFailed: The link was used before, has expired, or was never created.
         """
         ...
 
     async def end(self, request: BaseRequest, session: str) -> None:
-        """End a session; one that has ended already is no error."""
+        """End a session; one that has ended already is no error.
+
+        Raises:
+            CallFailed: It is not known whether it has ended.
+        """
         ...
 
 
-class TokenSessions:
-    """Sessions whose token is the one that was presented: until login tokens are there."""
+class LoginSessions:
+    """Sessions that are login tokens."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, guard: Guard, logins: Logins, links: SignInLinks) -> None:
+        """Identify people by ``guard``, and create their sessions by ``logins`` and ``links``."""
+        self._guard = guard
+        self._logins = logins
+        self._links = links
+
+    def is_session(self, text: str) -> bool:
+        """Return whether it is a login token: no other token works as a cookie."""
+        return is_login_token(text)
 
     async def begin(self, request: BaseRequest, token: str) -> str:
-        async def ask() -> system_pb2.WhoAmIRequest:
-            return system_pb2.WhoAmIRequest()
-
-        exchange = HttpExchange(request, ask, credential=token_credential(request, token))
-        outcome = await self._calls.serve("SystemService.WhoAmI", exchange)
-        if isinstance(outcome, CallRefusal):
-            raise CallFailed(outcome)
-        return token
+        """Return a login token that the presented token buys; it can't be renewed."""
+        async with self._admit(request, token) as principal:
+            new = await self._logins.create_child(
+                principal, peer_from(request), ttl=SESSION_TTL, max_ttl=SESSION_TTL, renewable=False
+            )
+            return new.token.reveal()
 
     async def begin_by_link(self, request: BaseRequest, code: str) -> str:
-        return await self.begin(request, code)
+        """Return the login token of a link."""
+        try:
+            token = self._links.open(code).reveal()
+        except LessorError as error:
+            raise CallFailed(CallRefusal(error, sees_root=False)) from None
+        async with self._admit(request, token) as principal:
+            await self._links.use(principal, peer_from(request))
+            return token
 
     async def end(self, request: BaseRequest, session: str) -> None:
-        return
+        """Revoke the login token."""
+        try:
+            async with self._admit(request, session) as principal:
+                await self._logins.revoke_self(principal, peer_from(request))
+        except CallFailed as failed:
+            if failed.kind is not ErrorKind.UNAUTHENTICATED:
+                raise
+
+    @asynccontextmanager
+    async def _admit(self, request: BaseRequest, token: str) -> AsyncIterator[Principal]:
+        """Identify a person within the guard's limits; an error of the block fails the call."""
+        try:
+            async with self._guard.admit(token_credential(request, token)) as principal:
+                yield principal
+        except LessorError as error:
+            raise CallFailed(CallRefusal(error, sees_root=False)) from None

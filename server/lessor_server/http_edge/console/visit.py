@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 import random
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -38,6 +38,8 @@ class Console:
     cookies: Cookies
     pages: Pages
     rng: random.Random
+    withdraw: Callable[[str], None]
+    """Begins to revoke the lease of a key that its caller did not get."""
 
 
 @dataclass(slots=True)
@@ -52,7 +54,9 @@ class Visit:
     person: system_pb2.WhoAmIResponse = field(default_factory=system_pb2.WhoAmIResponse)
     info: system_pb2.GetInfoResponse = field(default_factory=system_pb2.GetInfoResponse)
 
-    async def call(self, method: str, message: Message, answer: type[M], *, seconds: float = CALL_SECONDS) -> M:
+    async def call(
+        self, method: str, message: Message, answer: type[M], *, seconds: float = CALL_SECONDS
+    ) -> M:
         """Call a method of our services as the person, and return its answer; of a stream the last message.
 
         Raises:
@@ -70,7 +74,9 @@ class Visit:
         assert isinstance(outcome, answer)
         return outcome
 
-    async def follow(self, method: str, message: Message, begin: Callable[[], Awaitable[None]], send: Send) -> None:
+    async def follow(
+        self, method: str, message: Message, begin: Callable[[], Awaitable[None]], send: Send
+    ) -> None:
         """Serve a lasting stream of the person; ``begin`` is awaited once, and ``send`` for each message.
 
         Raises:
@@ -157,10 +163,23 @@ class Visit:
             self.console.cookies.clear_notes(response)
         return response
 
-    def go(self, path: str, *done: str, warnings: Mapping[int, str] | tuple[str, ...] = ()) -> StreamResponse:
+    async def deliver(self, response: Response, lease_id: str) -> Response:
+        """Send a page with a new key; revoke its lease if the browser has gone: nobody has the key then."""
+        is_delivered = False
+        try:
+            await response.prepare(self.request)
+            await response.write_eof()
+            transport = self.request.transport
+            is_delivered = transport is not None and not transport.is_closing()
+        finally:
+            if not is_delivered:
+                self.console.withdraw(lease_id)
+        return response
+
+    def go(self, path: str, *done: str, warnings: tuple[str, ...] = ()) -> StreamResponse:
         """Return a redirect to a page, which then says what was done."""
         response = answers.redirect(path)
-        notes = [Note("done", text) for text in done] + [Note("warning", str(text)) for text in warnings]
+        notes = [Note("done", text) for text in done] + [Note("warning", text) for text in warnings]
         if notes:
             self.console.cookies.set_notes(response, self.session, notes)
         return response

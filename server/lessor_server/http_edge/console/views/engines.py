@@ -190,9 +190,7 @@ async def ask_disable(visit: Visit) -> StreamResponse:
     return await _render_disable(visit, "")
 
 
-async def _render_disable(
-    visit: Visit, problem: str, status: HTTPStatus = HTTPStatus.OK
-) -> StreamResponse:
+async def _render_disable(visit: Visit, problem: str, status: HTTPStatus = HTTPStatus.OK) -> StreamResponse:
     name = visit.path["mount"]
     return await visit.render(
         "engine_disable.html",

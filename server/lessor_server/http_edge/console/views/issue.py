@@ -71,7 +71,9 @@ async def _list_roles(visit: Visit, mount: str) -> list[tuple[str, str]]:
     while len(found) < MAX_ROLES:
         request = role_pb2.ListUsableRolesRequest(mount=mount, page_size=MAX_ROLES, page_token=token)
         try:
-            answer = await visit.call("RoleService.ListUsableRoles", request, role_pb2.ListUsableRolesResponse)
+            answer = await visit.call(
+                "RoleService.ListUsableRoles", request, role_pb2.ListUsableRolesResponse
+            )
         except CallFailed as failed:
             if failed.kind is ErrorKind.INVALID:  # the address names an engine that can't exist
                 return []
@@ -108,7 +110,7 @@ async def issue(visit: Visit) -> StreamResponse:
         return await _render(
             visit, mount, typed, form_problems(failed, _NAMES, typed), status_of(failed.kind)
         )
-    return await visit.render(
+    page = await visit.render(
         "issued.html",
         title="Credential issued",
         mount=mount,
@@ -117,6 +119,7 @@ async def issue(visit: Visit) -> StreamResponse:
         snippet=snippet(issued),
         waited=bool(typed.get("wait_usable")),
     )
+    return await visit.deliver(page, issued.lease_id)
 
 
 def snippet(issued: pb.GenerateCredentialsResponse) -> str:

@@ -8,9 +8,8 @@ from typing import Final
 from aiohttp.web import StreamResponse
 
 from lessor.v1 import lease_pb2 as pb
-from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.domain.lease_id import LeaseId, IdRange
-from lessor_server.domain.errors.base import Invalid
+from lessor_server.domain.errors.base import ErrorKind, Invalid
+from lessor_server.domain.lease_id import IdRange, LeaseId
 from lessor_server.http_edge.console.answers import lease_link, link, redirect
 from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill
 from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
@@ -24,7 +23,12 @@ PAGE: Final = 50
 MAX_PAGES: Final = 20
 """The number of pages that are read for one page of live leases: most of them may have ended."""
 RENEWAL: Final = (
-    Control("increment", "New lifetime", ControlKind.DURATION, "From now on, as in 1h. Empty means the same again."),
+    Control(
+        "increment",
+        "New lifetime",
+        ControlKind.DURATION,
+        "From now on, as in 1h. Empty means the same again.",
+    ),
 )
 ACTIONS: Final = {
     "ACCEPTED": "The revocation is recorded, and retried until AWS acknowledges it.",

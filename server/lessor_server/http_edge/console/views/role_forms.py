@@ -44,12 +44,20 @@ _ALL_RIGHTS: Final = (
     ),
 )
 _ALL_LIFE: Final = (
-    Control("default_ttl", "Lease", ControlKind.DURATION, "If the request sets none, as in 1h.", only=(USER,)),
+    Control(
+        "default_ttl", "Lease", ControlKind.DURATION, "If the request sets none, as in 1h.", only=(USER,)
+    ),
     Control("max_ttl", "Longest lease", ControlKind.DURATION, "Renewals included.", only=(USER,)),
     Control(
-        "default_sts_ttl", "Session", ControlKind.DURATION, "If the request sets none; 15m or more.", only=_STS
+        "default_sts_ttl",
+        "Session",
+        ControlKind.DURATION,
+        "If the request sets none; 15m or more.",
+        only=_STS,
     ),
-    Control("max_sts_ttl", "Longest session", ControlKind.DURATION, "At most 12h for assumed roles.", only=_STS),
+    Control(
+        "max_sts_ttl", "Longest session", ControlKind.DURATION, "At most 12h for assumed roles.", only=_STS
+    ),
     Control("max_leases", "Most leases", ControlKind.INTEGER, "At the same time. Empty means no limit."),
     Control(
         "wait_usable",

@@ -156,9 +156,7 @@ async def check(visit: Visit) -> StreamResponse:
     except CallFailed as failed:
         problems = form_problems(failed, _NAMES, visit.typed)
         return await _show_problems(visit, problems, status_of(failed.kind), is_new=is_new)
-    return await _render(
-        visit, mount, dict(visit.typed), [], is_new=is_new, warnings=list(answer.warnings)
-    )
+    return await _render(visit, mount, dict(visit.typed), [], is_new=is_new, warnings=list(answer.warnings))
 
 
 async def check_policy(visit: Visit) -> StreamResponse:

@@ -26,7 +26,7 @@ SOURCE: Final = (
     Control(
         "access_key",
         "Access key id",
-        hint="Of the root's IAM user. Leave it empty for the server's own credentials, where its settings allow that.",
+        hint="Of the root's IAM user. Empty means the server's own credentials, if its settings allow that.",
     ),
     Control(
         "secret_key",
@@ -44,7 +44,10 @@ SOURCE: Final = (
 )
 ROTATION: Final = (
     Control(
-        "rotation_period", "Rotate every", ControlKind.DURATION, "As in 720h. Empty means no automatic rotation."
+        "rotation_period",
+        "Rotate every",
+        ControlKind.DURATION,
+        "As in 720h. Empty means no automatic rotation.",
     ),
     Control("rotation_schedule", "Or by a schedule", hint="Five fields of cron, in UTC, as in 0 3 * * 0."),
     Control("rotation_window", "Window", ControlKind.DURATION, "How late a scheduled rotation may begin."),
@@ -66,7 +69,9 @@ MORE: Final = (
         "Tried in this order, one a line.",
     ),
     Control("sts_fallback_regions", "Their regions", ControlKind.LINES, "One for each, one a line."),
-    Control("max_retries", "Retries", ControlKind.INTEGER, "Of a failed call, 0 to 10. Empty: the server decides."),
+    Control(
+        "max_retries", "Retries", ControlKind.INTEGER, "Of a failed call, 0 to 10. Empty: the server decides."
+    ),
     Control(
         "username_template",
         "Names of users and sessions",
@@ -123,7 +128,9 @@ async def set_root(visit: Visit) -> StreamResponse:
     except CallFailed as failed:
         problems = form_problems(failed, {one.name for one in CONTROLS}, typed)
         return await _render(visit, typed, problems, status_of(failed.kind))
-    return visit.go(link("engines", name), f"Saved the root of {name}. Check it to see whether AWS accepts it.")
+    return visit.go(
+        link("engines", name), f"Saved the root of {name}. Check it to see whether AWS accepts it."
+    )
 
 
 async def check_root(visit: Visit) -> StreamResponse:

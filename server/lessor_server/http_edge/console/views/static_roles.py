@@ -16,7 +16,9 @@ from lessor_server.http_edge.console.visit import Visit
 
 CONTROLS: Final = (
     Control("name", "Name", required=True, hint="Letters, digits and . _ -, at most 64."),
-    Control("username", "IAM user", required=True, hint="It must exist. Its keys are rotated, and nothing else."),
+    Control(
+        "username", "IAM user", required=True, hint="It must exist. Its keys are rotated, and nothing else."
+    ),
     Control("rotation_period", "Rotate every", ControlKind.DURATION, "As in 24h; at least 1m."),
     Control("rotation_schedule", "Or by a schedule", hint="Five fields of cron, in UTC, as in 0 3 * * *."),
     Control("rotation_window", "Window", ControlKind.DURATION, "How late a scheduled rotation may begin."),
@@ -85,7 +87,9 @@ async def put(visit: Visit) -> StreamResponse:
     other = bool(typed.get("delete_other_key"))
     request = pb.PutStaticRoleRequest(mount=mount, static_role=role, delete_other_key=other)
     try:
-        await visit.call("RoleService.PutStaticRole", request, pb.PutStaticRoleResponse, seconds=ROTATE_SECONDS)
+        await visit.call(
+            "RoleService.PutStaticRole", request, pb.PutStaticRoleResponse, seconds=ROTATE_SECONDS
+        )
     except CallFailed as failed:
         problems = form_problems(failed, _NAMES, typed)
         return await _render_form(visit, mount, typed, problems, status_of(failed.kind))
@@ -129,7 +133,9 @@ async def rotate(visit: Visit) -> StreamResponse:
         )
     except CallFailed as failed:
         return await _render_role(visit, form_problems(failed, (), {}), status_of(failed.kind))
-    return visit.go(link("static-roles", mount, name), f"Rotated: the key is now {answer.static_role.access_key}.")
+    return visit.go(
+        link("static-roles", mount, name), f"Rotated: the key is now {answer.static_role.access_key}."
+    )
 
 
 async def resume(visit: Visit) -> StreamResponse:
@@ -161,7 +167,9 @@ async def show_key(visit: Visit) -> StreamResponse:
 async def ask_delete(visit: Visit) -> StreamResponse:
     """Ask whether to delete a static role."""
     mount, name = visit.path["mount"], visit.path["role"]
-    return await visit.render("static_role_delete.html", title=f"Delete {mount}/{name}", mount=mount, name=name)
+    return await visit.render(
+        "static_role_delete.html", title=f"Delete {mount}/{name}", mount=mount, name=name
+    )
 
 
 async def delete(visit: Visit) -> StreamResponse:
