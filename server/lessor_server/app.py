@@ -41,6 +41,7 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
+from lessor_server.engine.logins import LoginTokens
 from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
@@ -59,6 +60,7 @@ from lessor_server.services.grpc_handlers import GrpcHandlers
 from lessor_server.services.guard import Guard
 from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
+from lessor_server.services.logins import Logins
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
 from lessor_server.services.sign_in_links import SignInLinks
@@ -163,29 +165,35 @@ async def serve(
         audit.run(settings, log.report),
     ):
         sealer = await _open_sealer(store, key, audit)
-        gateway = await _gateway(store, client, settings, measuring)
-        tokens = open_logins(settings, store, identifier, rng)
-        logins = build_logins(settings, identifier, tokens, audit.calls, log.report)
-        links = sign_in_links_of(settings, logins, sealer)
+        tokens, logins, links = _logins(settings, store, identifier, audit, log, sealer)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
+        gateway = await _gateway(store, client, settings, measuring)
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
         parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, tokens.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
             about = _about(settings, audit, edge, links, dev=dev)
-            system = _system(settings, engine, reloader, access, audit, about)
-            services = (*_services(engine, system), health)
-            addresses = await port.serve(_handlers(guard, services, settings))
-            instance_id = (await store.status()).instance_id
-            shared = FaceParts(guard, services, audit.calls, log.report, rng, instance_id, logins, links)
-            url = await edge.serve(faces_of(settings, shared))
-            health.open()
-            try:
-                yield Served(addresses, url)
-            finally:
-                await _drain(port, edge, guard, engine, health, settings)
+            services = (*_services(engine, _system(settings, engine, reloader, access, audit, about)), health)
+            state = (await store.status()).instance_id, logins, engine.work.start, links
+            faces = FaceParts(guard, services, audit.calls, log.report, rng, *state)
+            async with _open_to_calls(port, edge, faces, engine, health, settings) as served:
+                yield served
+
+
+@asynccontextmanager
+async def _open_to_calls(
+    port: Port, edge: HttpEdge, parts: FaceParts, engine: Engine, health: Health, settings: Settings
+) -> AsyncIterator[Served]:
+    """Answer calls while the block runs; drain when it is left."""
+    addresses = await port.serve(_handlers(parts.guard, parts.services, settings))
+    url = await edge.serve(faces_of(settings, parts))
+    health.open()
+    try:
+        yield Served(addresses, url)
+    finally:
+        await _drain(port, edge, parts.guard, engine, health, settings)
 
 
 async def _open(port: Port, edge: HttpEdge) -> None:
@@ -213,6 +221,20 @@ async def _run_parts(
         _keep_running(Supervisor(outside.report), *parts),
     ):
         yield engine
+
+
+def _logins(
+    settings: Settings,
+    store: OpenedStore,
+    identifier: Identifier,
+    audit: Auditing,
+    log: EventLog,
+    sealer: Keyring,
+) -> tuple[LoginTokens, Logins, SignInLinks | None]:
+    """Return the login tokens, by which ``identifier`` then knows callers, and what serves them."""
+    tokens = open_logins(settings, store, identifier, random.SystemRandom())
+    logins = build_logins(settings, identifier, tokens, audit.calls, log.report)
+    return tokens, logins, sign_in_links_of(settings, logins, sealer)
 
 
 def _linter() -> Linter:

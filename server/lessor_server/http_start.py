@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from random import Random
@@ -10,6 +11,7 @@ from typing import Final
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.process import raise_limit
 from lessor_server.adapters.tls import Certificates
+from lessor_server.domain.access.caller import Peer
 from lessor_server.engine.ports import Report
 from lessor_server.engine.sealing_ports import Sealer
 from lessor_server.http_edge.calls import Calls, Service
@@ -22,10 +24,11 @@ from lessor_server.http_edge.console.visit import Console
 from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
 from lessor_server.http_edge.vault.call import ServerFacts
 from lessor_server.http_edge.vault.face import VaultFace
+from lessor_server.http_edge.vault.reply import Issued
 from lessor_server.http_edge.vault.shapes import derived_uuid
 from lessor_server.services.audit import CallAudit
 from lessor_server.services.guard import Guard
-from lessor_server.services.logins import Logins
+from lessor_server.services.logins import Logins, NewToken
 from lessor_server.services.sign_in_links import SignInLinks
 from lessor_server.settings.model import Settings
 
@@ -72,16 +75,21 @@ class FaceParts:
     rng: Random
     instance_id: str
     logins: Logins
+    start: Callable[[Coroutine[object, object, None]], object]
+    """Runs a job in the background."""
     sign_in_links: SignInLinks | None
 
-    def withdraw(self, lease_id: str) -> None:
-        """Begin to revoke the lease of a key that nobody got."""
-        self.audit.withdraw(lease_id)
+    def withdraw(self, issued: Issued, peer: Peer) -> None:
+        """Begin to end what its caller did not get: the lease of a key, or a login token."""
+        if isinstance(issued, NewToken):
+            self.start(self.logins.withdraw(issued, peer))
+        else:
+            self.audit.withdraw(issued)
 
 
 def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
     """Return the faces that the settings turn on."""
-    calls = Calls(parts.guard, parts.services)
+    calls = Calls(parts.guard, parts.services, parts.logins)
     faces: list[Face] = []
     if settings.http.vault_api:
         facts = ServerFacts(
@@ -105,5 +113,5 @@ def sign_in_links_of(settings: Settings, logins: Logins, sealer: Sealer) -> Sign
 def _console(settings: Settings, calls: Calls, parts: FaceParts, links: SignInLinks) -> ConsoleFace:
     """Return the console; its templates are read here, before the server serves."""
     cookies = Cookies(parts.rng, tls=settings.tls is not None)
-    console = Console(calls, cookies, Pages(), parts.rng, parts.withdraw)
+    console = Console(calls, cookies, Pages(), parts.rng, parts.audit.withdraw)
     return ConsoleFace(console, LoginSessions(parts.guard, parts.logins, links), ROUTES, parts.report)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from lessor_server.http_edge.exchange import HttpExchange
 from lessor_server.http_edge.vault.call import ServerFacts
 from lessor_server.http_edge.vault.face import VaultFace
 from lessor_server.services.guard import CallRefusal
+from lessor_server.services.logins import NewToken
 
 NOW_US = 1_795_507_851_000_000
 FACTS = ServerFacts("1.21.0+lessor.0.1.0", "00000000-0000-8000-8000-000000000000", "sqlite", lambda: NOW_US)
@@ -56,6 +58,16 @@ class FakeCalls:
             return exchange, CallRefusal(self.error, sees_root=False)
         return exchange, self.principal
 
+    @asynccontextmanager
+    async def admitted(self, _: BaseRequest) -> AsyncIterator[Principal]:
+        if self.error is not None:
+            raise self.error
+        yield self.principal
+
+    async def log_in(self, _request: BaseRequest, _name: str) -> NewToken | CallRefusal:
+        assert self.error is not None
+        return CallRefusal(self.error, sees_root=False)
+
     async def _nothing(self) -> Message:
         raise AssertionError
 
@@ -75,8 +87,8 @@ class Api:
     def __init__(self, calls: FakeCalls) -> None:
         self.calls = calls
         self.reported: list[BaseException] = []
-        self.withdrawn: list[str] = []
-        self._face = VaultFace(calls, FACTS, self._report, self.withdrawn.append, lambda _: 7)  # type: ignore[arg-type]
+        self.withdrawn: list[object] = []
+        self._face = VaultFace(calls, FACTS, self._report, self._withdraw, lambda _: 7)  # type: ignore[arg-type]
 
     async def ask(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
@@ -86,6 +98,9 @@ class Api:
         request = request_of(method, f"/v1/{path}", data, headers or {})
         answer = await self._face.answer(request)
         return answer_of(answer)
+
+    def _withdraw(self, issued: object, _: object) -> None:
+        self.withdrawn.append(issued)
 
     def _report(self, _: str, error: BaseException) -> str:
         self.reported.append(error)

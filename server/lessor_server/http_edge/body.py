@@ -20,16 +20,17 @@ MAX_DEPTH: Final = 32
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-async def read_bytes(request: BaseRequest) -> bytes:
+async def read_bytes(request: BaseRequest, limit: int = MAX_BODY) -> bytes:
     """Return the body of a request.
 
     Raises:
-        Invalid: It has more than 1 MiB, or is compressed.
+        Invalid: It has more than ``limit`` bytes, or is compressed.
+        DeadlineExceeded: It did not arrive within 10 s.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise _invalid("is compressed", "send it without Content-Encoding")
-    if (request.content_length or 0) > MAX_BODY:
-        raise _too_large()
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(CONTINUE)
     body = bytearray()
@@ -37,8 +38,8 @@ async def read_bytes(request: BaseRequest) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             while chunk := await request.content.readany():
                 body += chunk
-                if len(body) > MAX_BODY:
-                    raise _too_large()
+                if len(body) > limit:
+                    raise _too_large(limit)
     except TimeoutError:
         raise DeadlineExceeded("the body did not arrive in time") from None
     except (RequestPayloadError, HttpProcessingError):
@@ -99,8 +100,8 @@ def _refuse_constant(_: str) -> NoReturn:
     raise ValueError("not JSON")
 
 
-def _too_large() -> Invalid:
-    return _invalid(f"has more than {MAX_BODY} bytes", "send less")
+def _too_large(limit: int) -> Invalid:
+    return _invalid(f"has more than {limit} bytes", "send less")
 
 
 def _invalid(problem: str, fix: str) -> Invalid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,10 +15,11 @@ from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.errors.base import ErrorKind, LessorError
 from lessor_server.http_edge.body import read_object
 from lessor_server.http_edge.calls import Calls
-from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange
+from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.routes import Operation
 from lessor_server.services.guard import CallRefusal
+from lessor_server.services.logins import Logins, NewToken
 
 M = TypeVar("M", bound=Message)
 
@@ -71,6 +73,7 @@ class VaultCall:
         self.request = request
         self.facts = facts
         self.names = names
+        self.peer = peer_from(request)
         self.request_id = ""
         """The id of the audit records of the first call, empty without an audit."""
 
@@ -112,6 +115,32 @@ class VaultCall:
         if isinstance(outcome, CallRefusal):
             raise Refused(outcome, "")
         return outcome
+
+    def admitted(self) -> AbstractAsyncContextManager[Principal]:
+        """Identify the caller of a call that is not a method; raises ``LessorError``."""
+        return self._calls.admitted(self.request)
+
+    async def read_admitted(self) -> Parameters:
+        """Return the parameters of a caller that was admitted; raises ``Invalid``."""
+        return await self._read()
+
+    async def log_in(self, name: str) -> NewToken:
+        """Return the token of a login; raises ``Refused``."""
+        outcome = await self._calls.log_in(self.request, name)
+        if isinstance(outcome, CallRefusal):
+            raise Refused(outcome, "")
+        return outcome
+
+    @property
+    def logins(self) -> Logins:
+        """Return what serves tokens."""
+        return self._calls.logins
+
+    @property
+    def token(self) -> str:
+        """Return the caller's token, empty if it has presented a certificate."""
+        sent = credential_of(self.request).authorization
+        return str(sent[0]).partition(" ")[2] if sent else ""
 
     async def read_parameters(self) -> Parameters:
         """Return the parameters of an identified caller; raises ``Refused`` and ``Invalid``."""

@@ -12,24 +12,34 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
+from lessor_server.domain.access.caller import Peer
 from lessor_server.domain.errors.base import InternalError, LessorError
 from lessor_server.http_edge.calls import UNKNOWN, Calls
 from lessor_server.http_edge.connections import Report
 from lessor_server.http_edge.exchange import HttpExchange, as_text
 from lessor_server.http_edge.vault import reply
+from lessor_server.http_edge.vault.auth_routes import AUTH_ROUTES
 from lessor_server.http_edge.vault.call import Refused, ServerFacts, VaultCall
 from lessor_server.http_edge.vault.config_routes import CONFIG_ROUTES
 from lessor_server.http_edge.vault.credential_routes import CREDENTIAL_ROUTES
 from lessor_server.http_edge.vault.lease_routes import LEASE_ROUTES
 from lessor_server.http_edge.vault.mount_routes import MOUNT_ROUTES
-from lessor_server.http_edge.vault.reply import Reply
+from lessor_server.http_edge.vault.reply import Issued
 from lessor_server.http_edge.vault.role_routes import ROLE_ROUTES
 from lessor_server.http_edge.vault.routes import Operation, Route, Table, Verb
 from lessor_server.http_edge.vault.system_routes import SYSTEM_ROUTES
 
 PREFIX: Final = "/v1/"
 TABLE: Final = Table(
-    (*SYSTEM_ROUTES, *MOUNT_ROUTES, *LEASE_ROUTES, *CONFIG_ROUTES, *ROLE_ROUTES, *CREDENTIAL_ROUTES)
+    (
+        *SYSTEM_ROUTES,
+        *AUTH_ROUTES,
+        *MOUNT_ROUTES,
+        *LEASE_ROUTES,
+        *CONFIG_ROUTES,
+        *ROLE_ROUTES,
+        *CREDENTIAL_ROUTES,
+    )
 )
 _VERBS: Final = {
     "GET": Verb.READ,
@@ -53,13 +63,13 @@ class VaultFace:
         calls: Calls,
         facts: ServerFacts,
         report: Report,
-        withdraw: Callable[[str], None],
+        withdraw: Callable[[Issued, Peer], None],
         draw_bits: Callable[[int], int],
     ) -> None:
         """Serve by the methods in ``calls``.
 
-        Unexpected exceptions go to ``report``. ``withdraw`` begins to revoke the lease of a key that its
-        caller did not get. ``draw_bits`` draws the ids of answers.
+        Unexpected exceptions go to ``report``. ``withdraw`` begins to revoke what its caller did not get.
+        ``draw_bits`` draws the ids of answers.
         """
         self._calls = calls
         self._facts = facts
@@ -107,20 +117,20 @@ class VaultFace:
             unexpected = InternalError(self._report("vault api", error))
             return reply.refuse_call(unexpected, sees_root=False, hides_missing=missing)
         response = reply.write(answer, self._request_id(call))
-        if answer.issued:
-            await self._deliver(call.request, response, answer)
+        if answer.issued is not None:
+            await self._deliver(call, response, answer.issued)
         return response
 
-    async def _deliver(self, request: BaseRequest, response: Response, answer: Reply) -> None:
-        """Send the answer with a new key; revoke the lease if the caller has gone: nobody has the key."""
-        delivered = False
+    async def _deliver(self, call: VaultCall, response: Response, issued: Issued) -> None:
+        """Send the answer with a new key or token; revoke it if the caller has gone: nobody has it."""
+        request, delivered = call.request, False
         try:
             await response.prepare(request)
             await response.write_eof()
             delivered = request.transport is not None and not request.transport.is_closing()
         finally:
             if not delivered:
-                self._withdraw(answer.issued)
+                self._withdraw(issued, call.peer)
 
     def _request_id(self, call: VaultCall) -> str:
         """Return a UUID: that of the audit records in its last digits, or a random one."""
@@ -161,7 +171,7 @@ def refuse_headers(request: BaseRequest) -> Response | None:
 
 
 def _unknown(path: str) -> Response:
-    return reply.refuse(HTTPStatus.NOT_FOUND, f'no handler for route "{path[:256]}". route entry not found.')
+    return reply.write(reply.no_handler(path), "")
 
 
 def _wrong_verb(route: Route) -> Response:

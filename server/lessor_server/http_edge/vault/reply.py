@@ -16,7 +16,10 @@ from aiohttp.web import Response
 
 from lessor_server.domain.errors.base import AwsQuota, ErrorKind, Invalid, LessorError
 from lessor_server.services import status
+from lessor_server.services.logins import NewToken
 
+Issued = str | NewToken
+"""The id of a new lease, or a new login token."""
 JsonObject = Mapping[str, object]
 
 MAX_ERRORS: Final = 20
@@ -28,8 +31,8 @@ class Reply:
     """An answer: ``data`` in the envelope, or the whole ``body`` of an answer without one.
 
     ``beside`` are members beside ``data``. ``lease_seconds`` is the life of ``lease_id``. ``is_empty``: there
-    is no body, unless there are ``warnings``. ``issued`` is the lease of a new key, which is revoked if the
-    caller does not get this answer.
+    is no body, unless there are ``warnings``. ``issued`` is the lease of a new key, or a new token: it is
+    revoked if the caller does not get this answer.
     """
 
     data: JsonObject | None = None
@@ -42,7 +45,7 @@ class Reply:
     lease_seconds: int = 0
     renewable: bool = False
     is_empty: bool = False
-    issued: str = ""
+    issued: Issued | None = None
     retry_in: float = 0.0
 
 
@@ -51,6 +54,12 @@ ACCEPTED: Final = Reply(status=HTTPStatus.ACCEPTED, is_empty=True)
 
 
 MISSING: Final = Reply(status=HTTPStatus.NOT_FOUND, body={"errors": []})
+
+
+def no_handler(path: str) -> Reply:
+    """Return the answer for a path that is not served."""
+    error = f'no handler for route "{path[:256]}". route entry not found.'
+    return Reply(status=HTTPStatus.NOT_FOUND, body={"errors": [error]})
 
 
 def bad_request(*errors: str) -> Reply:
