@@ -17,7 +17,7 @@ from lessor_server.engine.sealing_ports import Sealer
 from lessor_server.http_edge.calls import Calls, Service
 from lessor_server.http_edge.console.cookies import Cookies
 from lessor_server.http_edge.console.face import ConsoleFace
-from lessor_server.http_edge.console.pages import Pages
+from lessor_server.http_edge.console.pages import PageTemplates
 from lessor_server.http_edge.console.sessions import LoginSessions
 from lessor_server.http_edge.console.site import ROUTES
 from lessor_server.http_edge.console.visit import Console
@@ -113,5 +113,5 @@ def sign_in_links_of(settings: Settings, logins: Logins, sealer: Sealer) -> Sign
 def _console(settings: Settings, calls: Calls, parts: FaceParts, links: SignInLinks) -> ConsoleFace:
     """Return the console; its templates are read here, before the server serves."""
     cookies = Cookies(parts.rng, tls=settings.tls is not None)
-    console = Console(calls, cookies, Pages(), parts.rng, parts.audit.withdraw)
+    console = Console(calls, cookies, PageTemplates(), parts.rng, parts.audit.withdraw)
     return ConsoleFace(console, LoginSessions(parts.guard, parts.logins, links), ROUTES, parts.report)

@@ -20,8 +20,8 @@ from lessor_server.domain.errors.base import Unauthenticated
 from lessor_server.http_edge.calls import Calls
 from lessor_server.http_edge.console.cookies import Cookies
 from lessor_server.http_edge.console.face import ConsoleFace
-from lessor_server.http_edge.console.pages import Pages
-from lessor_server.http_edge.console.problems import CallFailed
+from lessor_server.http_edge.console.pages import PageTemplates
+from lessor_server.http_edge.console.problems import CallRefused
 from lessor_server.http_edge.console.routes import ConsoleRoute
 from lessor_server.http_edge.console.site import ROUTES
 from lessor_server.http_edge.console.visit import Console
@@ -33,7 +33,7 @@ from tests.support.served import ABOUT, services_of
 
 HOST = "console.test:8200"
 ROOT_TOKEN = "a-root-token-of-tests"
-PAGES = Pages()
+PAGES = PageTemplates()
 """Compiled once for all tests."""
 _VOID = frozenset(("input", "link", "meta", "br", "wbr", "circle", "path", "rect", "option"))
 
@@ -149,7 +149,7 @@ class FakeSessions:
 
     async def begin(self, request: BaseRequest, token: str) -> str:
         if token not in self._known:
-            raise CallFailed(CallRefusal(Unauthenticated("the token is not known"), sees_root=False))
+            raise CallRefused(CallRefusal(Unauthenticated("the token is not known"), sees_root=False))
         session = f"session-{next(self._numbers)}"
         self._known[session] = replace(self._known[token], auth_method=AuthMethod.LOGIN)
         return session

@@ -50,10 +50,10 @@ def redirect(path: str) -> Response:
     return response
 
 
-def link(*steps: str, **query: str) -> str:
+def page_link(*steps: str, **query: str) -> str:
     """Return the path of a page: each step is quoted, also its slashes; empty parameters are left out.
 
-    >>> link("roles", "aws", "reader", done="1")
+    >>> page_link("roles", "aws", "reader", done="1")
     '/roles/aws/reader?done=1'
     """
     given = {name: value for name, value in query.items() if value}

@@ -13,10 +13,10 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.http_edge.console import answers
 from lessor_server.http_edge.console.cookies import csrf_token, is_csrf_token
-from lessor_server.http_edge.console.problems import CallFailed, page_problem, status_of
+from lessor_server.http_edge.console.problems import CallRefused, page_problem, status_of
 from lessor_server.http_edge.console.read_form import MAX_FORM, MAX_SIGN_IN, BadForm, read_form
 from lessor_server.http_edge.console.routes import ConsoleRoute, find_routes
-from lessor_server.http_edge.console.sessions import Sessions
+from lessor_server.http_edge.console.sessions import ConsoleSessions
 from lessor_server.http_edge.console.visit import Console, Visit
 
 CSRF_FIELD: Final = "csrf"
@@ -34,7 +34,7 @@ class ConsoleFace:
     def __init__(
         self,
         console: Console,
-        sessions: Sessions,
+        sessions: ConsoleSessions,
         routes: Iterable[ConsoleRoute],
         report: Callable[[str, BaseException], str],
     ) -> None:
@@ -54,7 +54,7 @@ class ConsoleFace:
             return await self._answer(request)
         except BadForm as error:
             return self._show_error(error.status, "This form can't be used", str(error))
-        except CallFailed as failed:
+        except CallRefused as failed:
             return self._refuse(request, failed)
         except ConnectionError:
             raise
@@ -112,7 +112,7 @@ class ConsoleFace:
     def _ask_to_sign_in(self, request: BaseRequest) -> StreamResponse:
         """Lead to the sign-in; a link of another site is followed once more, now from a page of ours."""
         if request.method == "POST":
-            return answers.redirect(answers.link("sign-in"))
+            return answers.redirect(answers.page_link("sign-in"))
         here = answers.own_path(request.path_qs)
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             # The browser keeps the cookie back (SameSite=Strict), so the person may well be signed in.
@@ -121,7 +121,7 @@ class ConsoleFace:
             )
             response.headers["Refresh"] = f"0; url={here}"
             return response
-        return answers.redirect(answers.link("sign-in", next=here))
+        return answers.redirect(answers.page_link("sign-in", next=here))
 
     def _show_sign_in(
         self, request: BaseRequest, *, code: str = "", problem: str = "", next_path: str = ""
@@ -156,7 +156,7 @@ class ConsoleFace:
             return self._show_sign_in(request, problem=problem, next_path=next_path)
         try:
             session = await self._sessions.begin(request, token)
-        except CallFailed as failed:
+        except CallRefused as failed:
             return self._show_sign_in(request, problem=_sentence(failed), next_path=next_path)
         return await self._begin(request, session, next_path)
 
@@ -164,7 +164,7 @@ class ConsoleFace:
         typed = await self._read_sign_in(request)
         try:
             session = await self._sessions.begin_by_link(request, typed.get("code", ""))
-        except CallFailed as failed:
+        except CallRefused as failed:
             return self._show_sign_in(request, problem=_sentence(failed))
         return await self._begin(request, session, "/")
 
@@ -172,7 +172,7 @@ class ConsoleFace:
         """Lead to a page in a new session; one that the browser had before ends."""
         before = self._console.cookies.session_of(request)
         if self._sessions.is_session(before) and before != session:
-            with suppress(CallFailed):  # its cookie is replaced in any case, and it ends within hours
+            with suppress(CallRefused):  # its cookie is replaced in any case, and it ends within hours
                 await self._sessions.end(request, before)
         response = answers.redirect(path)
         self._console.cookies.set_session(response, session)
@@ -186,11 +186,11 @@ class ConsoleFace:
         cookies.set_form(response, cookies.draw_form())
         return response
 
-    def _refuse(self, request: BaseRequest, failed: CallFailed) -> StreamResponse:
+    def _refuse(self, request: BaseRequest, failed: CallRefused) -> StreamResponse:
         """Show the error of a call; a session that has ended leads to the sign-in."""
         if failed.kind is ErrorKind.UNAUTHENTICATED:
             path = answers.own_path(request.path_qs) if request.method == "GET" else "/"
-            response = answers.redirect(answers.link("sign-in", next=path))
+            response = answers.redirect(answers.page_link("sign-in", next=path))
             self._console.cookies.clear_session(response)
             return response
         shown = page_problem(failed)
@@ -228,6 +228,6 @@ def _require_own_origin(request: BaseRequest, *, tls: bool) -> None:
             raise BadForm(HTTPStatus.FORBIDDEN, _FOREIGN_FORM)
 
 
-def _sentence(failed: CallFailed) -> str:
+def _sentence(failed: CallRefused) -> str:
     shown = page_problem(failed)
     return f"{shown.text}; {shown.fix}"

@@ -67,7 +67,7 @@ class FormProblem:
     line: int = 0
 
 
-def fill(message: Message, controls: Iterable[Control], typed: Mapping[str, str]) -> list[FormProblem]:
+def fill_form(message: Message, controls: Iterable[Control], typed: Mapping[str, str]) -> list[FormProblem]:
     """Set the fields of ``message`` from what was typed; return what can't be parsed."""
     problems = []
     for control in controls:
@@ -126,7 +126,7 @@ def _set(message: Message, control: Control, text: str) -> None:
                 arn, _, external_id = line.partition(",")
                 target.add(role_arn=arn.strip(), external_id=external_id.strip())
         case ControlKind.JSON:
-            target.update(strict_json.parse_object(text))
+            target.update(strict_json.parse_json_text(text))
         case ControlKind.TEXT | ControlKind.SECRET:
             setattr(message, name, text)
 

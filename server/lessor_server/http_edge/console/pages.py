@@ -45,7 +45,7 @@ _SOON: Final = 0.2
 """The share of its life at which a lease is shown as ending soon."""
 
 
-class Pages:
+class PageTemplates:
     """All templates, compiled, and the files that they refer to."""
 
     def __init__(self) -> None:
@@ -59,19 +59,19 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters |= {
-            "span": span,
-            "moment": moment,
-            "iso": iso,
-            "document": document,
+            "span": span_text,
+            "moment": moment_text,
+            "iso": iso_text,
+            "document": document_text,
             "state": state_name,
             "kind": type_name,
         }
         self._templates.globals |= {
-            "link": answers.link,
+            "link": answers.page_link,
             "lease_link": answers.lease_link,
             "navigation": NAVIGATION,
             "ControlKind": ControlKind,
-            "holds": holds,
+            "holds": expiry_holds,
             "other_warnings": other_warnings,
             "life": life,
             "in_order": in_order,
@@ -87,22 +87,22 @@ class Pages:
         return self._templates.get_template(template).render(failed=failed, **shown)
 
 
-def span(value: Duration | timedelta) -> str:
+def span_text(value: Duration | timedelta) -> str:
     """Return a duration as people write it: ``1h30m``."""
     return values.written(value.ToTimedelta() if isinstance(value, Duration) else value)
 
 
-def moment(value: Timestamp) -> str:
+def moment_text(value: Timestamp) -> str:
     """Return an instant for people, in UTC."""
     return f"{value.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"
 
 
-def iso(value: Timestamp) -> str:
+def iso_text(value: Timestamp) -> str:
     """Return an instant for programs, RFC 3339."""
     return f"{value.ToDatetime(tzinfo=UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def document(value: Struct) -> str:
+def document_text(value: Struct) -> str:
     """Return a policy as JSON over several lines."""
     return values.policy_text(MessageToDict(value), indent=2)
 
@@ -117,7 +117,7 @@ def type_name(value: role_pb2.Role.CredentialType.ValueType) -> str:
     return _TYPE_NAMES[value]
 
 
-def holds(info: system_pb2.GetInfoResponse) -> list[str]:
+def expiry_holds(info: system_pb2.GetInfoResponse) -> list[str]:
     """Return why expiry is held: an operator's hold, or a clock that is not trusted."""
     return [one for one in info.warnings if one.startswith(HELD)]
 

@@ -16,7 +16,7 @@ _WRAPPERS: Final = ("role", "config", "static_role")
 """Fields of requests that hold the message of a form."""
 
 
-class CallFailed(Exception):
+class CallRefused(Exception):
     """A call through the guard was refused."""
 
     def __init__(self, refusal: CallRefusal) -> None:
@@ -45,7 +45,7 @@ class PageProblem:
     reason: str
 
 
-def page_problem(failed: CallFailed) -> PageProblem:
+def page_problem(failed: CallRefused) -> PageProblem:
     """Return the error of a call for a page; AWS's text and private parts only for those who see the root."""
     error = failed.error
     text = error.message
@@ -59,7 +59,9 @@ def page_problem(failed: CallFailed) -> PageProblem:
     return PageProblem(_HEADINGS[error.kind], text, fix, error.reason)
 
 
-def form_problems(failed: CallFailed, fields: Collection[str], typed: Mapping[str, str]) -> list[FormProblem]:
+def form_problems(
+    failed: CallRefused, fields: Collection[str], typed: Mapping[str, str]
+) -> list[FormProblem]:
     """Return the error of a call as problems of a form with these fields; documents get the line of each."""
     if not isinstance(failed.error, Invalid):
         shown = page_problem(failed)

@@ -11,14 +11,14 @@ from aiohttp.web import BaseRequest
 from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.access.login_token import is_login_token
 from lessor_server.domain.errors.base import ErrorKind, LessorError
-from lessor_server.http_edge.console.problems import CallFailed
+from lessor_server.http_edge.console.problems import CallRefused
 from lessor_server.http_edge.exchange import peer_from, token_credential
 from lessor_server.services.guard import CallRefusal, Guard
 from lessor_server.services.logins import Logins
 from lessor_server.services.sign_in_links import SESSION_TTL, SignInLinks
 
 
-class Sessions(Protocol):
+class ConsoleSessions(Protocol):
     """Begins and ends sessions."""
 
     def is_session(self, text: str) -> bool:
@@ -29,7 +29,7 @@ class Sessions(Protocol):
         """Return the token of a new session for the holder of ``token``: a token, or a JWT.
 
         Raises:
-            CallFailed: The token is not accepted.
+            CallRefused: The token is not accepted.
         """
         ...
 
@@ -37,15 +37,15 @@ class Sessions(Protocol):
         """Return the token of a new session for the person who created a link, which works once.
 
         Raises:
-            CallFailed: The link was used before, has expired, or was never created.
+            CallRefused: The link was used before, has expired, or was never created.
         """
         ...
 
     async def end(self, request: BaseRequest, session: str) -> None:
-        """End a session; one that has ended already is no error.
+        """End a session, unless it has ended already.
 
         Raises:
-            CallFailed: It is not known whether it has ended.
+            CallRefused: It is not known whether it has ended.
         """
         ...
 
@@ -76,7 +76,7 @@ class LoginSessions:
         try:
             token = self._links.open(code).reveal()
         except LessorError as error:
-            raise CallFailed(CallRefusal(error, sees_root=False)) from None
+            raise CallRefused(CallRefusal(error, sees_root=False)) from None
         async with self._admit(request, token) as principal:
             await self._links.use(principal, peer_from(request))
             return token
@@ -86,7 +86,7 @@ class LoginSessions:
         try:
             async with self._admit(request, session) as principal:
                 await self._logins.revoke_self(principal, peer_from(request))
-        except CallFailed as failed:
+        except CallRefused as failed:
             if failed.kind is not ErrorKind.UNAUTHENTICATED:
                 raise
 
@@ -97,4 +97,4 @@ class LoginSessions:
             async with self._guard.admit(token_credential(request, token)) as principal:
                 yield principal
         except LessorError as error:
-            raise CallFailed(CallRefusal(error, sees_root=False)) from None
+            raise CallRefused(CallRefusal(error, sees_root=False)) from None

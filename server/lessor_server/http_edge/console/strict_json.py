@@ -30,7 +30,7 @@ class _Defect(ValueError):
     """What a hook of the parser found; the hooks know no line."""
 
 
-def parse_object(text: str) -> dict[str, JsonValue]:
+def parse_json_text(text: str) -> dict[str, JsonValue]:
     """Return the JSON object that a text holds.
 
     Raises:

@@ -17,8 +17,8 @@ from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.http_edge.calls import Calls
 from lessor_server.http_edge.console import answers
 from lessor_server.http_edge.console.cookies import Cookies, Note, csrf_token
-from lessor_server.http_edge.console.pages import Pages
-from lessor_server.http_edge.console.problems import CallFailed
+from lessor_server.http_edge.console.pages import PageTemplates
+from lessor_server.http_edge.console.problems import CallRefused
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, token_credential
 from lessor_server.services.guard import CallRefusal
 from lessor_server.services.messages import DEFAULT_MOUNT
@@ -36,7 +36,7 @@ class Console:
 
     calls: Calls
     cookies: Cookies
-    pages: Pages
+    pages: PageTemplates
     rng: random.Random
     withdraw: Callable[[str], None]
     """Begins to revoke the lease of a key that its caller did not get."""
@@ -60,7 +60,7 @@ class Visit:
         """Call a method of our services as the person, and return its answer; of a stream the last message.
 
         Raises:
-            CallFailed: The call was refused.
+            CallRefused: The call was refused.
         """
 
         async def ask() -> Message:
@@ -70,7 +70,7 @@ class Visit:
         exchange = HttpExchange(self.request, ask, credential=credential, seconds=seconds)
         outcome = await self.console.calls.serve(method, exchange)
         if isinstance(outcome, CallRefusal):
-            raise CallFailed(outcome)
+            raise CallRefused(outcome)
         assert isinstance(outcome, answer)
         return outcome
 
@@ -80,7 +80,7 @@ class Visit:
         """Serve a lasting stream of the person; ``begin`` is awaited once, and ``send`` for each message.
 
         Raises:
-            CallFailed: The stream was refused, or has ended with an error.
+            CallRefused: The stream was refused, or has ended with an error.
         """
 
         async def ask() -> Message:
@@ -96,13 +96,13 @@ class Visit:
         )
         outcome = await self.console.calls.serve(method, exchange)
         if isinstance(outcome, CallRefusal):
-            raise CallFailed(outcome)
+            raise CallRefused(outcome)
 
     async def identify(self) -> None:
         """Read who the person is.
 
         Raises:
-            CallFailed: The session has ended.
+            CallRefused: The session has ended.
         """
         who = system_pb2.WhoAmIRequest()
         self.person = await self.call("SystemService.WhoAmI", who, system_pb2.WhoAmIResponse)
@@ -112,7 +112,7 @@ class Visit:
         request = config_pb2.ListMountsRequest(page_size=MAX_MOUNTS)
         try:
             answer = await self.call("ConfigService.ListMounts", request, config_pb2.ListMountsResponse)
-        except CallFailed as failed:
+        except CallRefused as failed:
             if failed.kind is ErrorKind.DENIED:
                 return []
             raise

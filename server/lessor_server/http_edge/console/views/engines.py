@@ -11,9 +11,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lessor.v1 import config_pb2 as pb
 from lessor.v1 import lease_pb2
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.console.answers import link
-from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill, typed_of
-from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
+from lessor_server.http_edge.console.answers import page_link
+from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form, typed_of
+from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.visit import Visit
 
 LIMITS: Final = (
@@ -56,7 +56,7 @@ async def show_engines(visit: Visit) -> StreamResponse:
     )
 
 
-async def show_new(visit: Visit) -> StreamResponse:
+async def show_new_engine(visit: Visit) -> StreamResponse:
     """Show the form of a new engine."""
     return await _render_new(visit, [])
 
@@ -74,19 +74,19 @@ async def _render_new(
     )
 
 
-async def enable(visit: Visit) -> StreamResponse:
+async def enable_engine(visit: Visit) -> StreamResponse:
     """Enable an engine."""
     request = pb.EnableMountRequest()
-    problems = fill(request, NEW, visit.typed)
+    problems = fill_form(request, NEW, visit.typed)
     if not request.mount:
         problems.append(FormProblem("mount", "is empty; give the engine a name, such as aws"))
     if problems:
         return await _render_new(visit, problems, HTTPStatus.BAD_REQUEST)
     try:
         await visit.call("ConfigService.EnableMount", request, pb.EnableMountResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         return await _render_new(visit, _problems(failed, visit), status_of(failed.kind))
-    return visit.go(link("engines", request.mount), f"Enabled {request.mount}. Next, give it a root.")
+    return visit.go(page_link("engines", request.mount), f"Enabled {request.mount}. Next, give it a root.")
 
 
 async def show_engine(visit: Visit) -> StreamResponse:
@@ -100,7 +100,7 @@ async def render_engine(
     """Show an engine; ``typed`` and ``problems`` are those of the form that was sent."""
     name = visit.path["mount"]
     mount = await _find_mount(visit, name)
-    root, root_problem = await find_root(visit, name)
+    root, root_problem = await find_stored_root(visit, name)
     defaults, defaults_typed = await _find_defaults(visit, name)
     return await visit.render(
         "engine.html",
@@ -130,11 +130,11 @@ async def _find_mount(visit: Visit, name: str) -> pb.Mount | None:
     return None
 
 
-async def find_root(visit: Visit, mount: str) -> tuple[pb.RootConfig | None, str]:
+async def find_stored_root(visit: Visit, mount: str) -> tuple[pb.RootConfig | None, str]:
     """Return the root of an engine, or None and why it can't be shown."""
     try:
         answer = await visit.call("ConfigService.GetRoot", pb.GetRootRequest(mount=mount), pb.GetRootResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         if failed.kind is ErrorKind.DENIED:
             return None, "denied"
         if failed.kind is ErrorKind.PRECONDITION:
@@ -149,43 +149,43 @@ async def _find_defaults(
     request = pb.GetLeaseDefaultsRequest(mount=mount)
     try:
         answer = await visit.call("ConfigService.GetLeaseDefaults", request, pb.GetLeaseDefaultsResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         if failed.kind is ErrorKind.DENIED:
             return None, {}
         raise
     return answer, typed_of(answer, DEFAULTS)
 
 
-async def tune(visit: Visit) -> StreamResponse:
+async def tune_engine(visit: Visit) -> StreamResponse:
     """Change an engine's limits."""
     name = visit.path["mount"]
     mask = FieldMask(paths=[one.name for one in LIMITS])
     request = pb.TuneMountRequest(mount=name, update_mask=mask)
-    if problems := fill(request, LIMITS, visit.typed):
+    if problems := fill_form(request, LIMITS, visit.typed):
         return await render_engine(visit, dict(visit.typed), problems, HTTPStatus.BAD_REQUEST)
     try:
         await visit.call("ConfigService.TuneMount", request, pb.TuneMountResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         problems = _problems(failed, visit)
         return await render_engine(visit, dict(visit.typed), problems, status_of(failed.kind))
-    return visit.go(link("engines", name), f"Saved the limits of {name}.")
+    return visit.go(page_link("engines", name), f"Saved the limits of {name}.")
 
 
-async def set_defaults(visit: Visit) -> StreamResponse:
+async def save_lease_defaults(visit: Visit) -> StreamResponse:
     """Change an engine's lease defaults."""
     name = visit.path["mount"]
     request = pb.SetLeaseDefaultsRequest(mount=name)
-    if problems := fill(request, DEFAULTS, visit.typed):
+    if problems := fill_form(request, DEFAULTS, visit.typed):
         return await render_engine(visit, dict(visit.typed), problems, HTTPStatus.BAD_REQUEST)
     try:
         await visit.call("ConfigService.SetLeaseDefaults", request, pb.SetLeaseDefaultsResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         problems = _problems(failed, visit)
         return await render_engine(visit, dict(visit.typed), problems, status_of(failed.kind))
-    return visit.go(link("engines", name), f"Saved the lease defaults of {name}.")
+    return visit.go(page_link("engines", name), f"Saved the lease defaults of {name}.")
 
 
-async def ask_disable(visit: Visit) -> StreamResponse:
+async def ask_to_disable(visit: Visit) -> StreamResponse:
     """Ask whether to disable an engine, and say what that ends."""
     return await _render_disable(visit, "")
 
@@ -197,17 +197,17 @@ async def _render_disable(visit: Visit, problem: str, status: HTTPStatus = HTTPS
         title=f"Disable {name}",
         status=status,
         name=name,
-        live=await count_live(visit, f"{name}/"),
+        live=await count_live_leases(visit, f"{name}/"),
         problem=problem,
     )
 
 
-async def count_live(visit: Visit, prefix: str) -> int | None:
+async def count_live_leases(visit: Visit, prefix: str) -> int | None:
     """Return how many leases under a prefix have not ended; None if the person may not count them."""
     request = lease_pb2.CountLeasesRequest(prefix=prefix)
     try:
         answer = await visit.call("LeaseService.CountLeases", request, lease_pb2.CountLeasesResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         if failed.kind in (ErrorKind.DENIED, ErrorKind.NOT_FOUND):
             return None
         raise
@@ -215,7 +215,7 @@ async def count_live(visit: Visit, prefix: str) -> int | None:
     return sum(one.count for one in answer.counts if one.state not in ended)
 
 
-async def disable(visit: Visit) -> StreamResponse:
+async def disable_engine(visit: Visit) -> StreamResponse:
     """Disable an engine, once its name was typed."""
     name = visit.path["mount"]
     if visit.typed.get("confirm", "").strip() != name:
@@ -228,6 +228,6 @@ async def disable(visit: Visit) -> StreamResponse:
     return visit.go("/engines", f"Disabling {name}: {left} {'lease' if left == 1 else 'leases'} {what}.")
 
 
-def _problems(failed: CallFailed, visit: Visit) -> list[FormProblem]:
+def _problems(failed: CallRefused, visit: Visit) -> list[FormProblem]:
     names = {one.name for one in (*NEW, *DEFAULTS)}
     return form_problems(failed, names, visit.typed)

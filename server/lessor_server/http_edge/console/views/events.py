@@ -14,7 +14,7 @@ from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.http_edge.console.answers import protect
 from lessor_server.http_edge.console.pages import in_order
-from lessor_server.http_edge.console.problems import CallFailed, form_problems, page_problem, status_of
+from lessor_server.http_edge.console.problems import CallRefused, form_problems, page_problem, status_of
 from lessor_server.http_edge.console.views.leases import complete_prefix
 from lessor_server.http_edge.console.visit import Visit
 
@@ -34,7 +34,7 @@ async def show_events(visit: Visit) -> StreamResponse:
     try:
         answer = await visit.call("LeaseService.ListLeases", request, pb.ListLeasesResponse)
         leases, is_partial = list(answer.leases), bool(answer.next_page_token)
-    except CallFailed as failed:
+    except CallRefused as failed:
         if failed.kind not in (ErrorKind.INVALID, ErrorKind.NOT_FOUND):
             raise
         problems, status = form_problems(failed, ("prefix",), {}), status_of(failed.kind)
@@ -79,7 +79,7 @@ async def stream_events(visit: Visit) -> StreamResponse:
         keeping = group.create_task(keep_alive())
         try:
             await visit.follow("LeaseService.WatchLeases", request, begin, send)
-        except CallFailed as failed:
+        except CallRefused as failed:
             text = page_problem(failed).text
             if not began.is_set():
                 return _refuse(failed, text)
@@ -103,7 +103,7 @@ def _frame(event: str, data: dict[str, str]) -> bytes:
     return f"event: {event}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def _refuse(failed: CallFailed, text: str) -> Response:
+def _refuse(failed: CallRefused, text: str) -> Response:
     response = Response(status=status_of(failed.kind), body=text.encode())
     protect(response)
     response.headers["Content-Type"] = "text/plain; charset=utf-8"

@@ -14,9 +14,9 @@ from google.protobuf.duration_pb2 import Duration
 from lessor.v1 import creds_pb2 as pb
 from lessor.v1 import role_pb2
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill
+from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem
 from lessor_server.http_edge.console.pages import type_name
-from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
+from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.visit import Visit
 
 MAX_ROLES: Final = 1_000
@@ -36,7 +36,7 @@ CONTROLS: Final = (*REQUEST, *SESSION)
 _NAMES: Final = frozenset(("role", *(one.name for one in CONTROLS)))
 
 
-async def show_form(visit: Visit) -> StreamResponse:
+async def show_issue_form(visit: Visit) -> StreamResponse:
     """Show the form."""
     mount = await visit.find_mount()
     return await _render(visit, mount, {"role": visit.query("role"), "wait_usable": "on"}, [])
@@ -74,7 +74,7 @@ async def _list_roles(visit: Visit, mount: str) -> list[tuple[str, str]]:
             answer = await visit.call(
                 "RoleService.ListUsableRoles", request, role_pb2.ListUsableRolesResponse
             )
-        except CallFailed as failed:
+        except CallRefused as failed:
             if failed.kind is ErrorKind.INVALID:  # the address names an engine that can't exist
                 return []
             raise
@@ -85,14 +85,14 @@ async def _list_roles(visit: Visit, mount: str) -> list[tuple[str, str]]:
     return found
 
 
-async def issue(visit: Visit) -> StreamResponse:
+async def issue_credential(visit: Visit) -> StreamResponse:
     """Issue a credential, and show it."""
     typed = dict(visit.typed)
     mount = typed.get("mount", "")
     request = pb.GenerateCredentialsRequest(
         mount=mount, role=typed.get("role", "").strip(), request_id=typed.get("request_id", "")
     )
-    problems = fill(request, CONTROLS, typed)
+    problems = fill_form(request, CONTROLS, typed)
     if not request.role:
         problems.insert(0, FormProblem("role", "is empty; choose a role"))
     if typed.get("wait_usable"):
@@ -106,7 +106,7 @@ async def issue(visit: Visit) -> StreamResponse:
             pb.GenerateCredentialsResponse,
             seconds=ISSUE_SECONDS,
         )
-    except CallFailed as failed:
+    except CallRefused as failed:
         return await _render(
             visit, mount, typed, form_problems(failed, _NAMES, typed), status_of(failed.kind)
         )
@@ -116,13 +116,13 @@ async def issue(visit: Visit) -> StreamResponse:
         mount=mount,
         role=request.role,
         issued=issued,
-        snippet=snippet(issued),
+        snippet=shell_snippet(issued),
         waited=bool(typed.get("wait_usable")),
     )
     return await visit.deliver(page, issued.lease_id)
 
 
-def snippet(issued: pb.GenerateCredentialsResponse) -> str:
+def shell_snippet(issued: pb.GenerateCredentialsResponse) -> str:
     """Return lines for a shell that use a credential; AWS's keys hold no character that a shell reads."""
     lines = [
         f"export AWS_ACCESS_KEY_ID='{issued.access_key}'",

@@ -10,10 +10,10 @@ from aiohttp.web import StreamResponse
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind, Invalid
 from lessor_server.domain.lease_id import IdRange, LeaseId
-from lessor_server.http_edge.console.answers import lease_link, link, redirect
-from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill
-from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
-from lessor_server.http_edge.console.views.engines import count_live
+from lessor_server.http_edge.console.answers import lease_link, page_link, redirect
+from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem
+from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.views.engines import count_live_leases
 from lessor_server.http_edge.console.visit import Visit
 
 STATES: Final = tuple(name for name in pb.Lease.State.keys() if name != "UNSPECIFIED")  # noqa: SIM118 - an enum
@@ -64,7 +64,7 @@ async def show_leases(visit: Visit) -> StreamResponse:
     next_page, status = "", HTTPStatus.OK
     try:
         leases, next_page = await _list_page(visit, prefix, state, owner)
-    except CallFailed as failed:
+    except CallRefused as failed:
         if failed.kind not in (ErrorKind.INVALID, ErrorKind.NOT_FOUND):
             raise
         problems, status = form_problems(failed, ("prefix", "state", "owner"), {}), status_of(failed.kind)
@@ -122,16 +122,16 @@ async def _render_lease(
     )
 
 
-async def renew(visit: Visit) -> StreamResponse:
+async def renew_lease(visit: Visit) -> StreamResponse:
     """Renew a lease."""
     lease_id = visit.typed.get("lease_id", "")
     request = pb.RenewLeaseRequest(lease_id=lease_id)
-    problems = fill(request, RENEWAL, visit.typed)
+    problems = fill_form(request, RENEWAL, visit.typed)
     if problems:
         return await _render_lease(visit, lease_id, problems, HTTPStatus.BAD_REQUEST)
     try:
         answer = await visit.call("LeaseService.RenewLease", request, pb.RenewLeaseResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         if failed.kind in (ErrorKind.NOT_FOUND, ErrorKind.DENIED):
             raise
         problems = form_problems(failed, ("increment",), visit.typed)
@@ -140,7 +140,7 @@ async def renew(visit: Visit) -> StreamResponse:
     return visit.go(lease_link(lease_id), f"Renewed until {until}.", warnings=tuple(answer.warnings))
 
 
-async def revoke(visit: Visit) -> StreamResponse:
+async def revoke_lease(visit: Visit) -> StreamResponse:
     """Revoke a lease, and wait for its first attempt."""
     lease_id = visit.typed.get("lease_id", "")
     request = pb.RevokeLeaseRequest(lease_id=lease_id, sync=True)
@@ -152,7 +152,7 @@ async def revoke(visit: Visit) -> StreamResponse:
     return visit.go(lease_link(lease_id), ACTIONS[outcome], warnings=(failed,) if failed else ())
 
 
-async def ask_revoke_prefix(visit: Visit) -> StreamResponse:
+async def ask_to_revoke_prefix(visit: Visit) -> StreamResponse:
     """Say how many leases are under a prefix, and ask whether to revoke them."""
     prefix = complete_prefix(visit.query("prefix").strip())
     IdRange.parse(prefix)
@@ -160,17 +160,17 @@ async def ask_revoke_prefix(visit: Visit) -> StreamResponse:
         "revoke_prefix.html",
         title="Revoke leases",
         prefix=prefix,
-        live=await count_live(visit, prefix),
+        live=await count_live_leases(visit, prefix),
         problem="",
     )
 
 
-async def revoke_prefix(visit: Visit) -> StreamResponse:
+async def revoke_under_prefix(visit: Visit) -> StreamResponse:
     """Revoke all leases under a prefix; the answer comes once that is durable."""
     prefix = visit.typed.get("prefix", "")
     request = pb.RevokePrefixRequest(prefix=prefix)
     answer = await visit.call("LeaseService.RevokePrefix", request, pb.RevokePrefixResponse)
-    return visit.go(link("leases", "revoking", prefix=prefix, of=str(answer.accepted)))
+    return visit.go(page_link("leases", "revoking", prefix=prefix, of=str(answer.accepted)))
 
 
 async def show_progress(visit: Visit) -> StreamResponse:
@@ -193,7 +193,7 @@ async def show_progress(visit: Visit) -> StreamResponse:
     return response
 
 
-async def ask_abandon(visit: Visit) -> StreamResponse:
+async def ask_to_abandon(visit: Visit) -> StreamResponse:
     """Ask whether to stop the attempts to revoke a lease."""
     lease_id = visit.query("lease_id")
     request = pb.LookupLeaseRequest(lease_id=lease_id)
@@ -201,7 +201,7 @@ async def ask_abandon(visit: Visit) -> StreamResponse:
     return await visit.render("abandon.html", title="Abandon a lease", lease=answer.lease)
 
 
-async def abandon(visit: Visit) -> StreamResponse:
+async def abandon_lease(visit: Visit) -> StreamResponse:
     """Stop the attempts to revoke a lease."""
     lease_id = visit.typed.get("lease_id", "")
     request = pb.AbandonLeasesRequest(lease_id=lease_id)

@@ -12,11 +12,11 @@ from lessor.v1 import role_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.domain.policy import policy
 from lessor_server.http_edge.console import strict_json
-from lessor_server.http_edge.console.answers import link, protect
-from lessor_server.http_edge.console.forms import FormProblem, fill, typed_of
-from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
+from lessor_server.http_edge.console.answers import page_link, protect
+from lessor_server.http_edge.console.forms import FormProblem, fill_form, typed_of
+from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.views import role_forms
-from lessor_server.http_edge.console.views.engines import count_live
+from lessor_server.http_edge.console.views.engines import count_live_leases
 from lessor_server.http_edge.console.visit import Visit
 
 _NAMES = {one.name for one in role_forms.CONTROLS}
@@ -37,7 +37,7 @@ async def show_roles(visit: Visit) -> StreamResponse:
     )
 
 
-async def show_new(visit: Visit) -> StreamResponse:
+async def show_new_role(visit: Visit) -> StreamResponse:
     """Show the form of a new role, filled from a template if one was chosen."""
     chosen = role_forms.TEMPLATES.get(visit.query("template"))
     typed = {"credential_type": role_forms.USER, **(chosen.typed if chosen else {})}
@@ -85,10 +85,10 @@ def _shown_lines(text: str, problems: list[FormProblem]) -> dict[int, str]:
     return {number: lines[number - 1] for number in sorted(numbers) if 0 < number <= len(lines)}
 
 
-async def create(visit: Visit) -> StreamResponse:
+async def create_role(visit: Visit) -> StreamResponse:
     """Store a new role; one that exists is not replaced."""
     mount, role = visit.path["mount"], pb.Role()
-    problems = fill(role, role_forms.CONTROLS, visit.typed)
+    problems = fill_form(role, role_forms.CONTROLS, visit.typed)
     if not role.name:
         problems.insert(0, FormProblem("name", "is empty; give the role a name"))
     elif not problems and await _exists(visit, mount, role.name):
@@ -99,10 +99,10 @@ async def create(visit: Visit) -> StreamResponse:
     return await _put(visit, request, is_new=True)
 
 
-async def save(visit: Visit) -> StreamResponse:
+async def save_role(visit: Visit) -> StreamResponse:
     """Change a stored role; fields that the form does not show stay."""
     mount, role = visit.path["mount"], pb.Role()
-    problems = fill(role, role_forms.CONTROLS, visit.typed)
+    problems = fill_form(role, role_forms.CONTROLS, visit.typed)
     if problems:
         return await _show_problems(visit, problems, HTTPStatus.BAD_REQUEST)
     role.name, role.etag = visit.path["role"], visit.typed.get("etag", "")
@@ -113,10 +113,10 @@ async def save(visit: Visit) -> StreamResponse:
 async def _put(visit: Visit, request: pb.PutRoleRequest, *, is_new: bool = False) -> StreamResponse:
     try:
         answer = await visit.call("RoleService.PutRole", request, pb.PutRoleResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         problems = form_problems(failed, _NAMES, visit.typed)
         return await _show_problems(visit, problems, status_of(failed.kind), is_new=is_new)
-    path = link("roles", request.mount, answer.role.name)
+    path = page_link("roles", request.mount, answer.role.name)
     return visit.go(path, f"Saved {request.mount}/{answer.role.name}.", warnings=tuple(answer.warnings))
 
 
@@ -131,18 +131,18 @@ async def _exists(visit: Visit, mount: str, name: str) -> bool:
     request = pb.GetRoleRequest(mount=mount, name=name)
     try:
         await visit.call("RoleService.GetRole", request, pb.GetRoleResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         if failed.kind in (ErrorKind.NOT_FOUND, ErrorKind.DENIED, ErrorKind.INVALID):
             return False
         raise
     return True
 
 
-async def check(visit: Visit) -> StreamResponse:
+async def check_typed_role(visit: Visit) -> StreamResponse:
     """Check a role as it is typed, on AWS too, and store nothing."""
     mount, role = visit.path["mount"], pb.Role()
     is_new = "role" not in visit.path
-    problems = fill(role, role_forms.CONTROLS, visit.typed)
+    problems = fill_form(role, role_forms.CONTROLS, visit.typed)
     if problems:
         return await _show_problems(visit, problems, HTTPStatus.BAD_REQUEST, is_new=is_new)
     request = pb.CheckRoleRequest(mount=mount, role=role)
@@ -153,19 +153,19 @@ async def check(visit: Visit) -> StreamResponse:
         )
     try:
         answer = await visit.call("RoleService.CheckRole", request, pb.CheckRoleResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         problems = form_problems(failed, _NAMES, visit.typed)
         return await _show_problems(visit, problems, status_of(failed.kind), is_new=is_new)
     return await _render(visit, mount, dict(visit.typed), [], is_new=is_new, warnings=list(answer.warnings))
 
 
-async def check_policy(visit: Visit) -> StreamResponse:
+async def check_typed_policy(visit: Visit) -> StreamResponse:
     """Return the problems of a policy that is being typed, as JSON; AWS is not asked."""
     text = visit.typed.get("policy_document", "").strip()
     problems: list[FormProblem] = []
     if text:
         try:
-            document = strict_json.parse_object(text)
+            document = strict_json.parse_json_text(text)
             problems = [
                 FormProblem("policy_document", f"{one.field}: {one.problem}; {one.fix}".lstrip(": "), line)
                 for one in policy.violations(document, field="")
@@ -180,7 +180,7 @@ async def check_policy(visit: Visit) -> StreamResponse:
     return response
 
 
-async def ask_delete(visit: Visit) -> StreamResponse:
+async def ask_to_delete_role(visit: Visit) -> StreamResponse:
     """Ask whether to delete a role."""
     mount, name = visit.path["mount"], visit.path["role"]
     return await visit.render(
@@ -188,15 +188,15 @@ async def ask_delete(visit: Visit) -> StreamResponse:
         title=f"Delete {mount}/{name}",
         mount=mount,
         name=name,
-        live=await count_live(visit, f"{mount}/creds/{name}/"),
+        live=await count_live_leases(visit, f"{mount}/creds/{name}/"),
     )
 
 
-async def delete(visit: Visit) -> StreamResponse:
+async def remove_role(visit: Visit) -> StreamResponse:
     """Delete a role, and if asked revoke its leases."""
     mount, name = visit.path["mount"], visit.path["role"]
     revoke = bool(visit.typed.get("revoke_leases"))
     request = pb.DeleteRoleRequest(mount=mount, name=name, revoke_leases=revoke)
     await visit.call("RoleService.DeleteRole", request, pb.DeleteRoleResponse)
     leases = "Its leases are being revoked." if revoke else "Its leases stay until they end."
-    return visit.go(link("roles", mount=mount), f"Deleted {mount}/{name}. {leases}")
+    return visit.go(page_link("roles", mount=mount), f"Deleted {mount}/{name}. {leases}")

@@ -9,17 +9,17 @@ from aiohttp.web import StreamResponse
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from lessor.v1 import config_pb2 as pb
-from lessor_server.http_edge.console.answers import link
+from lessor_server.http_edge.console.answers import page_link
 from lessor_server.http_edge.console.forms import (
     Control,
     ControlKind,
     FormProblem,
-    fill,
+    fill_form,
     typed_of,
     without_secrets,
 )
-from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
-from lessor_server.http_edge.console.views.engines import find_root, render_engine
+from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.views.engines import find_stored_root, render_engine
 from lessor_server.http_edge.console.visit import Visit
 
 SOURCE: Final = (
@@ -83,7 +83,7 @@ CONTROLS: Final = (*SOURCE, *ROTATION, *MORE)
 
 async def show_root(visit: Visit) -> StreamResponse:
     """Show the root's form."""
-    root, why = await find_root(visit, visit.path["mount"])
+    root, why = await find_stored_root(visit, visit.path["mount"])
     if why == "denied":  # refused with the reason
         await visit.call(
             "ConfigService.GetRoot", pb.GetRootRequest(mount=visit.path["mount"]), pb.GetRootResponse
@@ -109,11 +109,11 @@ async def _render(
     )
 
 
-async def set_root(visit: Visit) -> StreamResponse:
+async def save_root(visit: Visit) -> StreamResponse:
     """Store the root; without a typed secret the stored one stays."""
     name = visit.path["mount"]
     request = pb.SetRootRequest(mount=name)
-    problems = fill(request.config, CONTROLS, visit.typed)
+    problems = fill_form(request.config, CONTROLS, visit.typed)
     request.config.SetInParent()
     request.config.etag = visit.typed.get("etag", "")
     if request.config.etag:
@@ -125,22 +125,22 @@ async def set_root(visit: Visit) -> StreamResponse:
         return await _render(visit, typed, problems, HTTPStatus.BAD_REQUEST)
     try:
         await visit.call("ConfigService.SetRoot", request, pb.SetRootResponse)
-    except CallFailed as failed:
+    except CallRefused as failed:
         problems = form_problems(failed, {one.name for one in CONTROLS}, typed)
         return await _render(visit, typed, problems, status_of(failed.kind))
     return visit.go(
-        link("engines", name), f"Saved the root of {name}. Check it to see whether AWS accepts it."
+        page_link("engines", name), f"Saved the root of {name}. Check it to see whether AWS accepts it."
     )
 
 
-async def check_root(visit: Visit) -> StreamResponse:
+async def check_stored_root(visit: Visit) -> StreamResponse:
     """Ask AWS who the root is and what it may do."""
     name = visit.path["mount"]
     try:
         checked = await visit.call(
             "ConfigService.CheckRoot", pb.CheckRootRequest(mount=name), pb.CheckRootResponse
         )
-    except CallFailed as failed:
+    except CallRefused as failed:
         return await render_engine(visit, {}, form_problems(failed, (), {}), status_of(failed.kind))
     return await visit.render(
         "root_check.html",
@@ -152,12 +152,12 @@ async def check_root(visit: Visit) -> StreamResponse:
     )
 
 
-async def rotate_root(visit: Visit) -> StreamResponse:
+async def rotate_root_key(visit: Visit) -> StreamResponse:
     """Replace the root's access key."""
     name = visit.path["mount"]
     request = pb.RotateRootRequest(mount=name, delete_other_key=bool(visit.typed.get("delete_other_key")))
     try:
         answer = await visit.call("ConfigService.RotateRoot", request, pb.RotateRootResponse, seconds=60)
-    except CallFailed as failed:
+    except CallRefused as failed:
         return await render_engine(visit, {}, form_problems(failed, (), {}), status_of(failed.kind))
-    return visit.go(link("engines", name), f"Rotated: the root of {name} is now {answer.access_key}.")
+    return visit.go(page_link("engines", name), f"Rotated: the root of {name} is now {answer.access_key}.")

@@ -9,9 +9,9 @@ from aiohttp.web import StreamResponse
 
 from lessor.v1 import creds_pb2
 from lessor.v1 import role_pb2 as pb
-from lessor_server.http_edge.console.answers import link
-from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill, typed_of
-from lessor_server.http_edge.console.problems import CallFailed, form_problems, status_of
+from lessor_server.http_edge.console.answers import page_link
+from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form, typed_of
+from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.visit import Visit
 
 CONTROLS: Final = (
@@ -55,7 +55,7 @@ async def show_static_roles(visit: Visit) -> StreamResponse:
     )
 
 
-async def show_new(visit: Visit) -> StreamResponse:
+async def show_new_static_role(visit: Visit) -> StreamResponse:
     """Show the form of a new static role."""
     return await _render_form(visit, await visit.find_mount(), {}, [])
 
@@ -78,11 +78,11 @@ async def _render_form(
     )
 
 
-async def put(visit: Visit) -> StreamResponse:
+async def save_static_role(visit: Visit) -> StreamResponse:
     """Store a static role."""
     mount, role = visit.path["mount"], pb.StaticRole()
     typed = dict(visit.typed)
-    if problems := fill(role, CONTROLS, typed):
+    if problems := fill_form(role, CONTROLS, typed):
         return await _render_form(visit, mount, typed, problems, HTTPStatus.BAD_REQUEST)
     other = bool(typed.get("delete_other_key"))
     request = pb.PutStaticRoleRequest(mount=mount, static_role=role, delete_other_key=other)
@@ -90,10 +90,10 @@ async def put(visit: Visit) -> StreamResponse:
         await visit.call(
             "RoleService.PutStaticRole", request, pb.PutStaticRoleResponse, seconds=ROTATE_SECONDS
         )
-    except CallFailed as failed:
+    except CallRefused as failed:
         problems = form_problems(failed, _NAMES, typed)
         return await _render_form(visit, mount, typed, problems, status_of(failed.kind))
-    return visit.go(link("static-roles", mount, role.name), f"Saved {mount}/{role.name}.")
+    return visit.go(page_link("static-roles", mount, role.name), f"Saved {mount}/{role.name}.")
 
 
 async def show_static_role(visit: Visit) -> StreamResponse:
@@ -122,7 +122,7 @@ async def _render_role(
     )
 
 
-async def rotate(visit: Visit) -> StreamResponse:
+async def rotate_static_key(visit: Visit) -> StreamResponse:
     """Rotate the key of a static role."""
     mount, name = visit.path["mount"], visit.path["role"]
     other = bool(visit.typed.get("delete_other_key"))
@@ -131,14 +131,14 @@ async def rotate(visit: Visit) -> StreamResponse:
         answer = await visit.call(
             "RoleService.RotateStaticRole", request, pb.RotateStaticRoleResponse, seconds=ROTATE_SECONDS
         )
-    except CallFailed as failed:
+    except CallRefused as failed:
         return await _render_role(visit, form_problems(failed, (), {}), status_of(failed.kind))
     return visit.go(
-        link("static-roles", mount, name), f"Rotated: the key is now {answer.static_role.access_key}."
+        page_link("static-roles", mount, name), f"Rotated: the key is now {answer.static_role.access_key}."
     )
 
 
-async def resume(visit: Visit) -> StreamResponse:
+async def resume_static_role(visit: Visit) -> StreamResponse:
     """Release a static role that is held."""
     mount, name = visit.path["mount"], visit.path["role"]
     request = pb.ResumeStaticRoleRequest(mount=mount, name=name)
@@ -146,12 +146,12 @@ async def resume(visit: Visit) -> StreamResponse:
         await visit.call(
             "RoleService.ResumeStaticRole", request, pb.ResumeStaticRoleResponse, seconds=ROTATE_SECONDS
         )
-    except CallFailed as failed:
+    except CallRefused as failed:
         return await _render_role(visit, form_problems(failed, (), {}), status_of(failed.kind))
-    return visit.go(link("static-roles", mount, name), f"Resumed {mount}/{name}.")
+    return visit.go(page_link("static-roles", mount, name), f"Resumed {mount}/{name}.")
 
 
-async def show_key(visit: Visit) -> StreamResponse:
+async def show_static_key(visit: Visit) -> StreamResponse:
     """Show the current key of a static role."""
     mount, name = visit.path["mount"], visit.path["role"]
     request = creds_pb2.GetStaticCredentialsRequest(mount=mount, role=name)
@@ -159,12 +159,12 @@ async def show_key(visit: Visit) -> StreamResponse:
         key = await visit.call(
             "CredsService.GetStaticCredentials", request, creds_pb2.GetStaticCredentialsResponse
         )
-    except CallFailed as failed:
+    except CallRefused as failed:
         return await _render_role(visit, form_problems(failed, (), {}), status_of(failed.kind))
     return await _render_role(visit, [], key=key)
 
 
-async def ask_delete(visit: Visit) -> StreamResponse:
+async def ask_to_delete_static_role(visit: Visit) -> StreamResponse:
     """Ask whether to delete a static role."""
     mount, name = visit.path["mount"], visit.path["role"]
     return await visit.render(
@@ -172,7 +172,7 @@ async def ask_delete(visit: Visit) -> StreamResponse:
     )
 
 
-async def delete(visit: Visit) -> StreamResponse:
+async def remove_static_role(visit: Visit) -> StreamResponse:
     """Delete a static role."""
     mount, name = visit.path["mount"], visit.path["role"]
     keep = bool(visit.typed.get("keep_key"))
@@ -182,4 +182,4 @@ async def delete(visit: Visit) -> StreamResponse:
     )
     pending = ", ".join(answer.pending_keys)
     late = (f"AWS has not deleted {pending} yet; the deletion is retried.",) if pending else ()
-    return visit.go(link("static-roles", mount=mount), f"Deleted {mount}/{name}.", warnings=late)
+    return visit.go(page_link("static-roles", mount=mount), f"Deleted {mount}/{name}.", warnings=late)

@@ -8,7 +8,7 @@ from aiohttp.web import StreamResponse
 
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.console.problems import CallFailed
+from lessor_server.http_edge.console.problems import CallRefused
 from lessor_server.http_edge.console.visit import Visit
 
 MAX_READ: Final = 2_000
@@ -38,7 +38,7 @@ async def _list_revoking(visit: Visit, prefix: str) -> tuple[list[pb.Lease], boo
     while len(found) < MAX_READ:
         try:
             answer = await visit.call("LeaseService.ListLeases", request, pb.ListLeasesResponse)
-        except CallFailed as failed:
+        except CallRefused as failed:
             if failed.kind is ErrorKind.NOT_FOUND:
                 return [], False
             raise
