@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from http.cookies import SimpleCookie
+from typing import cast
 from urllib.parse import urlencode
 
 from aiohttp import streams
@@ -26,6 +27,7 @@ from lessor_server.http_edge.console.routes import ConsoleRoute
 from lessor_server.http_edge.console.site import ROUTES
 from lessor_server.http_edge.console.visit import Console
 from lessor_server.services.guard import CallRefusal, Guard
+from lessor_server.services.logins import Logins
 from tests.support.access import FixedAccess
 from tests.support.call_notes import CallNotes
 from tests.support.engine_world import World, world
@@ -188,7 +190,7 @@ class Browser:
             given["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         if data and "Content-Type" not in given:
             given["Content-Type"] = "application/x-www-form-urlencoded"
-        answer = await self.face.answer(_request(method, path, data, given))
+        answer = await self.face.answer(request_of_browser(method, path, data, given))
         return self._see(answer)
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Seen:
@@ -227,7 +229,8 @@ class Browser:
         return Seen(answer.status, dict(answer.headers), (body or b"").decode(), set_cookies)
 
 
-def _request(method: str, path: str, data: bytes, headers: Mapping[str, str]) -> BaseRequest:
+def request_of_browser(method: str, path: str, data: bytes, headers: Mapping[str, str]) -> BaseRequest:
+    """Return a request with a body, over a connection that is open."""
     loop = asyncio.get_running_loop()
     payload = streams.StreamReader(_Protocol(), 1 << 16, loop=loop)  # type: ignore[arg-type]
     payload.feed_data(data)
@@ -265,7 +268,7 @@ async def browser(*more: ConsoleRoute, tls: bool = False) -> AsyncIterator[Brows
     async with world(latency=0.001) as w:
         guard = Guard(access, notes, lambda: w.clocks.wall_us() / 1e6)
         about = replace(ABOUT, version="1.2.3", wall_us=w.clocks.wall_us)
-        calls = Calls(guard, services_of(w, about).values())
+        calls = Calls(guard, services_of(w, about).values(), cast("Logins", None))
         rng = random.Random(7)
         console = Console(calls, Cookies(rng, tls=tls), PAGES, rng, withdrawn.append)
         sessions = FakeSessions(access, known)

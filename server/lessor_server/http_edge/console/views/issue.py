@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from lessor.v1 import creds_pb2 as pb
 from lessor.v1 import role_pb2
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem
+from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form
 from lessor_server.http_edge.console.pages import type_name
 from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.visit import Visit

@@ -11,7 +11,7 @@ from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind, Invalid
 from lessor_server.domain.lease_id import IdRange, LeaseId
 from lessor_server.http_edge.console.answers import lease_link, page_link, redirect
-from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem
+from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form
 from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.views.engines import count_live_leases
 from lessor_server.http_edge.console.visit import Visit
