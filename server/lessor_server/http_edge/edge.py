@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol, Self
 
+from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lessor_server.domain.errors.base import LessorError
@@ -161,6 +162,10 @@ class HttpEdge:
         """Give a request to the first face that owns its path."""
         if self._faces is None:
             return refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the data keys are not decrypted yet; retry later")
+        if request.version not in (HttpVersion10, HttpVersion11):
+            refused = refuse(HTTPStatus.BAD_REQUEST, "only HTTP/1.0 and HTTP/1.1 are served")
+            refused.force_close()
+            return refused
         if not self._knows_host(request.headers.getall("Host", ())):
             return refuse(HTTPStatus.MISDIRECTED_REQUEST, _WRONG_HOST)
         for face in self._faces:
