@@ -41,12 +41,13 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
+from lessor_server.engine.logins import LoginTokens
 from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.http_edge.calls import Service
 from lessor_server.http_edge.edge import HttpEdge
-from lessor_server.http_start import FaceParts, edge_of, faces_of
+from lessor_server.http_start import FaceParts, edge_of, faces_of, sign_in_links_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.login_start import build_logins, jwt_limits, open_logins
 from lessor_server.metrics_start import Measuring, Observers
@@ -59,8 +60,10 @@ from lessor_server.services.grpc_handlers import GrpcHandlers
 from lessor_server.services.guard import Guard
 from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
+from lessor_server.services.logins import Logins
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
+from lessor_server.services.sign_in_links import SignInLinks
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
@@ -162,36 +165,35 @@ async def serve(
         audit.run(settings, log.report),
     ):
         sealer = await _open_sealer(store, key, audit)
-        gateway = await _gateway(store, client, settings, measuring)
-        logins = open_logins(settings, store, identifier, rng)
+        tokens, logins, links = _logins(settings, store, identifier, audit, log, sealer)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
+        gateway = await _gateway(store, client, settings, measuring)
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, logins.run, *measured)
+        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, tokens.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
             measuring.watch(store, engine, audit)
-            system = _system(settings, engine, reloader, access, audit, edge, dev=dev)
-            services = (*_services(engine, system), health)
-            tokens = build_logins(settings, identifier, logins, audit.calls, log.report)
-            face_parts = FaceParts(guard, services, audit.calls, tokens, log.report, rng, engine.work.start)
-            faces = faces_of(settings, face_parts, (await store.status()).instance_id)
-            handlers = _handlers(guard, services, settings)
-            addresses, url = await port.serve(handlers), await edge.serve(faces)
-            async with _serve_until_left(port, edge, guard, engine, health, settings):
-                yield Served(addresses, url)
+            about = _about(settings, audit, edge, links, dev=dev)
+            services = (*_services(engine, _system(settings, engine, reloader, access, audit, about)), health)
+            state = (await store.status()).instance_id, logins, engine.work.start, links
+            faces = FaceParts(guard, services, audit.calls, log.report, rng, *state)
+            async with _open_to_calls(port, edge, faces, engine, health, settings) as served:
+                yield served
 
 
 @asynccontextmanager
-async def _serve_until_left(
-    port: Port, edge: HttpEdge, guard: Guard, engine: Engine, health: Health, settings: Settings
-) -> AsyncIterator[None]:
-    """Report that calls are served, and drain when the block is left."""
+async def _open_to_calls(
+    port: Port, edge: HttpEdge, parts: FaceParts, engine: Engine, health: Health, settings: Settings
+) -> AsyncIterator[Served]:
+    """Answer calls while the block runs; drain when it is left."""
+    addresses = await port.serve(_handlers(parts.guard, parts.services, settings))
+    url = await edge.serve(faces_of(settings, parts))
     health.open()
     try:
-        yield
+        yield Served(addresses, url)
     finally:
-        await _drain(port, edge, guard, engine, health, settings)
+        await _drain(port, edge, parts.guard, engine, health, settings)
 
 
 async def _open(port: Port, edge: HttpEdge) -> None:
@@ -219,6 +221,20 @@ async def _run_parts(
         _keep_running(Supervisor(outside.report), *parts),
     ):
         yield engine
+
+
+def _logins(
+    settings: Settings,
+    store: OpenedStore,
+    identifier: Identifier,
+    audit: Auditing,
+    log: EventLog,
+    sealer: Keyring,
+) -> tuple[LoginTokens, Logins, SignInLinks | None]:
+    """Return the login tokens, by which ``identifier`` then knows callers, and what serves them."""
+    tokens = open_logins(settings, store, identifier, random.SystemRandom())
+    logins = build_logins(settings, identifier, tokens, audit.calls, log.report)
+    return tokens, logins, sign_in_links_of(settings, logins, sealer)
 
 
 def _linter() -> Linter:
@@ -293,12 +309,9 @@ def _system(
     reloader: Reloader,
     access: AccessReloader,
     audit: Auditing,
-    edge: HttpEdge,
-    *,
-    dev: bool,
+    about: About,
 ) -> SystemService:
     audit.withdraw_by(engine)
-    about = replace(_about(settings, audit, dev=dev), http_url=lambda: edge.url)
     if (replicas := engine.replicas) is not None:
         about = replace(about, fleet=lambda: replicas.fleet)
     return SystemService(
@@ -363,7 +376,9 @@ def _limits(settings: Settings) -> EngineConfig:
     return EngineConfig(rate_limit, rules, measure_accounts=settings.metrics.listen is not None)
 
 
-def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
+def _about(
+    settings: Settings, audit: Auditing, edge: HttpEdge, links: SignInLinks | None, *, dev: bool
+) -> About:
     warnings = []
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
@@ -378,6 +393,8 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
         linter=installed(),
         warnings=tuple(warnings),
         audit_sinks=audit.statuses,
+        http_url=lambda: edge.url,
+        sign_in_links=links,
         wall_us=SystemClock().wall_us,
     )
 

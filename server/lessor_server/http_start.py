@@ -13,7 +13,14 @@ from lessor_server.adapters.process import raise_limit
 from lessor_server.adapters.tls import Certificates
 from lessor_server.domain.access.caller import Peer
 from lessor_server.engine.ports import Report
+from lessor_server.engine.sealing_ports import Sealer
 from lessor_server.http_edge.calls import Calls, Service
+from lessor_server.http_edge.console.cookies import Cookies
+from lessor_server.http_edge.console.face import ConsoleFace
+from lessor_server.http_edge.console.pages import PageTemplates
+from lessor_server.http_edge.console.sessions import LoginSessions
+from lessor_server.http_edge.console.site import ROUTES
+from lessor_server.http_edge.console.visit import Console
 from lessor_server.http_edge.edge import EdgeConfig, Face, HttpEdge
 from lessor_server.http_edge.vault.call import ServerFacts
 from lessor_server.http_edge.vault.face import VaultFace
@@ -22,6 +29,7 @@ from lessor_server.http_edge.vault.shapes import derived_uuid
 from lessor_server.services.audit import CallAudit
 from lessor_server.services.guard import Guard
 from lessor_server.services.logins import Logins, NewToken
+from lessor_server.services.sign_in_links import SignInLinks
 from lessor_server.settings.model import Settings
 
 VAULT_VERSION: Final = "1.21.0"
@@ -55,34 +63,55 @@ def edge_of(settings: Settings, certificates: Certificates | None, report: Repor
 
 @dataclass(frozen=True, slots=True)
 class FaceParts:
-    """What the faces need of the server; ``start`` runs a job in the background."""
+    """What the faces need of the server; ``instance_id`` is that of its store.
+
+    ``sign_in_links`` is None if there is no console.
+    """
 
     guard: Guard
     services: tuple[Service, ...]
     audit: CallAudit
-    logins: Logins
     report: Report
     rng: Random
+    instance_id: str
+    logins: Logins
     start: Callable[[Coroutine[object, object, None]], object]
+    """Runs a job in the background."""
+    sign_in_links: SignInLinks | None
+
+    def withdraw(self, issued: Issued, peer: Peer) -> None:
+        """Begin to end what its caller did not get: the lease of a key, or a login token."""
+        if isinstance(issued, NewToken):
+            self.start(self.logins.withdraw(issued, peer))
+        else:
+            self.audit.withdraw(issued)
 
 
-def faces_of(settings: Settings, parts: FaceParts, instance_id: str) -> tuple[Face, ...]:
-    """Return the faces that the settings turn on; ``instance_id`` is that of the store."""
+def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
+    """Return the faces that the settings turn on."""
     calls = Calls(parts.guard, parts.services, parts.logins)
     faces: list[Face] = []
     if settings.http.vault_api:
         facts = ServerFacts(
             version=f"{VAULT_VERSION}+lessor.{version('lessor')}",
-            cluster_id=derived_uuid(f"instance/{instance_id}"),
+            cluster_id=derived_uuid(f"instance/{parts.instance_id}"),
             storage="postgresql" if settings.store.is_shared else "sqlite",
             wall_us=SystemClock().wall_us,
         )
-
-        def withdraw(issued: Issued, peer: Peer) -> None:
-            if isinstance(issued, NewToken):
-                parts.start(parts.logins.withdraw(issued, peer))
-            else:
-                parts.audit.withdraw(issued)
-
-        faces.append(VaultFace(calls, facts, parts.report, withdraw, parts.rng.getrandbits))
+        faces.append(VaultFace(calls, facts, parts.report, parts.withdraw, parts.rng.getrandbits))
+    if parts.sign_in_links is not None:
+        faces.append(_console(settings, calls, parts, parts.sign_in_links))
     return tuple(faces)
+
+
+def sign_in_links_of(settings: Settings, logins: Logins, sealer: Sealer) -> SignInLinks | None:
+    """Return what creates links to the console; None if there is none."""
+    has_console = settings.http.listen is not None and settings.http.console
+    return SignInLinks(logins, sealer) if has_console else None
+
+
+def _console(settings: Settings, calls: Calls, parts: FaceParts, links: SignInLinks) -> ConsoleFace:
+    """Return the console; its templates are read here, before the server serves."""
+    cookies = Cookies(parts.rng, tls=settings.tls is not None)
+    console = Console(calls, cookies, PageTemplates(), parts.rng, parts.audit.withdraw)
+    return ConsoleFace(console, LoginSessions(parts.guard, parts.logins, links), ROUTES, parts.report)

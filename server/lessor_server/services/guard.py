@@ -235,7 +235,12 @@ class Guard:
         """Identify the caller, and serve its call within its limits."""
         version = self._access.version
         principal = records.principal = await self._identify(exchange.credential, exchange.seconds)
-        caller = Caller(principal, _until(method, exchange), require_audit=self._audit.require)
+        caller = Caller(
+            principal,
+            _until(method, exchange),
+            peer=exchange.credential.peer,
+            require_audit=self._audit.require,
+        )
         call = records.call = ServedCall(method, exchange, caller, version)
         if self._draining:
             raise Draining("the server is stopping")

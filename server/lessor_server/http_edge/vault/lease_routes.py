@@ -87,7 +87,7 @@ async def list_leases(call: VaultCall) -> Reply:
     return _keys(sorted(keys))
 
 
-async def renew_lease(call: VaultCall) -> Reply:
+async def extend_lease(call: VaultCall) -> Reply:
     """Extend a lease."""
 
     def build(given: Parameters) -> pb.RenewLeaseRequest:
@@ -112,7 +112,7 @@ async def renew_lease(call: VaultCall) -> Reply:
     )
 
 
-async def revoke_lease(call: VaultCall) -> Reply:
+async def end_lease(call: VaultCall) -> Reply:
     """Revoke a lease, and wait for that unless ``sync`` is false."""
     waits = True
 
@@ -239,8 +239,8 @@ def _keys(keys: Sequence[str]) -> Reply:
 
 _LOOKUP: Final = VaultOperation(lookup, (LOOKUP,), says_missing=True)
 _LIST: Final = VaultOperation(list_leases, (LIST, COUNT, LIST_MOUNTS))
-_RENEW: Final = VaultOperation(renew_lease, (RENEW,), says_missing=True)
-_REVOKE: Final = VaultOperation(revoke_lease, (REVOKE,), says_missing=True)
+_RENEW: Final = VaultOperation(extend_lease, (RENEW,), says_missing=True)
+_REVOKE: Final = VaultOperation(end_lease, (REVOKE,), says_missing=True)
 _PREFIX: Final = VaultOperation(revoke_prefix, (REVOKE_PREFIX,), says_missing=True)
 _FORCE: Final = VaultOperation(revoke_force, (ABANDON, REVOKE_PREFIX), says_missing=True)
 _STUCK_RPCS: Final = (LIST, LIST_MOUNTS)
