@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-SECRET_FIELDS: Final = frozenset({"secret_key", "security_token", "mfa_code"})
+SECRET_FIELDS: Final = frozenset({"secret_key", "security_token", "mfa_code", "sign_in_url"})
 HIDDEN: Final = "***"
 
 

@@ -33,7 +33,7 @@ class DevServer:
         address: The address for ``lessor.Client``.
         token: The root token.
         aws_url: The URL of the embedded AWS, for ``endpoint_url`` of AWS's SDKs.
-        http_url: The URL of the HTTP edge; empty if this version has none.
+        http_url: The URL of the HTTP edge.
     """
 
     address: str
@@ -58,7 +58,8 @@ def run_dev_server(*arguments: str, environ: Mapping[str, str] = os.environ) -> 
     # LESSOR_ variables of the caller are settings of another server; the token is not for the process list.
     kept = {name: value for name, value in environ.items() if not name.startswith("LESSOR_")}
     command = [sys.executable, "-m", "lessor.cli.main", "dev", "--until-eof"]
-    ports = ["--listen", "127.0.0.1:0", "--aws-listen", "127.0.0.1:0"]
+    free = "127.0.0.1:0"
+    ports = ["--listen", free, "--aws-listen", free, "--http-listen", free]
     with subprocess.Popen(  # noqa: S603 - the test itself names the arguments
         [*command, *ports, *arguments],
         stdin=subprocess.PIPE,

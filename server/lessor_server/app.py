@@ -8,7 +8,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,6 @@ from lessor_server.adapters.aws.query_client import QueryClient
 from lessor_server.adapters.aws.routes import Routes
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.identity.identifier import Identifier
-from lessor_server.adapters.identity.jwt_limiter import JwtLimits
 from lessor_server.adapters.identity.key_source import KeySource
 from lessor_server.adapters.identity.root_token import load_root_token
 from lessor_server.adapters.linting.sentry import SentryLinter, installed
@@ -42,10 +41,15 @@ from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.config.mounts import RootRules
 from lessor_server.engine.config.roles import NoLinter
 from lessor_server.engine.engine import Dependencies, Engine, EngineConfig, run_engine
+from lessor_server.engine.logins import LoginTokens
 from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
+from lessor_server.http_edge.calls import Service
+from lessor_server.http_edge.edge import HttpEdge
+from lessor_server.http_start import FaceParts, edge_of, faces_of, sign_in_links_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
+from lessor_server.login_start import build_logins, jwt_limits, open_logins
 from lessor_server.metrics_start import Measuring, Observers
 from lessor_server.reload import Reloader, Reread, nothing_to_reread, on_hang_up
 from lessor_server.replica_start import as_replica
@@ -56,8 +60,10 @@ from lessor_server.services.grpc_handlers import GrpcHandlers
 from lessor_server.services.guard import Guard
 from lessor_server.services.health import Health
 from lessor_server.services.lease import LeaseService
+from lessor_server.services.logins import Logins
 from lessor_server.services.reflection import Reflection
 from lessor_server.services.role import RoleService
+from lessor_server.services.sign_in_links import SignInLinks
 from lessor_server.services.system import About, SystemService
 from lessor_server.services.until_unsealed import UntilUnsealed
 from lessor_server.settings.model import Settings, Tls
@@ -68,6 +74,14 @@ SERVICES = tuple(
     service.DESCRIPTOR for service in (ConfigService, RoleService, CredsService, LeaseService, SystemService)
 )
 STOP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The addresses of gRPC, and the URL of the HTTP edge, empty without one."""
+
+    addresses: list[str]
+    http_url: str = ""
 
 
 class DataDirUnusable(LessorError):
@@ -97,12 +111,14 @@ async def run(
         with on_hang_up(hang_up.set):
             async with (
                 open_tracing(os.environ, logger) as tracer,
-                serve(settings, logger, reread=reread, hang_up=hang_up, tracer=tracer) as addresses,
+                serve(settings, logger, reread=reread, hang_up=hang_up, tracer=tracer) as served,
             ):
+                addresses = served.addresses
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
-                logger.info("serving", address=addresses[0], **everywhere, version=version("lessor"))
+                http = {"http": served.http_url} if served.http_url else {}
+                logger.info("serving", address=addresses[0], **everywhere, **http, version=version("lessor"))
                 on_serving()
                 manager.report(READY)
                 await stop.wait()
@@ -122,7 +138,7 @@ async def serve(
     reread: Reread = nothing_to_reread,
     hang_up: asyncio.Event | None = None,
     tracer: Observers | None = None,
-) -> AsyncIterator[list[str]]:
+) -> AsyncIterator[Served]:
     """Start everything, open the ports last, and yield their addresses; drain when the block is left.
 
     Setting ``hang_up`` reloads settings by ``reread``, and certificates. ``tracer`` traces calls.
@@ -144,25 +160,47 @@ async def serve(
         QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
-        open_store_of(settings, notify, partial(key.verify, port.open)) as store,
+        edge_of(settings, certificates, log.report) as edge,
+        open_store_of(settings, notify, partial(key.verify, partial(_open, port, edge))) as store,
         audit.run(settings, log.report),
     ):
         sealer = await _open_sealer(store, key, audit)
-        gateway = await _gateway(store, client, settings, measuring)
+        tokens, logins, links = _logins(settings, store, identifier, audit, log, sealer)
         access = AccessReloader(settings.access.file, identifier, guard.judge_streams, store, notify)
         extra = (_linter(), measuring.meter, as_replica(store, settings, rng, lambda: access.digest))
+        gateway = await _gateway(store, client, settings, measuring)
         outside = Dependencies(store, gateway, sealer, notify, log.report, rng, *extra)
         reloader = Reloader(certificates, reread, hang_up or asyncio.Event(), notify, access, audit.reopen)
-        parts = (give_back_memory, reloader.run, identifier.run, *measured)
+        parts = (give_back_memory, reloader.run, identifier.run, guard.judge_logins, tokens.run, *measured)
         async with _run_parts(outside, settings, parts) as engine:
-            system = _system(settings, engine, reloader, access, audit, dev=dev)
+            about = _about(settings, audit, edge, links, dev=dev)
+            system = _system(settings, engine, reloader, access, audit, about)
             measuring.watch(store, engine, audit, system.count_warnings, certificates)
-            addresses = await port.serve(_handlers(engine, guard, health, system, settings))
-            health.open()
-            try:
-                yield addresses
-            finally:
-                await _drain(port, guard, engine, health, settings)
+            services = (*_services(engine, system), health)
+            state = (await store.status()).instance_id, logins, engine.work.start, links
+            faces = FaceParts(guard, services, audit.calls, log.report, rng, *state)
+            async with _open_to_calls(port, edge, faces, engine, health, settings) as served:
+                yield served
+
+
+@asynccontextmanager
+async def _open_to_calls(
+    port: Port, edge: HttpEdge, parts: FaceParts, engine: Engine, health: Health, settings: Settings
+) -> AsyncIterator[Served]:
+    """Answer calls while the block runs; drain when it is left."""
+    addresses = await port.serve(_handlers(parts.guard, parts.services, settings))
+    url = await edge.serve(faces_of(settings, parts))
+    health.open()
+    try:
+        yield Served(addresses, url)
+    finally:
+        await _drain(port, edge, parts.guard, engine, health, settings)
+
+
+async def _open(port: Port, edge: HttpEdge) -> None:
+    """Open the ports before anything is served on them."""
+    await port.open()
+    await edge.open()
 
 
 async def _open_sealer(store: OpenedStore, key: KeyringStart, audit: Auditing) -> Keyring:
@@ -184,6 +222,20 @@ async def _run_parts(
         _keep_running(Supervisor(outside.report), *parts),
     ):
         yield engine
+
+
+def _logins(
+    settings: Settings,
+    store: OpenedStore,
+    identifier: Identifier,
+    audit: Auditing,
+    log: EventLog,
+    sealer: Keyring,
+) -> tuple[LoginTokens, Logins, SignInLinks | None]:
+    """Return the login tokens, by which ``identifier`` then knows callers, and what serves them."""
+    tokens = open_logins(settings, store, identifier, random.SystemRandom())
+    logins = build_logins(settings, identifier, tokens, audit.calls, log.report)
+    return tokens, logins, sign_in_links_of(settings, logins, sealer)
 
 
 def _linter() -> Linter:
@@ -231,14 +283,13 @@ def _identifier(
     token = None
     if settings.access.root_token:
         token = load_root_token(settings.data_dir, settings.root_token, settings.root_token_file)
-    limits = JwtLimits(settings.limits.new_jwts_per_peer, settings.limits.new_jwts)
     return Identifier(
         token,
         rules,
         lambda: certificates.client_ca_count if certificates is not None else 0,
         SystemClock().wall,
         KeySource(),
-        limits,
+        jwt_limits(settings),
         lambda problem: logger.warning("issuer_unavailable", problem=problem),
     )
 
@@ -259,11 +310,9 @@ def _system(
     reloader: Reloader,
     access: AccessReloader,
     audit: Auditing,
-    *,
-    dev: bool,
+    about: About,
 ) -> SystemService:
     audit.withdraw_by(engine)
-    about = _about(settings, audit, dev=dev)
     if (replicas := engine.replicas) is not None:
         about = replace(about, fleet=lambda: replicas.fleet)
     return SystemService(
@@ -328,7 +377,9 @@ def _limits(settings: Settings) -> EngineConfig:
     return EngineConfig(rate_limit, rules, measure_accounts=settings.metrics.listen is not None)
 
 
-def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
+def _about(
+    settings: Settings, audit: Auditing, edge: HttpEdge, links: SignInLinks | None, *, dev: bool
+) -> About:
     warnings = []
     if settings.exposed:
         warnings.append("the listener is insecure: tokens and credentials cross the network in the clear")
@@ -343,24 +394,28 @@ def _about(settings: Settings, audit: Auditing, *, dev: bool) -> About:
         linter=installed(),
         warnings=tuple(warnings),
         audit_sinks=audit.statuses,
+        http_url=lambda: edge.url,
+        sign_in_links=links,
         wall_us=SystemClock().wall_us,
     )
 
 
-def _handlers(
-    engine: Engine, guard: Guard, health: Health, system: SystemService, settings: Settings
-) -> tuple[grpc.GenericRpcHandler, ...]:
-    implementations = (
+def _services(engine: Engine, system: SystemService) -> tuple[Service, ...]:
+    return (
         ConfigService(engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys),
         RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
         CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
         LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
         system,
-        health,
     )
+
+
+def _handlers(
+    guard: Guard, services: Sequence[Service], settings: Settings
+) -> tuple[grpc.GenericRpcHandler, ...]:
     grpc_handlers = GrpcHandlers(guard)
-    handlers = tuple(grpc_handlers.service(one.DESCRIPTOR, one) for one in implementations)
-    names = [one.DESCRIPTOR.full_name for one in implementations]
+    handlers = tuple(grpc_handlers.service(one.DESCRIPTOR, one) for one in services)
+    names = [one.DESCRIPTOR.full_name for one in services]
     reflection = Reflection(names).handlers(grpc_handlers) if settings.reflection else ()
     return (*handlers, *reflection, grpc_handlers.unknown_methods())
 
@@ -381,7 +436,9 @@ def _port(
     return Port(limits, settings.listen, certificates, UntilUnsealed(only_health))
 
 
-async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, settings: Settings) -> None:
+async def _drain(
+    port: Port, edge: HttpEdge, guard: Guard, engine: Engine, health: Health, settings: Settings
+) -> None:
     """Report the shutdown, give calls and the engine's work the grace of the settings to end, then stop.
 
     A worker closes its listeners first, so that new connections go to the others.
@@ -392,9 +449,12 @@ async def _drain(port: Port, guard: Guard, engine: Engine, health: Health, setti
     async with asyncio.TaskGroup() as group:
         if settings.worker:
             group.create_task(port.stop(grace))
+            group.create_task(edge.stop(grace))
         await guard.drain(grace)
     await engine.work.settle(max(until - loop.time(), 0))
-    await port.stop(STOP_SECONDS)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(edge.stop(STOP_SECONDS))
+        await port.stop(STOP_SECONDS)
 
 
 @asynccontextmanager

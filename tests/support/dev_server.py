@@ -16,8 +16,10 @@ from tests.support.forked import Forked, forked, forked_with_input
 from tests.support.server_process import bare_environment
 
 COMMAND = ("-m", "lessor.cli.main", "dev")
-ANY_PORTS = ("--listen", "127.0.0.1:0", "--aws-listen", "127.0.0.1:0")
-READY = re.compile(r"ready grpc=(127\.0\.0\.1:\d+) aws=(http://127\.0\.0\.1:\d+)\n")
+ANY_PORTS = ("--listen", "127.0.0.1:0", "--aws-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+READY = re.compile(
+    r"ready grpc=(127\.0\.0\.1:\d+) aws=(http://127\.0\.0\.1:\d+) http=(http://127\.0\.0\.1:\d+)\n"
+)
 SECONDS = 60.0
 
 
@@ -29,6 +31,7 @@ class Dev:
     keyboard: BinaryIO
     address: str
     aws: str
+    http: str
     said: str
     log: Path
 
@@ -82,20 +85,20 @@ async def dev(tmp_path: Path, *words: str, **variables: str) -> AsyncIterator[De
     with process.output, keyboard:
         try:
             async with asyncio.timeout(SECONDS):
-                address, aws, said = await asyncio.to_thread(_read_until_ready, process.output)
-            yield Dev(process, keyboard, address, aws, said, log)
+                address, aws, http, said = await asyncio.to_thread(_read_until_ready, process.output)
+            yield Dev(process, keyboard, address, aws, http, said, log)
         finally:
             process.kill()
             await asyncio.to_thread(process.wait, SECONDS)
 
 
-def _read_until_ready(output: BinaryIO) -> tuple[str, str, str]:
+def _read_until_ready(output: BinaryIO) -> tuple[str, str, str, str]:
     """Read the output of a dev server until it is ready; return its address, its AWS's URL and the output."""
     said = ""
     for line in map(bytes.decode, output):
         said += line
         if found := READY.fullmatch(line):
-            return found[1], found[2], said
+            return found[1], found[2], found[3], said
     raise AssertionError(f"it did not start: {said}")
 
 

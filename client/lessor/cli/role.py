@@ -47,6 +47,11 @@ ROLE_OPTIONS = (
     click.option("--external-id", help="External id that the IAM role requires."),
     click.option("--default-sts-ttl", type=DURATION, help="Lifetime of a session if the request names none."),
     click.option("--max-sts-ttl", type=DURATION, help="Maximum lifetime of a session."),
+    click.option(
+        "--wait-usable",
+        type=DURATION,
+        help="Wait this long until AWS accepts each new key, if the request names no wait.",
+    ),
     click.option("--mfa-serial-number", help="MFA device whose code each request must have."),
     click.option("--etag", help="Fail if the stored role no longer has this version."),
     click.option(

@@ -6,6 +6,7 @@ handshake, also with grpc.aio; open connections keep the old ones.
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,9 @@ class Certificates:
         self._seen = self._read()
         self._current = _configuration(self._seen)
         self._client_ca_count = _count_authorities(self._seen)
+        self._requires: bool | None = None
+        """Whether callers over HTTP need a certificate; None if there is no listener for HTTP."""
+        self._context: ssl.SSLContext | None = None
 
     @property
     def expires_at(self) -> float:
@@ -64,6 +68,47 @@ class Certificates:
             self._current, lambda: self._current, require_client_authentication=required
         )
 
+    def http_context(self, *, client_auth: bool) -> ssl.SSLContext:
+        """Return the context of a listener for HTTP/1.1, which uses the newest content at each handshake.
+
+        With ``client_auth`` callers need a certificate, if there is an authority of client certificates.
+
+        Raises:
+            CertificateUnusable: OpenSSL can't use the files.
+        """
+        self._requires = client_auth and self._files[2] is not None
+        self._context = self._build_context(self._seen)
+        listening = self._build_context(self._seen)
+        assert listening is not None
+        # Called at each handshake, also without a server name. The new context has the certificate, its key
+        # and the authorities; whether callers need a certificate does not change.
+        listening.sni_callback = self._use_newest
+        return listening
+
+    def _use_newest(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        if self._context is not None:
+            connection.context = self._context
+
+    def _build_context(self, content: Content) -> ssl.SSLContext | None:
+        """Return a context with the files' content, None without a listener for HTTP.
+
+        The files are read again, as Python takes certificates from files only. If they change in between, the
+        next reading finds that.
+        """
+        if self._requires is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(self._files[0], self._files[1], password=lambda: "")
+            if content.client_ca is not None and self._requires:
+                context.load_verify_locations(cadata=content.client_ca.decode("ascii", "ignore"))
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ValueError) as error:
+            raise CertificateUnusable(f"the files of tls can't be used for HTTP: {error}") from None
+        return context
+
     @property
     def client_ca_count(self) -> int:
         """Return the number of certificates in the client CA file, 0 without one."""
@@ -77,7 +122,7 @@ class Certificates:
                 content stays in use.
         """
         try:
-            content, configuration = await self._reads.run("certificates", self._read_new)
+            content, configuration, context = await self._reads.run("certificates", self._read_new)
         except ReadTimedOut:
             raise CertificateUnusable(
                 f"the files of tls can't be read within {self._reads.seconds:g} s; check the file system that"
@@ -85,14 +130,18 @@ class Certificates:
             ) from None
         if configuration is None:
             return False
-        self._seen, self._current = content, configuration
+        self._seen, self._current, self._context = content, configuration, context
         self._client_ca_count = _count_authorities(content)
         return True
 
-    def _read_new(self) -> tuple[Content, grpc.ServerCertificateConfiguration | None]:
-        """Return the files' content, and if it is new its form for gRPC."""
+    def _read_new(
+        self,
+    ) -> tuple[Content, grpc.ServerCertificateConfiguration | None, ssl.SSLContext | None]:
+        """Return the files' content, and if it is new its forms for gRPC and for HTTP."""
         content = self._read()
-        return content, None if content == self._seen else _configuration(content)
+        if content == self._seen:
+            return content, None, None
+        return content, _configuration(content), self._build_context(content)
 
     def _read(self) -> Content:
         cert_file, key_file, client_ca_file = self._files

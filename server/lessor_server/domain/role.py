@@ -35,7 +35,8 @@ class Role:
     """Hold a role as stored; spans are whole seconds, ``None`` if unset.
 
     ``policy_document`` is the canonical text (``policy.canonical``) or empty; tags are pairs sorted
-    by key (``tags.of``); ``max_leases`` 0 means no limit.
+    by key (``tags.of``); ``max_leases`` 0 means no limit. ``wait_usable`` is how long a request that names no
+    wait waits until AWS accepts its key.
     """
 
     mount: str
@@ -59,6 +60,7 @@ class Role:
     max_leases: int = 0
     mfa_serial_number: str = ""
     etag: str = ""
+    wait_usable: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ STS_CEILINGS: Final = {
 }
 """AWS's longest session, by type: AssumeRole 12 h, the other two 36 h."""
 
+MAX_WAIT_USABLE: Final = timedelta(seconds=60)
+"""The longest wait that a role may have: callers without a deadline of their own have 60 s."""
 ROLE_ARNS_LIMIT: Final = 100
 USER_POLICIES_LIMIT: Final = 20
 USER_POLICIES_DEFAULT: Final = 10
@@ -295,8 +299,9 @@ def _text_violations(role: Role) -> list[Violation]:
 
 def _ttl_violations(role: Role, mount: Mount) -> list[Violation]:
     found = []
-    for field in ("default_ttl", "max_ttl", "default_sts_ttl", "max_sts_ttl"):
+    for field in ("default_ttl", "max_ttl", "default_sts_ttl", "max_sts_ttl", "wait_usable"):
         found += durations.violations(field, getattr(role, field))
+    found += durations.order_violations("wait_usable", role.wait_usable, MAX_WAIT_USABLE, "the longest wait")
     mounts = (mount.max_lease_ttl, "the mount's max_lease_ttl")
     found += durations.order_violations("max_ttl", role.max_ttl, *mounts)
     if role.max_ttl is None:

@@ -19,6 +19,7 @@ from lessor_server.domain.mount import Mount
 from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root, StoredRoot
 from lessor_server.domain.rotation import Rotation
+from lessor_server.engine.login_ports import LoginStore
 from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import (
     BulkRevocation,
@@ -407,7 +408,7 @@ class KeyringStore(Protocol):
         ...
 
 
-class Store(LeaseStore, ConfigStore, UpkeepStore, RotationStore, KeyringStore, Protocol):
+class Store(LeaseStore, ConfigStore, UpkeepStore, RotationStore, KeyringStore, LoginStore, Protocol):
     """The whole store, as one object."""
 
 

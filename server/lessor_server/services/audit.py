@@ -78,7 +78,7 @@ class CallAudit:
         """
         self._audit = audit
         self.now_us = now_us
-        self._draw_id = draw_id
+        self.draw_id = draw_id
         self.withdraw = withdraw
         self._unauthenticated: int | None = None
         """The number of unauthenticated callers in this second; None if there were none."""
@@ -89,7 +89,7 @@ class CallAudit:
 
     def begin(self, method: Method, peer: str) -> CallRecords:
         """Begin the records of a call."""
-        return CallRecords(self, method, peer, self._draw_id())
+        return CallRecords(self, method, peer, self.draw_id())
 
     def require(self) -> None:
         """Raise ``AuditUnavailable`` if records have to be written, and no sink works."""
@@ -291,6 +291,7 @@ class CallRecords:
             time_us=self._audit.now_us(),
             request=self.request_id,
             identity=principal.name if principal else "",
+            accessor=principal.login.accessor if principal and principal.login else "",
             auth_method=principal.auth_method.value if principal else "",
             labels=principal.labels if principal else _NO_LABELS,
             peer=self._peer,

@@ -12,10 +12,12 @@ from typing import Any, Final, Protocol
 from google.protobuf.message import Message
 
 from lessor_server.domain.access.acl import EVERYTHING, NOTHING, Capability, Grant
-from lessor_server.domain.access.caller import Credential, Principal
+from lessor_server.domain.access.caller import Credential, Peer, Principal
 from lessor_server.domain.errors.base import LessorError, PermissionDenied, Unauthenticated
 from lessor_server.services import permissions
 from lessor_server.services.permissions import Need
+
+UNKNOWN_PEER: Final = Peer("")
 
 
 def _require_nothing() -> None: ...
@@ -34,6 +36,7 @@ class Caller:
     until: float = math.inf
     grant: Grant = NOTHING
     only_owner: str | None = None
+    peer: Peer = UNKNOWN_PEER
     require_audit: Callable[[], None] = _require_nothing
     """Raises ``AuditUnavailable`` if a stream may not issue now, because it could not be recorded."""
 

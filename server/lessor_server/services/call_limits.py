@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from lessor_server.domain.access.caller import AuthMethod, Principal
+from lessor_server.domain.access.caller import Principal
+from lessor_server.domain.access.names import ROOT_NAME
 from lessor_server.domain.errors.access import RateLimited, TooManyWatches
 from lessor_server.domain.errors.base import TooManyCalls
 
@@ -55,7 +56,7 @@ class CallLimiter:
             RateLimited: The caller has used its rate and its burst.
         """
         rate = self._limits.rate
-        if rate is None or principal.auth_method is AuthMethod.ROOT:
+        if rate is None or principal.name == ROOT_NAME:
             return
         now = asyncio.get_running_loop().time()
         earliest = min(now - BURST_SECONDS + 1 / rate, now)

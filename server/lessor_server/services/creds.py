@@ -100,7 +100,7 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
         owner=caller.principal.name,
         ttl=ttl or None,
         request=Request(request_id, _digest(request, mount, caller)) if request_id else None,
-        wait_usable=wait.total_seconds() if wait else 0.0,
+        wait_usable=None if wait is None else wait.total_seconds(),
         options=options,
         labels=caller.principal.labels,
         reason=reason,

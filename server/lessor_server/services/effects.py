@@ -66,6 +66,8 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "LeaseService.Reconcile": CHANGE,
     "SystemService.GetInfo": READ,
     "SystemService.WhoAmI": READ,
+    # The login token that it creates has records of its own.
+    "SystemService.CreateSignInLink": READ,
     "SystemService.RotateSealingKey": CHANGE,
     "SystemService.Backup": CHANGE,
     "SystemService.HoldExpiry": CHANGE,

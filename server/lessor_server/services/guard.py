@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -52,6 +52,8 @@ from lessor_server.services.status import code_of
 DEFAULT_SECONDS = 60.0
 ADMISSION_SECONDS = 10.0
 """The time in which a caller is identified, and the time that a request's message has to arrive."""
+LOGIN_SECONDS: Final = 10.0
+"""The interval at which open streams of login tokens are judged."""
 
 _BAD_INPUT = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED, ErrorKind.DENIED})
 """Errors that are logged as a count: callers can cause any number of them."""
@@ -174,7 +176,10 @@ class Guard:
 
     async def judge_streams(self) -> None:
         """Judge each open stream by the current rules, and end those that they do not allow."""
-        for stream in list(self._streams):
+        await self._judge_streams(list(self._streams))
+
+    async def _judge_streams(self, streams: Sequence[OpenStream]) -> None:
+        for stream in streams:
             await asyncio.sleep(0)  # other calls go on meanwhile
             try:
                 await self._judge(stream.call)
@@ -184,6 +189,32 @@ class Guard:
                 stream.end(InternalError(self._log.report(stream.call.method.name, error)))
             else:
                 stream.reschedule()
+
+    async def judge_logins(self) -> NoReturn:
+        """Judge open streams of login tokens every 10 s, until cancelled: another server may end a token."""
+        while True:
+            await asyncio.sleep(LOGIN_SECONDS)
+            await self._judge_streams([one for one in self._streams if one.call.caller.principal.login])
+
+    @asynccontextmanager
+    async def admit(self, credential: Credential) -> AsyncIterator[Principal]:
+        """Identify the caller of what is not a method, and count it within its limits while the block runs.
+
+        Raises:
+            Unauthenticated: The caller is not known; its connection's turn was waited for.
+            Draining, RateLimited, TooManyCalls: It is not served now.
+        """
+        try:
+            principal = await self._identify(credential, None)
+        except LessorError as error:
+            self._log.refused(error.reason)
+            await self._anonymous.wait_turn(credential.peer.connection)
+            raise
+        if self._draining:
+            raise Draining("the server is stopping")
+        self._limits.take_turn(principal)
+        with self._limits.counted(principal, lasting=False), self._counted():
+            yield principal
 
     async def drain(self, seconds: float) -> int:
         """Refuse new calls, end unbounded streams, wait for other calls; return how many are left."""
@@ -203,8 +234,13 @@ class Guard:
     ) -> Message | None:
         """Identify the caller, and serve its call within its limits."""
         version = self._access.version
-        principal = records.principal = await self._identify(exchange)
-        caller = Caller(principal, _until(method, exchange), require_audit=self._audit.require)
+        principal = records.principal = await self._identify(exchange.credential, exchange.seconds)
+        caller = Caller(
+            principal,
+            _until(method, exchange),
+            peer=exchange.credential.peer,
+            require_audit=self._audit.require,
+        )
         call = records.call = ServedCall(method, exchange, caller, version)
         if self._draining:
             raise Draining("the server is stopping")
@@ -229,13 +265,12 @@ class Guard:
             service=method.containing_service.full_name,
         )
 
-    async def _identify(self, exchange: Exchange) -> Principal:
-        """Return the caller, or raise the error that refuses the call."""
-        left = exchange.seconds
+    async def _identify(self, credential: Credential, left: float | None) -> Principal:
+        """Return the caller, or raise the error that refuses the call; ``left`` is until its deadline."""
         seconds = ADMISSION_SECONDS if left is None else min(left, ADMISSION_SECONDS)
         try:
             async with asyncio.timeout(seconds):
-                return await self._access.identify(exchange.credential)
+                return await self._access.identify(credential)
         except TimeoutError:
             raise DeadlineExceeded("the caller was not identified in time") from None
 

@@ -131,6 +131,7 @@ PERMISSIONS: Final[Mapping[str, tuple[Need, ...]]] = {
     ),
     "SystemService.GetInfo": (),
     "SystemService.WhoAmI": (),
+    "SystemService.CreateSignInLink": (),
     "SystemService.RotateSealingKey": (Need("sys/sealing/rotate", (UPDATE, SUDO)),),
     "SystemService.Backup": (Need("sys/backup", (UPDATE, SUDO)),),
     "SystemService.HoldExpiry": (Need("sys/expiry/hold", (UPDATE, SUDO)),),

@@ -24,7 +24,7 @@ from lessor_server.services.static_role import StaticRoleMethods
 
 _TYPES = {kind: pb.Role.CredentialType.Value(kind.name) for kind in CredentialType}
 _KINDS = {value: kind for kind, value in _TYPES.items()}
-_SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
+_SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl", "wait_usable")
 _CHANGEABLE = tuple(name for name in pb.Role.DESCRIPTOR.fields_by_name if name != "name")
 """A role cannot be renamed: its name identifies it."""
 
@@ -167,6 +167,7 @@ def _role(mount: str, message: pb.Role) -> Role:
         max_sts_ttl=spans["max_sts_ttl"],
         default_ttl=spans["default_ttl"],
         max_ttl=spans["max_ttl"],
+        wait_usable=spans["wait_usable"],
     )
 
 

@@ -99,6 +99,7 @@ class StaticCredentialMethods:
             access_key=found.access_key_id,
             secret_key=found.secret.reveal(),
             next_rotation_time=messages.timestamp(found.next_us),
+            rotation_period=messages.to_duration(found.period),
         )
 
 

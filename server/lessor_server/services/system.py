@@ -12,6 +12,7 @@ from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.audit.record import SinkStatus
 from lessor_server.domain.errors.access import NoAccessFile
 from lessor_server.domain.errors.base import Unimplemented
+from lessor_server.domain.errors.preconditions import ConsoleOff
 from lessor_server.domain.replica_settings import find_different_settings
 from lessor_server.engine.replica_ports import Fleet
 from lessor_server.engine.revocation.expiry_hold import ASKED, ExpiryHold
@@ -19,6 +20,7 @@ from lessor_server.engine.store_types import StoreStatus
 from lessor_server.engine.upkeep.sealing_keys import SealingKeys
 from lessor_server.services import messages
 from lessor_server.services.call import Caller
+from lessor_server.services.sign_in_links import SIGN_IN_PATH, SignInLinks
 
 MAX_PATH_LENGTH = 1000
 MAX_ROWS_SHOWN = 20
@@ -32,6 +34,8 @@ FindMounts = Callable[[], Awaitable[tuple[str, ...]]]
 NO_FLEET: Final = Fleet(0, ())
 CLOCK_DIFFERENCE_US: Final = 120_000_000
 """GetInfo warns of a replica whose wall clock differs from the database's by more than this."""
+HELD: Final = "expiries are held"
+"""How the warning of GetInfo begins that says why expiry is held."""
 StatusOf = Callable[[], Awaitable[StoreStatus]]
 """Returns the state of the store."""
 
@@ -67,6 +71,10 @@ class About:
     audit_sinks: Callable[[], Iterable[SinkStatus]] = tuple
     fleet: Callable[[], Fleet] = lambda: NO_FLEET
     """Returns the replicas that share the store."""
+    http_url: Callable[[], str] = str
+    """Returns the URL of the HTTP listener, empty if there is none."""
+    sign_in_links: SignInLinks | None = None
+    """Creates links to the console; None if there is none."""
     wall_us: Callable[[], int] = int
     """The machine's time in microseconds since the epoch."""
 
@@ -134,6 +142,7 @@ class SystemService:
             ],
             warnings=warnings,
             replicas=_replicas(fleet),
+            http_url=about.http_url(),
         )
 
     async def count_warnings(self) -> Mapping[str, int]:
@@ -150,7 +159,7 @@ class SystemService:
         }
 
     def _held(self) -> tuple[str, ...]:
-        return (f"expiries are held: {self._expiry.why}",) if self._expiry.held else ()
+        return (f"{HELD}: {self._expiry.why}",) if self._expiry.held else ()
 
     async def _warn_of_misplaced_tokens(self) -> list[str]:
         return [
@@ -170,6 +179,18 @@ class SystemService:
             auth_method=principal.auth_method.value,
             expire_time=messages.timestamp(0 if ends == math.inf else int(ends * 1e6)),
             server_time=messages.timestamp(self._about.wall_us()),
+        )
+
+    async def CreateSignInLink(
+        self, _: pb.CreateSignInLinkRequest, caller: Caller
+    ) -> pb.CreateSignInLinkResponse:
+        """Create a link that signs the caller in to the console."""
+        links, url = self._about.sign_in_links, self._about.http_url()
+        if links is None or not url:
+            raise ConsoleOff("this server has no console")
+        link = await links.create(caller.principal, caller.peer)
+        return pb.CreateSignInLinkResponse(
+            sign_in_url=f"{url}{SIGN_IN_PATH}{link.code}", expire_time=messages.timestamp(link.expires_us)
         )
 
     async def ReloadAccess(self, _: pb.ReloadAccessRequest, __: Caller) -> pb.ReloadAccessResponse:

@@ -37,7 +37,11 @@ from lessor_server.settings.sources import ConfigModel, Conflict, Key, Problem, 
 MAX_LEASES: Final = 100_000
 CREDENTIALS: Final = ("token_sha256", "spiffe_id", "dns_name", "jwt")
 """The keys of an identity that say how it is recognised: each has exactly one."""
-_NEEDS: Final = {"token_expires": ("token_sha256",), "ca_file": ("spiffe_id", "dns_name")}
+_NEEDS: Final = {
+    "token_expires": ("token_sha256",),
+    "token_max_ttl": ("token_sha256", "jwt"),
+    "ca_file": ("spiffe_id", "dns_name"),
+}
 """Keys of an identity that go only with some of the others."""
 
 T = TypeVar("T")
@@ -130,8 +134,8 @@ class IdentityTable(ConfigModel):
         tuple[Annotated[IpNetwork | str, PlainValidator(access_values.source)], ...], FilledList
     ] = Field(default=(), alias="from")
     """Where a call may come from; everywhere if it is left out."""
-    token_max_ttl: Duration | None = None
-    """The longest life of a login token."""
+    token_max_ttl: Annotated[timedelta, PlainValidator(access_values.token_life)] | None = None
+    """The longest life of a login token, renewals included."""
 
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:
         """Yield the problems of the name and labels, and keys that don't go together."""
@@ -186,7 +190,7 @@ class IssuerTable(ConfigModel):
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[Conflict]:
         """Yield the problems of the name, and two places of the keys."""
         if self.name:
-            yield from _as_conflicts("name", names.key_violations("", self.name))
+            yield from _as_conflicts("name", names.issuer_name_violations("", self.name))
         if {"jwks_url", "jwks_file"} <= given:
             yield "jwks_file", "is set together with jwks_url", "set one of the two"
 

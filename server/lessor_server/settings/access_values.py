@@ -20,6 +20,7 @@ from lessor_server.domain.access.access_config import ALGORITHMS, IpNetwork
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.caller import UNIX
 from lessor_server.domain.access.issue_limits import REQUEST_FIELDS, role_arn_violations
+from lessor_server.domain.access.login_token import MAX_MAX_TTL
 from lessor_server.domain.errors.base import Violation, shown
 from lessor_server.settings import parsers
 from lessor_server.settings.parsers import InvalidValue
@@ -134,6 +135,13 @@ def host_pattern(value: object) -> str:
 def rule_duration(value: object) -> timedelta:
     """Accept a duration in whole seconds from one second to ten years."""
     given = parsers.duration("0s", "999999999h")(value)
+    _require_none(durations.violations("", given))
+    return given
+
+
+def token_life(value: object) -> timedelta:
+    """Accept a duration in whole seconds from one second to 30 days."""
+    given = parsers.duration("0s", durations.format_duration(MAX_MAX_TTL))(value)
     _require_none(durations.violations("", given))
     return given
 

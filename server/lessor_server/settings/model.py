@@ -169,6 +169,19 @@ class MetricsSettings(ConfigModel):
     """Its address; ``None``, or an empty text: there is none."""
 
 
+class HttpSettings(ConfigModel):
+    """The listener for HTTP: Vault's API and the console, with the TLS of ``tls``."""
+
+    listen: Annotated[Listener | None, PlainValidator(parsers.optional_listener)] = None
+    """Its address; ``None``, or an empty text: there is none."""
+    vault_api: Boolean = True
+    """Whether Vault's API is served, below ``/v1/``."""
+    console: Boolean = True
+    """Whether the console is served."""
+    hosts: Annotated[tuple[Annotated[str, PlainValidator(parsers.host_name)], ...], Items] = ()
+    """Host names that are answered, besides the address and ``localhost``. The first is in links to here."""
+
+
 class SettingsFile(ConfigModel):
     """All settings that a file or variables can hold."""
 
@@ -196,11 +209,18 @@ class SettingsFile(ConfigModel):
     store: StoreSettings = StoreSettings()
     log: Log = Log()
     metrics: MetricsSettings = MetricsSettings()
+    http: HttpSettings = HttpSettings()
 
     @property
     def exposed(self) -> bool:
         """Return whether tokens and credentials are sent over a network unencrypted."""
-        return self.tls is None and any(not one.address.is_local for one in self.listen)
+        return self.tls is None and any(not one.address.is_local for _, one in self._listeners)
+
+    @property
+    def _listeners(self) -> list[tuple[str, Listener]]:
+        """Return each listener that takes tokens, with its setting."""
+        found = [("listen", one) for one in self.listen]
+        return [*found, ("http.listen", self.http.listen)] if self.http.listen else found
 
     def find_conflicts(self, given: AbstractSet[str]) -> Iterator[tuple[str, str, str]]:
         """Yield the problems of combinations of settings."""
@@ -212,18 +232,24 @@ class SettingsFile(ConfigModel):
         if {"root_token", "root_token_file"} <= given:
             yield "root_token_file", "is set together with root_token", "set one of the two"
         if self.exposed and not self.insecure_listen and not given & {"tls.cert_file", "tls.key_file"}:
-            far = next(one.address for one in self.listen if not one.address.is_local)
+            setting, far = next(
+                (setting, one.address) for setting, one in self._listeners if not one.address.is_local
+            )
             yield (
-                "listen",
+                setting,
                 f"{far} is neither loopback nor a unix socket, and there is no TLS",
                 "set tls.cert_file and tls.key_file, or insecure_listen = true if a proxy terminates TLS",
             )
-        if "tls.client_ca_file" not in given and any(one.client_auth == "require" for one in self.listen):
-            problem = "has client_auth = require, and there is no authority of client certificates"
-            yield "listen", problem, "set tls.client_ca_file"
+        for setting, one in self._listeners:
+            if "tls.client_ca_file" not in given and one.client_auth == "require":
+                problem = "has client_auth = require, and there is no authority of client certificates"
+                yield setting, problem, "set tls.client_ca_file"
+                break
         addresses = [str(one.address) for one in self.listen if one.address.port or one.address.path]
         if twice := next((one for one in addresses if addresses.count(one) > 1), None):
             yield "listen", f"has {twice} twice", "write it once"
+        if self.http.listen and self.http.listen.address.port and str(self.http.listen.address) in addresses:
+            yield "http.listen", "is also an address of listen", "give each an address of its own"
         if not self.access.root_token and "access.file" not in given:
             yield "access.root_token", "is false without access.file: nobody could call", "set access.file"
         yield from self._find_audit_conflicts()

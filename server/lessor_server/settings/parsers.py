@@ -196,6 +196,30 @@ def optional_address(value: object) -> Address | None:
     return found
 
 
+def optional_listener(value: object) -> Listener | None:
+    """Accept ``host:port`` or a table of ``address`` and ``client_auth``, or an empty text, which is none."""
+    if value == "":
+        return None
+    found = _listener(value)
+    if found.address.path:
+        raise InvalidValue(f"{found.address} is a unix socket", "write HOST:PORT or [IPV6]:PORT")
+    return found
+
+
+def host_name(value: object) -> str:
+    """Accept the name of a host or an IP address, without a port; return it in lower case."""
+    written = text(value)
+    try:
+        return str(ipaddress.ip_address(written.strip("[]")))
+    except ValueError:
+        pass
+    if not _HOST.fullmatch(written):
+        raise InvalidValue(
+            f"{shown(written)} is not a host name", "write a name or an address, without a port"
+        )
+    return written.lower()
+
+
 def listeners(value: object) -> tuple[Listener, ...]:
     """Accept an address, or a list of addresses and of tables of ``address`` and ``client_auth``."""
     found = tuple(map(_listener, items(value)))

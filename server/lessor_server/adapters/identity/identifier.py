@@ -1,4 +1,4 @@
-"""Identifies callers: by the root token, a fixed token, a JWT or a client certificate.
+"""Identifies callers: by the root token, a fixed token, a login token, a JWT or a client certificate.
 
 The path of a credential that is known already does not wait and reads nothing.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -22,6 +22,8 @@ from lessor_server.adapters.identity.json_web_token import parse_token, verify_s
 from lessor_server.adapters.identity.jwt_limiter import JwtLimiter, JwtLimits
 from lessor_server.adapters.identity.key_set import VerifyingKey
 from lessor_server.adapters.identity.known_callers import Evidence, KnownCaller, KnownCallers
+from lessor_server.adapters.identity.known_logins import KnownLogin, KnownLogins
+from lessor_server.adapters.identity.login_judge import LoginRules, judge_login
 from lessor_server.adapters.identity.strict_json import read_object
 from lessor_server.domain.access.access_config import (
     AccessConfig,
@@ -40,8 +42,16 @@ from lessor_server.domain.access.identify import (
     identify_certificate,
     identify_claims,
 )
+from lessor_server.domain.access.kept_claims import keep_jwt
+from lessor_server.domain.access.login_token import (
+    DEFAULT_MAX_TTL,
+    KeptToken,
+    LoginTerms,
+    LoginToken,
+    is_login_token,
+)
 from lessor_server.domain.access.names import ROOT_NAME
-from lessor_server.domain.errors.access import HOW_TO_SEND
+from lessor_server.domain.errors.access import HOW_TO_SEND, LoginNotPossible
 from lessor_server.domain.errors.base import Unauthenticated, shown
 from lessor_server.domain.secret import TokenHash
 
@@ -134,7 +144,9 @@ class Identifier:
         self.version = 0
         """A number that changes with the rules, and when a key leaves the set of its issuer."""
         self.judge_streams: Callable[[], Coroutine[object, object, None]] | None = None
-        """Judges open streams again, when a key has left the set of its issuer."""
+        """Judges open streams again, when a key or a login token has ended."""
+        self.logins: KnownLogins | None = None
+        """The login tokens, once the store is open."""
         self._in_force = _InForce(AccessConfig(), {}, Authorities(()))
         self.use(config)
 
@@ -227,6 +239,8 @@ class Identifier:
         if self._root_token is not None and hmac.compare_digest(self._root_token.digest, digest):
             return ROOT
         caller = self._in_force.find_token(digest)
+        if caller is None and is_login_token(token) and self.logins is not None:
+            caller = self._judge_login(await self.logins.find(digest.hex(), address))
         if caller is None:
             if token.count(".") != 2:
                 raise Unauthenticated("the token is unknown")
@@ -234,28 +248,107 @@ class Identifier:
         return caller.admit(address, self._now())
 
     async def identify_again(self, principal: Principal) -> Principal:
-        """Return the caller of a call that lasts, under the rules in force; it waits for nothing.
+        """Return the caller of a call that lasts, under the rules in force.
+
+        It reads nothing but a login token that was not read for 10 s.
 
         Raises:
             Unauthenticated: The rules no longer accept its credential, or the credential has ended.
         """
         if principal.auth_method is AuthMethod.ROOT and self._root_token is not None:
             return principal
-        in_force, now = self._in_force, self._now()
-        caller = None
         if isinstance(evidence := principal.evidence, Evidence):
-            match evidence.proof:
-                case bytes() as digest:
-                    caller = in_force.find_token(digest)
-                case _JwtProof() as proof:
-                    caller = _judge_jwt(in_force, proof, now)
-                    if not in_force.keys[caller.issuer].has(proof.key):
-                        raise Unauthenticated("the key that verified the JWT is not in use any more")
-                case ClientCertificate() as certificate:
-                    caller = self._judge_certificate(in_force, certificate, now)
+            caller = await self._judge_again(evidence)
             if caller is not None:
-                return caller.admit(evidence.address, now)
+                return caller.admit(evidence.address, self._now())
         raise Unauthenticated("the access rules no longer accept the caller's credential")
+
+    async def _judge_again(self, evidence: Evidence) -> KnownCaller | None:
+        """Return the caller of a credential that was accepted before; None if it is no longer known."""
+        in_force, now = self._in_force, self._now()
+        match evidence.proof:
+            case bytes() as digest:
+                return in_force.find_token(digest)
+            case _JwtProof() as proof:
+                caller = _judge_jwt(in_force, proof, now)
+                if not in_force.keys[caller.issuer].has(proof.key):
+                    raise Unauthenticated("the key that verified the JWT is not in use any more")
+                return caller
+            case ClientCertificate() as certificate:
+                return self._judge_certificate(in_force, certificate, now)
+            case LoginToken() as token if self.logins is not None:
+                return self._judge_login(await self.logins.find_or_keep(token.digest, evidence.address))
+        return None
+
+    # --- logins -----------------------------------------------------------------------------------------
+
+    def has_issuer(self, name: str) -> bool:
+        """Return whether the access file has an issuer of this name."""
+        return name in self._in_force.keys
+
+    def is_of_issuer(self, principal: Principal, name: str) -> bool:
+        """Return whether a caller has presented a JWT of the issuer of this name."""
+        evidence = principal.evidence
+        if not isinstance(evidence, Evidence) or not isinstance(evidence.proof, _JwtProof):
+            return False
+        issuer = self._in_force.issuers.get(evidence.proof.issuer)
+        return issuer is not None and issuer.name == name
+
+    async def find_login_terms(self, principal: Principal) -> LoginTerms:
+        """Return what the credential of an identified caller buys.
+
+        Raises:
+            LoginNotPossible: It is a client certificate.
+            Unauthenticated: It has ended, or the rules no longer accept it.
+        """
+        if principal.auth_method is AuthMethod.ROOT and self._root_token is not None:
+            return LoginTerms(KeptToken(self._root_token.digest.hex()))
+        evidence = principal.evidence
+        caller = await self._judge_again(evidence) if isinstance(evidence, Evidence) else None
+        if caller is None or not isinstance(evidence, Evidence):
+            raise Unauthenticated("the access rules no longer accept the caller's credential")
+        caller.validity.check(self._now())
+        max_ttl = caller.identity.token_max_ttl or DEFAULT_MAX_TTL
+        match evidence.proof:
+            case bytes() as digest:
+                return LoginTerms(KeptToken(digest.hex()), max_ttl)
+            case _JwtProof() as proof:
+                issuer, config = self._in_force.issuers[proof.issuer], self._in_force.config
+                claims = read_object(proof.payload)
+                return LoginTerms(keep_jwt(config, issuer, proof.algorithm, claims), max_ttl)
+            case LoginToken() as token:
+                return LoginTerms(token.credential, max_ttl)
+        raise LoginNotPossible("a client certificate buys no login token")
+
+    async def identify_new_login(self, token: LoginToken, address: IpAddress | str | None) -> Principal:
+        """Return the caller of a token that was just created, or renewed, here."""
+        assert self.logins is not None
+        self.logins.forget(token.digest)
+        self.logins.add(token)
+        caller = self._judge_login(await self.logins.find(token.digest, address, is_new=False))
+        self._start_judging()
+        return caller.admit(address, self._now())
+
+    def end_logins(self, digests: Iterable[str]) -> None:
+        """Refuse tokens that were ended here from now on, and end their open streams."""
+        assert self.logins is not None
+        self.logins.end(digests)
+        self._start_judging()
+
+    def _start_judging(self) -> None:
+        if self.judge_streams is not None:
+            self._start(self.judge_streams())
+
+    def _judge_login(self, known: KnownLogin) -> KnownCaller:
+        """Return the caller of a login token; it is worked out again when the rules or the token change."""
+        in_force = self._in_force
+        if known.caller is None or known.rules is not in_force:
+            assert self.logins is not None
+            root = self._root_token.digest.hex() if self._root_token is not None else ""
+            rules = LoginRules(in_force.config, in_force.acls, root, in_force.find_token)
+            known.caller = judge_login(rules, known.chain, self.logins.now_us(), self._now())
+            known.rules = in_force
+        return known.caller
 
     async def _find_jwt(self, token: str, digest: bytes, address: IpAddress | str | None) -> KnownCaller:
         """Return the caller of a JWT; rules that change while it waits for keys count."""
@@ -328,8 +421,7 @@ class Identifier:
         """Forget the JWTs of an issuer, one of whose keys has left the set or has changed."""
         self._in_force.jwts.forget_issuer(issuer.name)
         self.version += 1
-        if self.judge_streams is not None:
-            self._start(self.judge_streams())
+        self._start_judging()
 
     def keys_unreadable(self, issuer: JwtIssuer, problem: str) -> None:
         """Report that the keys of an issuer can't be read."""

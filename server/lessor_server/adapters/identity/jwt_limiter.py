@@ -1,4 +1,7 @@
-"""Limits how many JWTs that were not seen before are verified, for each peer and together."""
+"""Limits how much is done for credentials that were not seen before, for each peer and together.
+
+The signatures of JWTs are verified, login tokens are looked up in the store, and logins create rows there.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ MAX_PEERS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class JwtLimits:
-    """Verifications of new JWTs a second; a burst may have those of one second."""
+    """New JWTs, login tokens or logins a second; a burst may have those of one second."""
 
     per_peer: float = 20.0
     together: float = 200.0
@@ -42,16 +45,17 @@ class _Bucket:
 
 
 class JwtLimiter:
-    """Admits verifications within the limits; times are the running loop's."""
+    """Admits new credentials of one kind within the limits; times are the running loop's."""
 
-    def __init__(self, limits: JwtLimits) -> None:
-        """Begin with full buckets."""
+    def __init__(self, limits: JwtLimits, what: str = "JWTs") -> None:
+        """Begin with full buckets; ``what`` names the credentials in errors."""
         self._limits = limits
+        self._what = what
         self._together: _Bucket | None = None
         self._peers: OrderedDict[IpAddress | str | None, _Bucket] = OrderedDict()
 
     def admit(self, address: IpAddress | str | None) -> None:
-        """Count one verification for a peer, None for all unix sockets; raise ``TryLater`` past a limit.
+        """Count one credential of a peer, None for all unix sockets; raise ``TryLater`` past a limit.
 
         A refused peer uses up nothing of what all peers have together.
         """
@@ -64,8 +68,8 @@ class JwtLimiter:
                 self._peers.popitem(last=False)
         self._peers.move_to_end(address)
         if not peer.fill(now):
-            raise TryLater("too many new JWTs come from this address", retry_in=1.0)
+            raise TryLater(f"too many new {self._what} come from this address", retry_in=1.0)
         if not together.fill(now):
-            raise TryLater("too many new JWTs have to be verified", retry_in=1.0)
+            raise TryLater(f"too many new {self._what} have to be checked", retry_in=1.0)
         peer.take()
         together.take()

@@ -10,6 +10,7 @@ from lessor_server.domain.access.acl import Acls
 from lessor_server.domain.access.caller import AuthMethod, IpAddress, Principal
 from lessor_server.domain.access.claims import Validity
 from lessor_server.domain.access.identify import Identified, comes_from
+from lessor_server.domain.access.login_token import LoginToken
 from lessor_server.domain.errors.base import Unauthenticated
 from lessor_server.domain.policy.template import identity_fields
 
@@ -34,22 +35,23 @@ class KnownCaller:
 
     def __init__(
         self,
-        acls: Acls,
+        acls: Acls | None,
         identified: Identified,
         method: AuthMethod,
         validity: Validity,
         proof: object,
         issuer: str = "",
         proof_bytes: int = 0,
+        login: LoginToken | None = None,
     ) -> None:
-        """Find what the caller may do in ``acls``."""
+        """Find what the caller may do in ``acls``; without them it may do everything."""
         identity, name, labels = identified.identity, identified.name, identified.labels
         self.issuer = issuer
-        self._validity = validity
-        self._sources = identity.sources
+        self.identity = identity
+        self.validity = validity
         self._evidence = Evidence(None, proof)
-        acl = acls.find(identity.policies, identity_fields(name, labels))
-        self.size = CALLER_BYTES + proof_bytes + GRANT_BYTES * acl.own_grants
+        acl = None if acls is None else acls.find(identity.policies, identity_fields(name, labels))
+        self.size = CALLER_BYTES + proof_bytes + GRANT_BYTES * (0 if acl is None else acl.own_grants)
         self._principal = Principal(
             name=name,
             auth_method=method,
@@ -58,6 +60,7 @@ class KnownCaller:
             labels=labels,
             expires_at=validity.expires_at,
             evidence=self._evidence,
+            login=login,
         )
 
     def admit(self, address: IpAddress | str | None, now: float) -> Principal:
@@ -67,8 +70,9 @@ class KnownCaller:
             Unauthenticated: The credential is not valid at ``now``, or the identity's ``from`` does not
                 include the address. Another identity that matches is not considered.
         """
-        self._validity.check(now)
-        if self._sources and not comes_from(self._sources, address):
+        self.validity.check(now)
+        sources = self.identity.sources
+        if sources and not comes_from(sources, address):
             raise Unauthenticated("the identity's `from` does not include the caller's address")
         if address != self._evidence.address:
             # Most callers have one address, whose principal is kept.

@@ -18,13 +18,13 @@ _BIGINT: Final = frozenset(
     (
         "generation", "before", "attempts", "looks", "untaken", "root_version", "max_users", "max_leases",
         "rule_max_leases", "limit", "offset", "now", "until", "version", "expect_version", "stuck", "claimed",
-        "active",
+        "active", "depth", "renewable",
     )
 )  # fmt: skip
 _DOUBLE: Final = frozenset(("rate", "demand", "share", "reserved"))
 _BOOLEAN: Final = frozenset(("held", "live"))
 _BYTEA: Final = frozenset(
-    ("sealed", "fresh_sealed", "root_sealed", "mac", "new_mac", "wrapped", "complete")
+    ("sealed", "fresh_sealed", "root_sealed", "mac", "new_mac", "old_mac", "wrapped", "complete")
 )  # fmt: skip
 
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from lessor_server.adapters.sql import keyring_statements as keyring_sql
+from lessor_server.adapters.sql import login_statements as login_sql
 from lessor_server.adapters.sql import statements as sql
 
 _LIVE = "state IN ('INTENT', 'ACTIVE', 'REVOKING')"
@@ -146,7 +147,19 @@ SELECT EXISTS (SELECT 1 FROM row_macs) OR EXISTS (SELECT 1 FROM leases) OR EXIST
     OR EXISTS (SELECT 1 FROM roots) OR EXISTS (SELECT 1 FROM rotations)
 """
 
+# Until the commit: two processes would each find room for one more token.
+_LOCK_IDENTITY = "SELECT pg_advisory_xact_lock(hashtextextended(:identity, 0))"
+
+
+def _skipping(statement: str) -> str:
+    """Return a limited purge that passes over rows that others delete, and waits for nobody."""
+    once = statement.replace("WHERE digest IN (", "WHERE digest = ANY (ARRAY(", 1)
+    return once.replace("LIMIT :limit)", "ORDER BY expires_us LIMIT :limit FOR UPDATE SKIP LOCKED))")
+
+
 REPLACED: Final[dict[str, str]] = {
+    login_sql.LOCK_IDENTITY: _LOCK_IDENTITY,
+    login_sql.PURGE_LOGIN_TOKENS: _skipping(login_sql.PURGE_LOGIN_TOKENS),
     sql.NEWEST: _NEWEST,
     sql.RESTORE_DUE: _RESTORE_DUE,
     sql.POSTPONE_UNREADABLE: _POSTPONE_UNREADABLE,

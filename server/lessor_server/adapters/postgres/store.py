@@ -37,6 +37,8 @@ from lessor_server.adapters.sql.columns import Reader
 from lessor_server.adapters.sql.config import StoredConfig
 from lessor_server.adapters.sql.kept_contexts import KeptContexts
 from lessor_server.adapters.sql.keyring import HASH_KEY, StoredKeyring
+from lessor_server.adapters.sql.login_statements import DROP_LOGIN_TOKENS
+from lessor_server.adapters.sql.logins import StoredLogins
 from lessor_server.adapters.sql.rotations import StoredRotations
 from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sql.stored_keys import KeyringBegun, StoredKeys, read_keys
@@ -71,7 +73,13 @@ async def _verify_nothing(_: StoredKeys) -> None:
 
 
 class PostgresStore(
-    StoredConfig, StoredUpkeep, PostgresLeases, StoredRotations, StoredKeyring, StoredReplicas
+    StoredConfig,
+    StoredUpkeep,
+    PostgresLeases,
+    StoredRotations,
+    StoredKeyring,
+    StoredLogins,
+    StoredReplicas,
 ):
     """The whole store."""
 
@@ -126,7 +134,7 @@ class PostgresStore(
     async def unlock(self, seals: RowSeals, *, accept: bool = False) -> None:
         """Check rows with ``seals`` from now on; hold expiries if the database was restored.
 
-        A restored database lacks later issues, renewals and revocations.
+        A restored database lacks later issues, renewals and revocations. It keeps no login token.
         """
         await super().unlock(seals, accept=accept)
         await self._note_incarnation()
@@ -142,6 +150,7 @@ class PostgresStore(
             row = await tx.row(sql.GET_META, {"key": INCARNATION})
             if row is not None and row[0] != now:
                 await self._macs.put_hold(tx, STORE_ROLLED_BACK)
+                await tx.change(DROP_LOGIN_TOKENS, {})  # some may have been revoked since
             await tx.change(sql.PUT_META, {"key": INCARNATION, "value": now})
 
         await self._jobs.write_alone(job, REPEAT)

@@ -15,7 +15,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 from lessor_server.domain.backoff import MAX_COUNT
 from lessor_server.domain.durations import MAX_DURATION_US, SECOND_US
@@ -216,19 +216,17 @@ class Table(Generic[T]):
         problem: Problem = lambda _: "",
         *,
         place: Callable[[Row], Placed] | None = None,
+        is_authentic: Callable[[RowMacs, Row], bool] | None = None,
         mark: Callable[[T], T] | None = None,
-        kept: int = 0,
     ) -> None:
         """Read rows of ``columns``, the first ``keys`` of which name the row, by ``build``.
 
         What has a ``problem`` that its columns don't show is unreadable, too, but can be salvaged. A row that
         is not authentic can't be read to grant anything; with ``mark`` it can, and is marked. The MAC of a
-        row is that of its ``place``, or with ``mark`` in the row, as a lease has it. The values of the last
-        ``kept`` rows are not worked out again: each issue reads the same rows of configuration.
+        row is that of its ``place``, or is in the row, which ``is_authentic`` then checks.
         """
-        if kept:
-            self.read = lru_cache(kept)(self.read)  # type: ignore[method-assign]
         self.place = place
+        self.is_authentic = is_authentic
         self.mark = mark
         self.name = name
         self._problem = problem
@@ -242,6 +240,11 @@ class Table(Generic[T]):
         if unreadable is not None:
             raise unreadable
         return cast("T", value)
+
+    def remember(self, count: int) -> Self:
+        """Keep the values of the last ``count`` rows: each issue reads the same rows of configuration."""
+        self.read = lru_cache(count)(self.read)  # type: ignore[method-assign]
+        return self
 
     def salvage(self, row: Row) -> tuple[T, RowUnreadable | None]:
         """Return a row with spare values for invalid columns, and the error that ``read`` would raise.
@@ -336,7 +339,7 @@ class Reader:
             return True
         if table.place is not None:
             return await self.macs.is_authentic(tx, table.place(row))
-        return table.mark is None or self.macs.is_lease_authentic(row)
+        return table.is_authentic is None or table.is_authentic(self.macs, row)
 
     def salvage(self, table: Table[T], row: Row) -> T:
         """Return a row with spare values, or raise ``RowUnreadable`` if a column has none."""

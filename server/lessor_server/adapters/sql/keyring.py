@@ -11,6 +11,7 @@ from lessor_server.adapters.sql import rows
 from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.base import StorePart
 from lessor_server.adapters.sql.columns import Row
+from lessor_server.adapters.sql.login_statements import DROP_LOGIN_TOKENS
 from lessor_server.adapters.sql.row_macs import (
     HELD,
     INSTALLATION,
@@ -54,6 +55,7 @@ class StoredKeyring(StorePart):
             await tx.change(sql.DROP_META, {"key": SEALING_KEY})
             await tx.change(keyring_sql.ADD_DATA_KEY, _params(key))
             self._macs.unlock(seals)
+            await tx.change(DROP_LOGIN_TOKENS, {})  # nothing shows who wrote them; callers log in again
             values = await self._seal_mounts_as_they_are(tx)
             last: str | None = ""
             while last is not None:
@@ -128,7 +130,7 @@ class StoredKeyring(StorePart):
     async def reseal_leases(self, after: str, limit: int) -> str | None:
         async def job(tx: Transaction) -> str | None:
             page = await self._read_leases_after(tx, after, limit)
-            stale = (row for row in page if not self._macs.is_lease_newest(row))
+            stale = (row for row in page if not self._macs.is_newest(row))
             await self._seal_leases(tx, [row for row in stale if self._macs.is_lease_authentic(row)])
             return _last_id(page)
 

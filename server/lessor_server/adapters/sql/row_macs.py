@@ -37,7 +37,6 @@ LEASE_COVERED: Final = (
 _NAMES: Final = LEASE_COLUMNS.split(", ")
 _of_params = itemgetter(*LEASE_COVERED)
 _of_row = itemgetter(*map(_NAMES.index, LEASE_COVERED))
-_MAC: Final = _NAMES.index("mac")
 
 Content = Sequence[object]
 
@@ -126,11 +125,21 @@ class RowMacs:
 
     def is_lease_authentic(self, row: Row) -> bool:
         """Return whether a row with ``LEASE_COLUMNS`` is as it was written."""
-        return self.seals is None or self.seals.is_authentic("leases", _of_row(row), row[_MAC])
+        return self.seals is None or self.seals.is_authentic("leases", _of_row(row), row[-1])
 
-    def is_lease_newest(self, row: Row) -> bool:
-        """Return whether the MAC of a lease is of the data key in use."""
-        return self.seals is None or self.seals.is_newest(row[_MAC])
+    def is_newest(self, row: Row) -> bool:
+        """Return whether the MAC that a row ends with is of the data key in use."""
+        return self.seals is None or self.seals.is_newest(row[-1])
+
+    # --- login tokens -----------------------------------------------------------------------------------
+
+    def mac_of_login_row(self, row: Row) -> bytes:
+        """Return the MAC that a row with ``LOGIN_COLUMNS`` should have."""
+        return self.seals.mac("login_tokens", row[:-1]) if self.seals else b""
+
+    def is_login_authentic(self, row: Row) -> bool:
+        """Return whether a row with ``LOGIN_COLUMNS`` is as it was written."""
+        return self.seals is None or self.seals.is_authentic("login_tokens", row[:-1], row[-1])
 
     # --- rows of mounts ---------------------------------------------------------------------------------
 

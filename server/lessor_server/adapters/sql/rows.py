@@ -35,7 +35,7 @@ from lessor_server.adapters.sql.columns import (
     texts,
     ttl_us,
 )
-from lessor_server.adapters.sql.row_macs import place_mount, place_role, place_root
+from lessor_server.adapters.sql.row_macs import RowMacs, place_mount, place_role, place_root
 from lessor_server.adapters.sql.statements import LEASE_COLUMNS
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import RowUnreadable
@@ -52,7 +52,7 @@ _AFTER_ALL = "\x7f"
 """Is greater than every id: those are printable ASCII."""
 _STATES = {state.value: state for state in State}
 _TYPES = {kind.value: kind for kind in CredentialType}
-_SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl")
+_SPANS = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl", "wait_usable")
 _LISTS = ("role_arns", "policy_arns", "iam_groups", "transitive_tag_keys")
 _TEXTS = (
     "policy_document",
@@ -325,6 +325,7 @@ LEASES: Final = Table(
     ),
     _lease,
     lambda lease: "" if is_lease_id(lease.id) else "id is not a valid lease id",
+    is_authentic=RowMacs.is_lease_authentic,
     mark=lambda lease: replace(lease, tampered=True),
 )
 MOUNTS: Final = Table(
@@ -343,8 +344,7 @@ MOUNTS: Final = Table(
     ),
     _mount,
     place=place_mount,
-    kept=256,
-)
+).remember(256)
 ROOTS: Final = Table(
     "roots",
     1,
@@ -357,16 +357,14 @@ ROOTS: Final = Table(
     ),
     _root,
     place=place_root,
-    kept=256,
-)
+).remember(256)
 ROLES: Final = Table(
     "roles",
     2,
     (Column("mount", _name), Column("name", _name), Column("etag", text), Column("body", text)),
     _role,
     place=place_role,
-    kept=256,
-)
+).remember(256)
 PREFIXES: Final = Table(
     "prefixes",
     1,

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from lessor_server.adapters.sql.login_statements import DROP_LOGIN_TOKENS
 from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
 from lessor_server.domain.errors.base import (
@@ -158,6 +159,8 @@ def _copy(connection: sqlite3.Connection, half: Path, macs: RowMacs) -> int:
         # A copy lacks later issues, renewals and revocations, so a start with it holds expiry.
         copy.execute("BEGIN")
         run_job(macs.put_hold(SqliteTransaction(copy), RESTORED))
+        if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'login_tokens'").fetchone():
+            copy.execute(DROP_LOGIN_TOKENS)  # one that is revoked later must not come back
         copy.execute("COMMIT")
     _sync(half)
     return half.stat().st_size

@@ -21,6 +21,7 @@ from lessor_server.adapters.sql.config import StoredConfig
 from lessor_server.adapters.sql.kept_contexts import KeptContexts
 from lessor_server.adapters.sql.keyring import StoredKeyring
 from lessor_server.adapters.sql.leases import StoredLeases
+from lessor_server.adapters.sql.logins import StoredLogins
 from lessor_server.adapters.sql.rotations import StoredRotations
 from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sql.stored_keys import StoredKeys
@@ -42,7 +43,7 @@ _ID: Final = re.compile("[0-9a-f]{16}")
 """An id of an installation."""
 
 
-class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, StoredKeyring):
+class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, StoredKeyring, StoredLogins):
     """The whole store."""
 
     def __init__(

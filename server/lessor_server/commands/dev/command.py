@@ -114,6 +114,13 @@ def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter,
     help="Where the embedded AWS listens.",
 )
 @click.option(
+    "--http-listen",
+    "http",
+    metavar="HOST:PORT",
+    callback=by(loopback),
+    help="Where the HTTP edge listens.  [default: LESSOR_HTTP_LISTEN, or 127.0.0.1:8200 if it is free]",
+)
+@click.option(
     "--token",
     "secret",
     metavar="TOKEN",
@@ -128,7 +135,13 @@ def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter,
 )
 @click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
 def command(
-    grpc: Address | None, aws: Address, secret: Secret | None, data: Path | None, *, until_eof: bool
+    grpc: Address | None,
+    aws: Address,
+    http: Address | None,
+    secret: Secret | None,
+    data: Path | None,
+    *,
+    until_eof: bool,
 ) -> None:
     """Run the service and an embedded AWS on this machine, ready to use, for trials and tests.
 
@@ -136,7 +149,7 @@ def command(
     """
     with report_errors("dev", REPORTED):
         require_moto()
-        uvloop.run(run_dev(DevOptions(grpc, aws, secret, data), until_eof=until_eof))
+        uvloop.run(run_dev(DevOptions(grpc, aws, secret, data, http), until_eof=until_eof))
 
 
 async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
@@ -161,11 +174,12 @@ async def run_dev(options: DevOptions, *, until_eof: bool) -> None:
         async with (
             run_embedded_aws(listener, options.aws.host) as aws,
             open_tracing(os.environ, logger) as tracer,
-            serve(settings, logger, dev=True, hang_up=hang_up, tracer=tracer) as (address,),
+            serve(settings, logger, dev=True, hang_up=hang_up, tracer=tracer) as served,
         ):
+            (address,) = served.addresses
             async with LoopbackClient.connect(address, secret) as client:
                 await give_root(client, aws)
-            print_banner(variable, address, url, options.data)
+            print_banner(variable, address, url, options.data, served.http_url)
             del variable, secret
             await stop.wait()
 
@@ -206,8 +220,10 @@ def _data_dir(kept: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def print_banner(token: str, address: str, url: str, kept: Path | None) -> None:
-    """Print the next steps, then the line ``ready grpc=HOST:PORT aws=URL``; ``kept`` stays after the end.
+def print_banner(token: str, address: str, url: str, kept: Path | None, http_url: str) -> None:
+    """Print the next steps, then the line ``ready grpc=HOST:PORT aws=URL http=URL``.
+
+    ``kept`` stays after the end. Without an HTTP edge ``http_url`` is empty, and the line ends before it.
 
     ``token`` is as ``token_variable`` returns it.
     """
@@ -220,7 +236,8 @@ def print_banner(token: str, address: str, url: str, kept: Path | None) -> None:
             policy=_POLICY,
         )
     )
-    click.echo(f"ready grpc={address} aws={url}")  # click flushes
+    http = f" http={http_url}" if http_url else ""
+    click.echo(f"ready grpc={address} aws={url}{http}")  # click flushes
 
 
 def token_variable(settings: Settings, token: Secret, environ: Mapping[str, str]) -> str:

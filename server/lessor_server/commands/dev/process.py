@@ -16,7 +16,7 @@ from lessor_server.domain.secret import Secret
 from lessor_server.settings.sources import PREFIX
 
 STOP_SECONDS: Final = 20
-_READY: Final = re.compile(r"ready grpc=(\S+) aws=(\S+)\n")
+_READY: Final = re.compile(r"ready grpc=(\S+) aws=(\S+) http=(\S+)\n")
 _ANY_PORT: Final = "127.0.0.1:0"
 
 
@@ -26,10 +26,11 @@ class DevNotReady(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """The addresses of a dev server: ``grpc`` is host:port, ``aws`` a URL."""
+    """The addresses of a dev server: ``grpc`` is host:port, ``aws`` and ``http`` are URLs."""
 
     grpc: str
     aws: str
+    http: str
 
 
 @asynccontextmanager
@@ -45,7 +46,7 @@ async def dev_process(token: Secret) -> AsyncIterator[Dev]:
         sys.executable,
         "-m",
         "lessor_server.commands.dev.command",
-        *("--listen", _ANY_PORT, "--aws-listen", _ANY_PORT, "--until-eof"),
+        *("--listen", _ANY_PORT, "--aws-listen", _ANY_PORT, "--http-listen", _ANY_PORT, "--until-eof"),
         stdin=PIPE,
         stdout=PIPE,
         env=_surroundings(token),

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from lessor_server.domain.access.acl import EVERYTHING, Acl, Capability, Grant
+from lessor_server.domain.access.login_token import LoginToken
 from lessor_server.domain.access.names import ROOT_NAME
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -67,6 +68,8 @@ class Principal:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     expires_at: float = math.inf
     evidence: object = field(default=None, hash=False, compare=False, repr=False)
+    login: LoginToken | None = field(default=None, hash=False, compare=False)
+    """The login token with which it calls, as long-lived as it is now by its ancestors and the rules."""
 
     def __post_init__(self) -> None:
         """Copy the labels, so that later changes of the mapping have no effect."""

@@ -96,8 +96,12 @@ def identify_certificate(
     raise Unauthenticated("no identity of the access file matches the certificate")
 
 
-def identify_claims(config: AccessConfig, issuer: str, claims: Claims) -> Identified:
+def identify_claims(
+    config: AccessConfig, issuer: str, claims: Claims, find: Callable[[Claims, str], object] = find_claim
+) -> Identified:
     """Return the first identity that the claims of a verified JWT match; ``issuer`` is the issuer's name.
+
+    ``find`` returns the claim that a key names, or ABSENT.
 
     Raises:
         Unauthenticated: None matches, or a value is not accepted.
@@ -106,13 +110,22 @@ def identify_claims(config: AccessConfig, issuer: str, claims: Claims) -> Identi
         match = identity.match
         if not isinstance(match, JwtMatch) or match.issuer != issuer:
             continue
-        if not all(_meets(claims, key, pattern) for key, pattern in match.claims.items()):
+        if not all(_meets(find(claims, key), pattern) for key, pattern in match.claims.items()):
             continue
-        found = {key: find_claim(claims, key) for key in _used_placeholders(identity)}
+        found = {key: find(claims, key) for key in _used_placeholders(identity)}
         if ABSENT in found.values():
             continue
         return fill_identity(identity, {key: _single_value(key, value) for key, value in found.items()})
     raise Unauthenticated("no identity of the access file matches the claims of the JWT")
+
+
+def named_claims(config: AccessConfig, issuer: str) -> tuple[str, ...]:
+    """Return the keys of all claims that the identities of an issuer match or put into names and labels."""
+    keys: dict[str, None] = {}
+    for identity in config.identities:
+        if isinstance(identity.match, JwtMatch) and identity.match.issuer == issuer:
+            keys |= dict.fromkeys(identity.match.claims) | _used_placeholders(identity)
+    return tuple(keys)
 
 
 def fill_identity(identity: Identity, values: Values) -> Identified:
@@ -173,8 +186,7 @@ def find_name_values(identity: Identity, name: str) -> dict[str, str] | None:
 _template = lru_cache(4096)(parse_template)
 
 
-def _meets(claims: Claims, key: str, pattern: str) -> bool:
-    value = find_claim(claims, key)
+def _meets(value: object, pattern: str) -> bool:
     return value is not ABSENT and claim_matches(pattern, value)
 
 

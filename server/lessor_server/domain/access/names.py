@@ -15,6 +15,8 @@ from lessor_server.domain.errors.base import Violation, shown, too_long
 
 ROOT_NAME: Final = "root"
 """The name of the root token's holder, and of its policy."""
+RESERVED_LOGINS: Final = ("approle", "token")
+"""What an issuer can't be called: the paths ``auth/approle/`` and ``auth/token/`` are taken."""
 MAX_NAME: Final = 256
 MAX_NAME_VALUE: Final = 128
 """The maximum length of the value of a placeholder in a name."""
@@ -47,6 +49,13 @@ def key_violations(field: str, text: str) -> list[Violation]:
             field, f"{shown(text)} is not a valid name", f"use 1 to {MAX_KEY} of A-Z a-z 0-9 _ . : / @ -"
         )
     ]
+
+
+def issuer_name_violations(field: str, text: str) -> list[Violation]:
+    """Return the violations of the name of an issuer, at which its JWTs log in."""
+    if text in RESERVED_LOGINS:
+        return [Violation(field, "is the name of other logins and calls of tokens", "choose another name")]
+    return key_violations(field, text)
 
 
 def policy_name_violations(field: str, text: str) -> list[Violation]:

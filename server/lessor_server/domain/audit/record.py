@@ -64,6 +64,8 @@ class AuditRecord:
     role: str = ""
     lease_id: str = ""
     access_key_hmac: str = ""
+    accessor: str = ""
+    """Names the login token with which the caller calls, or, in the response to a login, the new one."""
     policy_sha256: str = ""
     """Of a policy document in the request: SHA-256 of its canonical form."""
     aws_request_ids: tuple[str, ...] = ()
@@ -112,10 +114,10 @@ class AuditRecord:
         count = f'"count":{self.count},' if self.count else ""
         duration = "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},'
         trace = f',"trace_id":{_encode(self.trace_id)}' if self.trace_id else ""
-        head = "".join((*texts[:2], ids, *texts[2:4], count, texts[4], detail, duration, texts[5]))
+        head = "".join((*texts[:3], ids, *texts[3:5], count, texts[5], detail, duration, texts[6]))
         tail = (
-            f'{texts[6]}"kind":"{self.kind.value}",{labels}{"".join(texts[7:12])}"prev":"{before.hash}",'
-            f'{"".join(texts[12:17])}"seq":{before.seq + 1},{texts[17]}"time":"{format_time(self.time_us)}"'
+            f'{texts[7]}"kind":"{self.kind.value}",{labels}{"".join(texts[8:13])}"prev":"{before.hash}",'
+            f'{"".join(texts[13:18])}"seq":{before.seq + 1},{texts[18]}"time":"{format_time(self.time_us)}"'
             f"{trace}}}"
         )
         digest = hashlib.sha256(f"{before.hash}{{{head}{tail}".encode()).hexdigest()
@@ -134,6 +136,7 @@ class SinkStatus:
 
 _TEXTS: Final = (
     "access_key_hmac",
+    "accessor",
     "auth_method",
     "caller_reason",
     "capability",

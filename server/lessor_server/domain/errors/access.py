@@ -26,7 +26,7 @@ class IssuerUnavailable(Unauthenticated):
 
 
 class TryLater(Unauthenticated):
-    """Too many JWTs that were not seen before have to be verified."""
+    """Too many JWTs or login tokens that were not seen before have to be checked."""
 
     reason = "TRY_LATER"
     fix = "call again in a second, with the same token"
@@ -67,6 +67,40 @@ class RuleFull(QuotaExceeded):
         """Return the error of the rule with this pattern."""
         text = f"you have as many live leases as the rule {pattern} allows, {limit}"
         return cls(text, subject=f"rule/{pattern}")
+
+
+class TooManyLoginTokens(QuotaExceeded):
+    """The identity has its maximum number of live login tokens."""
+
+    reason = "TOO_MANY_LOGIN_TOKENS"
+    fix = "renew a login token instead of logging in again, or revoke those that are not used"
+
+    @classmethod
+    def of(cls, identity: str, limit: int) -> TooManyLoginTokens:
+        """Return the error of this identity."""
+        text = f"{identity} has as many live login tokens as an identity may have, {limit}"
+        return cls(text, subject=f"identity/{identity}", retry_in=30.0)
+
+
+class LoginNotPossible(Precondition):
+    """The caller's credential can't buy a login token."""
+
+    reason = "LOGIN_NOT_POSSIBLE"
+    fix = "call with the credential itself, or log in with a JWT or a fixed token"
+
+
+class TokenNotRenewable(Precondition):
+    """The caller's token is not a login token, or one that was created as not renewable."""
+
+    reason = "TOKEN_NOT_RENEWABLE"
+    fix = "log in again when it ends; a fixed token and a JWT end when their issuer says"
+
+
+class TokenNotRevocable(Precondition):
+    """The caller's credential is not a login token, and only those can be revoked by a call."""
+
+    reason = "TOKEN_NOT_REVOCABLE"
+    fix = "remove its identity, or the digest of its token, from the access file and reload"
 
 
 class NoAccessFile(Precondition):

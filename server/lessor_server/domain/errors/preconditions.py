@@ -78,6 +78,13 @@ class SealBroken(Precondition):
     fix = "put the data directory's own sealing key back, or set the root again"
 
 
+class ConsoleOff(Precondition):
+    """The server has no console: no HTTP listener, or its console is turned off."""
+
+    reason = "CONSOLE_OFF"
+    fix = "set http.listen, and http.console to true"
+
+
 class StaticRoleHeld(Precondition):
     """The static role is held, because another system rotates its user's keys: it has no key to give."""
 

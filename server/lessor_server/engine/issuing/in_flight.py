@@ -27,6 +27,8 @@ class InFlightIssue:
         self._asked = asked
         self.credential_type = ""
         """That of the role, once it is known."""
+        self.wait_usable = 0.0
+        """That of the role in seconds, once it is known."""
         self._waiting = 0
         self._taken = False
         self._answer: asyncio.Future[Credentials] = asyncio.get_running_loop().create_future()

@@ -89,7 +89,9 @@ class Issuer:
         try:
             with in_flight.waiting():
                 # Life of a request, 10.
-                credentials = await self._wait_until_usable(await in_flight.credentials(until), asked, until)
+                credentials = await in_flight.credentials(until)
+                wait = in_flight.wait_usable if asked.wait_usable is None else asked.wait_usable
+                credentials = await self._wait_until_usable(credentials, wait, until)
                 in_flight.take()
                 return credentials
         finally:
@@ -103,14 +105,12 @@ class Issuer:
         if in_flight.undelivered:
             self._background.start(self._writer.withdraw(in_flight.lease, asked))
 
-    async def _wait_until_usable(
-        self, credentials: Credentials, asked: IssueRequest, until: float
-    ) -> Credentials:
-        """If the request asks for it, wait until AWS accepts the key, but not longer than the lease lives."""
-        if not asked.wait_usable:
+    async def _wait_until_usable(self, credentials: Credentials, wait: float, until: float) -> Credentials:
+        """Wait at most ``wait`` seconds until AWS accepts the key, and not longer than the lease lives."""
+        if not wait:
             return credentials
         left = (credentials.lease.expires_us - self._store.now()) / 1e6
-        proven = await wait_until_accepted(self._roots, credentials, min(asked.wait_usable, left), until)
+        proven = await wait_until_accepted(self._roots, credentials, min(wait, left), until)
         return replace(credentials, usable=proven and await self._is_still_active(credentials.lease))
 
     async def _is_still_active(self, lease: Lease) -> bool:
@@ -148,6 +148,8 @@ class Issuer:
         request_id = asked.request.id if asked.request else ""
         context = await self._roots.load_context(asked.mount, asked.role, asked.owner, request_id)
         in_flight.credential_type = context.role.credential_type.name.lower()
+        if context.role.wait_usable is not None:
+            in_flight.wait_usable = context.role.wait_usable.total_seconds()
         issue_limits.require_allowed(asked.grant.pattern, asked.grant.limits, context.role, asked.options)
         self._roots.limiter(context.root).require_open()
         if context.earlier is not None:

@@ -20,6 +20,8 @@ from lessor_server.domain.errors.base import (
     InternalError,
     LeaseTaken,
     LessorError,
+    MountFull,
+    RoleFull,
     RowUnreadable,
     StoreUnavailable,
 )
@@ -36,6 +38,10 @@ from lessor_server.engine.meter import ACTIVATE_PHASE, NO_METER, STORE_PHASE, Me
 from lessor_server.engine.ports import LeaseStore, Observer, Watch
 
 STORE_RETRY_SECONDS: Final = 1.0
+MAX_ROOM_SPAN: Final = timedelta(seconds=30)
+"""A caller that finds a role or a mount full retries no later than this."""
+MAX_ROOM_ROWS: Final = 256
+MIN_ROOM_SECONDS: Final = 1.0
 
 ISSUE_SPAN: Final = timedelta(minutes=3)
 """How long an intent is claimed. Calls are not repeated for so long, so no CreateUser is sent after it."""
@@ -71,10 +77,23 @@ class LeaseWriter:
 
     async def begin(self, intent: Intent) -> Lease:
         """Store an INTENT; raises the errors of ``LeaseStore.begin``."""
-        with PhaseTimer(self.meter, STORE_PHASE):
-            lease = await self._store.begin(intent, ISSUE_SPAN)
+        try:
+            with PhaseTimer(self.meter, STORE_PHASE):
+                lease = await self._store.begin(intent, ISSUE_SPAN)
+        except (RoleFull, MountFull) as full:
+            whole = isinstance(full, MountFull)
+            full.retry_in = await self._seconds_until_room(f"{intent.mount}/" if whole else intent.id)
+            raise
         self._watch(lease.id, lease.due_us)
         return lease
+
+    async def _seconds_until_room(self, place: str) -> float:
+        """Return when the next lease of a mount or of a lease's role ends, at most 30 s."""
+        prefix = place[: place.rindex("/") + 1]
+        for lease_id, due_us in await self._store.list_due_within(MAX_ROOM_SPAN, MAX_ROOM_ROWS):
+            if lease_id.startswith(prefix):
+                return min(max((due_us - self.now()) / 1e6, MIN_ROOM_SECONDS), MAX_ROOM_SPAN.total_seconds())
+        return MAX_ROOM_SPAN.total_seconds()
 
     @contextmanager
     def aborting(self, lease: Lease, asked: IssueRequest) -> Iterator[None]:

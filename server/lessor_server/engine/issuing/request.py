@@ -15,7 +15,7 @@ from lessor_server.domain.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class IssueRequest:
-    """A caller's request for credentials; ``ttl`` None means the default, ``wait_usable`` is in seconds.
+    """A caller's request for credentials; ``ttl`` and ``wait_usable`` (seconds) None mean the role's.
 
     ``labels`` are attributes from the caller's identity.
     """
@@ -27,7 +27,7 @@ class IssueRequest:
     grant: Grant
     """What allows the request: its limits hold for what is issued."""
     request: Request | None = None
-    wait_usable: float = 0.0
+    wait_usable: float | None = None
     options: SessionOptions = session.NO_OPTIONS
     labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
 from lessor_server.domain import rotation as steps
@@ -40,11 +41,15 @@ END_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class StaticCredentials:
-    """The current key of a static role, and when the next rotation is due (microseconds)."""
+    """The current key of a static role, and when the next rotation is due (microseconds).
+
+    ``period`` is the time between rotations; by a schedule it is that between the next two.
+    """
 
     access_key_id: str
     secret: Secret
     next_us: int
+    period: timedelta | None = None
 
 
 class StaticRoles:
@@ -295,7 +300,14 @@ class StaticRoles:
             raise StaticKeyPending(f"static role {mount}/{name} has no key yet", retry_in=10.0)
         secret = self._sealer.open(row.sealed, key_context(row.subject), row.current).decode()
         self._notify(StaticKeyRead(row.subject, row.current, by))
-        return StaticCredentials(row.current, Secret(secret), row.next_us)
+        return StaticCredentials(row.current, Secret(secret), row.next_us, _period(row))
+
+
+def _period(row: Rotation) -> timedelta | None:
+    """Return the time between rotations, None while the role is held."""
+    if row.schedule.period is not None or not row.next_us:
+        return row.schedule.period if row.next_us else None
+    return timedelta(microseconds=row.schedule.next_us(row.next_us) - row.next_us)
 
 
 def _ending(subject: str) -> Aborted:

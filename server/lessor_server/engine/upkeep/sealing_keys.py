@@ -13,7 +13,7 @@ from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.sealing_ports import DataKeys
 
-LEASES_PER_STEP: Final = 500
+ROWS_PER_STEP: Final = 500
 RETRY_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 60.0
 """The interval at which a replica looks for a rotation that another one has left unfinished."""
@@ -113,7 +113,10 @@ class SealingKeys:
             resealed += values
         lease: str | None = ""
         while lease is not None:
-            lease = await self._store.reseal_leases(lease, LEASES_PER_STEP)
+            lease = await self._store.reseal_leases(lease, ROWS_PER_STEP)
+        token: str | None = ""
+        while token is not None:
+            token = await self._store.reseal_login_tokens(token, ROWS_PER_STEP)
         await self._store.drop_data_keys(active)
         if self._agreement is None:
             self._keys.forget_all_but(active)

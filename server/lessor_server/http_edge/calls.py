@@ -1,0 +1,105 @@
+"""Calls the methods of our services for requests over HTTP, through the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Final, Protocol
+
+from aiohttp.web import BaseRequest
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import BytesValue
+
+from lessor_server.domain.access.caller import Principal
+from lessor_server.http_edge.body import parse_object, read_bytes
+from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
+from lessor_server.services.call import UNKNOWN_METHOD, Caller, Method
+from lessor_server.services.guard import CallRefusal, Guard
+from lessor_server.services.logins import Logins, NewToken
+
+_WHO_AM_I: Final = "SystemService.WhoAmI"
+MAX_LOGIN: Final = 64 << 10
+"""The maximum bytes of a login: a JWT has at most 16 KiB."""
+UNKNOWN: Final = "unknown"
+"""The name of the method that does not exist: the guard delays and counts its callers."""
+
+
+class Service(Protocol):
+    """One of our services."""
+
+    @property
+    def DESCRIPTOR(self) -> ServiceDescriptor:  # noqa: N802 - protobuf's name
+        """Return the description of its methods."""
+        ...
+
+
+class Calls:
+    """The methods of our services, by their names."""
+
+    def __init__(self, guard: Guard, services: Iterable[Service], logins: Logins) -> None:
+        """Serve the methods of ``services`` by ``guard``, and logins by ``logins``.
+
+        Raises:
+            LookupError: A method has no permission.
+        """
+        self._guard = guard
+        self.logins = logins
+        self._methods: dict[str, Method] = {UNKNOWN: UNKNOWN_METHOD}
+        for service in services:
+            self._methods |= {one.name: one for _, one in guard.methods(service.DESCRIPTOR, service)}
+
+    async def serve(self, name: str, exchange: HttpExchange) -> Message | CallRefusal:
+        """Serve one call of a method, such as ``RoleService.GetRole``; a stream returns its last message."""
+        method = self._methods[name]
+        outcome = await self._guard.serve(method, exchange)
+        if outcome is not None:
+            return outcome
+        return exchange.last if exchange.last is not None else method.request()
+
+    def admit(self, request: BaseRequest) -> AbstractAsyncContextManager[Principal]:
+        """Identify the caller of what is not a method, and count its call while the block runs.
+
+        Raises:
+            Unauthenticated, Draining, RateLimited, TooManyCalls: It is not served.
+        """
+        return self._guard.admit(credential_of(request))
+
+    async def log_in(self, request: BaseRequest, name: str) -> NewToken | CallRefusal:
+        """Exchange the credential in a request's body for a login token, as ``Logins.log_in``.
+
+        The guard bounds how many strangers may send a body at the same time, as for its methods.
+        """
+        found: list[NewToken] = []
+
+        async def ask() -> Message:
+            return BytesValue(value=await read_bytes(request, MAX_LOGIN))
+
+        async def serve(message: BytesValue, _: Caller) -> Message:
+            fields = parse_object(message.value)
+            found.append(await self.logins.log_in(peer_from(request), name, fields))
+            return message
+
+        method = Method("Token.Login", None, BytesValue, serve)
+        outcome = await self._guard.serve(method, HttpExchange(request, ask))
+        return outcome if isinstance(outcome, CallRefusal) else found[0]
+
+    async def identify(
+        self, request: BaseRequest, seconds: float = CALL_SECONDS
+    ) -> tuple[HttpExchange, Principal | CallRefusal]:
+        """Return the caller of a request, whose call is that of ``WhoAmI``, or the error that refuses it."""
+        method = self._methods[_WHO_AM_I]
+        found: list[Principal] = []
+
+        async def serve(message: Message, caller: Caller) -> Message:
+            found.append(caller.principal)
+            answer: Message = await method.serve(message, caller)
+            return answer
+
+        async def ask() -> Message:
+            return method.request()
+
+        exchange = HttpExchange(request, ask, seconds=seconds)
+        outcome = await self._guard.serve(replace(method, serve=serve), exchange)
+        return exchange, outcome if isinstance(outcome, CallRefusal) else found[0]

@@ -1,0 +1,165 @@
+"""Connections over HTTP/1.1, bounded in number, in the time of a head, in idle time and in size.
+
+aiohttp serves each connection. What it lacks is added here: a limit on the time and the size of a request's
+head that is not complete, and errors that repeat nothing of what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp.http_parser import HttpRequestParserPy
+from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.web_server import Server
+
+HEAD_SECONDS: Final = 10.0
+"""The time in which the head of a request must arrive once the connection is open, or its first byte came."""
+IDLE_SECONDS: Final = 120.0
+"""An idle connection is closed after this time; Go's clients close theirs after 90 s."""
+LINGER_SECONDS: Final = 2.0
+"""The time in which the rest of a body that nobody reads is thrown away."""
+MAX_LINE: Final = 8 << 10
+"""The maximum bytes of the first line, and of each header."""
+MAX_HEAD: Final = 32 << 10
+"""The maximum bytes of a head that is not complete."""
+MAX_HEADERS: Final = 64
+MAX_BUFFERED: Final = 64 << 10
+MAX_QUEUED: Final = 8
+"""The number of requests that are read from one connection before the first is answered."""
+
+Handle = Callable[[BaseRequest], Awaitable[StreamResponse]]
+Report = Callable[[str, BaseException], str]
+"""Logs an unexpected exception; returns its reference in the log."""
+
+_SILENT: Final = logging.getLogger("lessor_server.http_edge")
+_SILENT.disabled = True  # aiohttp's messages repeat what was sent
+
+
+class Connections(Server):
+    """The open connections of one listener."""
+
+    def __init__(self, handle: Handle, report: Report, head_seconds: float = HEAD_SECONDS) -> None:
+        """Serve each request by ``handle``; a caller that disconnects cancels it."""
+        super().__init__(handle, handler_cancellation=True)
+        self.report = report
+        self.head_seconds = head_seconds
+
+    def __call__(self) -> CallerConnection:
+        """Return the protocol of a new connection."""
+        return CallerConnection(self, asyncio.get_running_loop())
+
+    def close_idle(self) -> bool:
+        """Close the connection that has waited longest for a request; return whether there was one."""
+        for one in self.connections:  # in the order in which they were opened
+            if isinstance(one, CallerConnection) and one.is_idle:
+                one.force_close()
+                return True
+        return False
+
+
+class CallerConnection(RequestHandler):
+    """One connection."""
+
+    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report")
+
+    def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin without a request."""
+        super().__init__(
+            connections,
+            loop=loop,
+            keepalive_timeout=IDLE_SECONDS,
+            logger=_SILENT,
+            access_log=None,  # type: ignore[arg-type]
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            max_headers=MAX_HEADERS,
+            lingering_time=LINGER_SECONDS,
+            read_bufsize=MAX_BUFFERED,
+            auto_decompress=False,
+        )
+        # The parser in C refuses the verb LIST, which Vault's clients send.
+        self._parser = HttpRequestParserPy(
+            self,
+            loop,
+            MAX_BUFFERED,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            max_headers=MAX_HEADERS,
+            payload_exception=RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=MAX_QUEUED,
+        )
+        self._max_msg_queue_size, self._msg_queue_resume_size = MAX_QUEUED, MAX_QUEUED // 2
+        self._report = connections.report
+        self._head_seconds = connections.head_seconds
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether it waits for a request."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the head."""
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse data; bound the time and the size of a head that is not complete."""
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before or not self.is_idle:
+            self._forget_head()
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD:
+            self._end_head()
+        elif self._head_timer is None:
+            self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self._loop.call_later(self._head_seconds, self._end_head)
+
+    def _forget_head(self) -> None:
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _end_head(self) -> None:
+        self._head_timer = None
+        self.force_close()
+
+    def handle_error(
+        self,
+        request: BaseRequest,  # noqa: ARG002
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it may repeat what was sent
+    ) -> StreamResponse:
+        """Return the answer to a malformed request, or to an unexpected exception."""
+        problem = "the request is not valid HTTP/1.1; check what sends it"
+        if status >= 500:
+            reference = self._report("http", exc) if exc is not None else ""
+            problem = f"an unexpected error, reference {reference}; report it"
+        response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
+        response.headers.update({"Content-Type": "application/json", "Cache-Control": "no-store"})
+        response.force_close()
+        return response
+
+    def log_exception(self, *_: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's signature
+        """Report an exception that has ended a connection."""
+        error = details.get("exc_info")
+        if isinstance(error, BaseException):
+            self._report("http", error)

@@ -1,0 +1,100 @@
+"""Sessions of the console: each is a login token in a cookie, which lives 8 h at most."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from aiohttp.web import BaseRequest
+
+from lessor_server.domain.access.caller import Principal
+from lessor_server.domain.access.login_token import is_login_token
+from lessor_server.domain.errors.base import ErrorKind, LessorError
+from lessor_server.http_edge.console.problems import CallRefused
+from lessor_server.http_edge.exchange import peer_from, token_credential
+from lessor_server.services.guard import CallRefusal, Guard
+from lessor_server.services.logins import Logins
+from lessor_server.services.sign_in_links import SESSION_TTL, SignInLinks
+
+
+class ConsoleSessions(Protocol):
+    """Begins and ends sessions."""
+
+    def is_session(self, text: str) -> bool:
+        """Return whether a cookie's value has the form of a session's token."""
+        ...
+
+    async def begin(self, request: BaseRequest, token: str) -> str:
+        """Return the token of a new session for the holder of ``token``: a token, or a JWT.
+
+        Raises:
+            CallRefused: The token is not accepted.
+        """
+        ...
+
+    async def begin_by_link(self, request: BaseRequest, code: str) -> str:
+        """Return the token of a new session for the person who created a link, which works once.
+
+        Raises:
+            CallRefused: The link was used before, has expired, or was never created.
+        """
+        ...
+
+    async def end(self, request: BaseRequest, session: str) -> None:
+        """End a session, unless it has ended already.
+
+        Raises:
+            CallRefused: It is not known whether it has ended.
+        """
+        ...
+
+
+class LoginSessions:
+    """Sessions that are login tokens."""
+
+    def __init__(self, guard: Guard, logins: Logins, links: SignInLinks) -> None:
+        """Identify people by ``guard``, and create their sessions by ``logins`` and ``links``."""
+        self._guard = guard
+        self._logins = logins
+        self._links = links
+
+    def is_session(self, text: str) -> bool:
+        """Return whether it is a login token: no other token works as a cookie."""
+        return is_login_token(text)
+
+    async def begin(self, request: BaseRequest, token: str) -> str:
+        """Return a login token that the presented token buys; it can't be renewed."""
+        async with self._admit(request, token) as principal:
+            new = await self._logins.create_child(
+                principal, peer_from(request), ttl=SESSION_TTL, max_ttl=SESSION_TTL, renewable=False
+            )
+            return new.token.reveal()
+
+    async def begin_by_link(self, request: BaseRequest, code: str) -> str:
+        """Return the login token of a link."""
+        try:
+            token = self._links.open(code).reveal()
+        except LessorError as error:
+            raise CallRefused(CallRefusal(error, sees_root=False)) from None
+        async with self._admit(request, token) as principal:
+            await self._links.use(principal, peer_from(request))
+            return token
+
+    async def end(self, request: BaseRequest, session: str) -> None:
+        """Revoke the login token."""
+        try:
+            async with self._admit(request, session) as principal:
+                await self._logins.revoke_self(principal, peer_from(request))
+        except CallRefused as failed:
+            if failed.kind is not ErrorKind.UNAUTHENTICATED:
+                raise
+
+    @asynccontextmanager
+    async def _admit(self, request: BaseRequest, token: str) -> AsyncIterator[Principal]:
+        """Identify a person within the guard's limits; an error of the block fails the call."""
+        try:
+            async with self._guard.admit(token_credential(request, token)) as principal:
+                yield principal
+        except LessorError as error:
+            raise CallRefused(CallRefusal(error, sees_root=False)) from None

@@ -1,0 +1,138 @@
+// What the console does on top of its pages, each of which works without this file.
+"use strict";
+
+const all = (selector) => document.querySelectorAll(selector);
+const plural = (count, unit) => `${count}${unit}`;
+
+// A credential is shown once: loading the page again must not send its form again.
+for (const deed of all("[data-once]")) history.replaceState(null, "", deed.dataset.once);
+
+// Copying.
+for (const button of all("[data-copy]")) {
+  if (!navigator.clipboard) continue;
+  const label = button.textContent;
+  button.hidden = false;
+  button.setAttribute("aria-live", "polite");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Select it";
+    }
+    setTimeout(() => { button.textContent = label; }, 1500);
+  });
+}
+
+// Countdowns. Text is written only when it changes.
+function left(until) {
+  const seconds = Math.max(0, Math.floor((Date.parse(until) - Date.now()) / 1000));
+  const hours = Math.floor(seconds / 3600), minutes = Math.floor(seconds / 60) % 60;
+  if (!seconds) return "ended";
+  if (hours) return plural(hours, "h") + plural(minutes, "m");
+  return minutes ? plural(minutes, "m") + plural(seconds % 60, "s") : plural(seconds, "s");
+}
+const countdowns = all("[data-until]");
+function tick() {
+  for (const one of countdowns) {
+    const text = left(one.dataset.until);
+    if (one.textContent !== text) one.textContent = text;
+  }
+}
+if (countdowns.length) setInterval(tick, 1000);
+
+// A problem's line selects that line of its document.
+function selectLine(area, line) {
+  const lines = area.value.split("\n");
+  const start = lines.slice(0, line - 1).reduce((sum, text) => sum + text.length + 1, 0);
+  area.focus();
+  area.setSelectionRange(start, start + (lines[line - 1] || "").length);
+  area.scrollTop = area.scrollHeight * Math.max(0, line - 4) / lines.length;
+}
+function lineButton(area, line) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "line";
+  button.textContent = `Line ${line}`;
+  button.addEventListener("click", () => selectLine(area, line));
+  return button;
+}
+for (const button of all("[data-line]")) {
+  button.disabled = false;
+  const area = document.getElementById(button.dataset.of);
+  button.addEventListener("click", () => selectLine(area, Number(button.dataset.line)));
+}
+
+// Policies are checked as they are typed, by the rules of the server.
+for (const place of all("[data-check]")) {
+  const area = document.getElementById(place.dataset.check);
+  let timer = 0, running = null;
+  function show(problems) {
+    const shown = problems.map((problem) => {
+      const line = document.createElement("p");
+      line.className = "problem";
+      if (problem.line) line.append(lineButton(area, problem.line), " ");
+      line.append(problem.text);
+      return line;
+    });
+    if (!shown.length && area.value.trim()) {
+      const fine = document.createElement("p");
+      fine.className = "fine";
+      fine.textContent = "A valid policy.";
+      shown.push(fine);
+    }
+    place.replaceChildren(...shown);
+  }
+  async function check() {
+    if (running) running.abort();
+    running = new AbortController();
+    const body = new URLSearchParams({ csrf: area.form.elements.csrf.value, policy_document: area.value });
+    try {
+      const answer = await fetch("/policy/check", { method: "POST", body, signal: running.signal, redirect: "error" });
+      if (answer.ok) show((await answer.json()).problems);
+    } catch {
+      place.replaceChildren();  // the next pause of typing checks again
+    }
+  }
+  area.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(check, 350);
+  });
+}
+
+// Events as they occur.
+const MAX_EVENTS = 200;
+for (const state of all("[data-events]")) {
+  const list = document.getElementById("events"), text = state.querySelector("[role=status]");
+  const source = new EventSource(state.dataset.events);
+  function set(kind, words) {
+    state.className = `live ${kind}`;
+    text.textContent = words;
+  }
+  text.textContent = "Connecting…";
+  source.addEventListener("open", () => set("on", "Events appear as they occur."));
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) set("off", "No events: load this page again.");
+    else set("off", "Disconnected; trying again.");
+  });
+  source.addEventListener("end", (event) => set("off", JSON.parse(event.data).text));
+  source.addEventListener("lease", (event) => {
+    const { type, lease, time, error } = JSON.parse(event.data);
+    const item = document.createElement("li");
+    item.className = type;
+    const when = document.createElement("time");
+    when.textContent = `${time} UTC`;
+    const what = document.createElement("span");
+    what.className = "what";
+    what.textContent = type.toLowerCase();
+    const link = document.createElement("a");
+    link.className = "id";
+    link.href = `/leases/${lease.split("/").map(encodeURIComponent).join("/")}`;
+    link.textContent = lease;
+    item.append(when, what, link);
+    if (error) item.append(error);
+    list.prepend(item);
+    while (list.children.length > MAX_EVENTS) list.lastChild.remove();
+  });
+  addEventListener("pagehide", () => source.close());
+}

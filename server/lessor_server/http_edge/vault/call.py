@@ -1,0 +1,160 @@
+"""One request to Vault's API: its names, its parameters, and the calls that serve it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from aiohttp.web import BaseRequest
+from google.protobuf.message import Message
+
+from lessor_server.domain.access.caller import Principal
+from lessor_server.domain.errors.base import ErrorKind, LessorError
+from lessor_server.http_edge.body import read_json_body
+from lessor_server.http_edge.calls import Calls
+from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
+from lessor_server.http_edge.vault.parameters import Parameters
+from lessor_server.http_edge.vault.routes import VaultOperation
+from lessor_server.services.guard import CallRefusal
+from lessor_server.services.logins import Logins, NewToken
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What anyone may know of this server."""
+
+    version: str
+    cluster_id: str
+    storage: str
+    wall_us: Callable[[], int]
+
+
+class Refused(Exception):
+    """A call ended with an error, which is the answer to the request."""
+
+    def __init__(self, refusal: CallRefusal, rpc: str) -> None:
+        """Keep the error, and the method that was called."""
+        super().__init__(refusal.error.reason)
+        self.refusal = refusal
+        self.rpc = rpc
+
+    @property
+    def error(self) -> LessorError:
+        """Return the error."""
+        return self.refusal.error
+
+    @property
+    def is_missing(self) -> bool:
+        """Return whether what the call names does not exist."""
+        return self.error.kind is ErrorKind.NOT_FOUND
+
+
+class VaultCall:
+    """One request."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        facts: ServerFacts,
+        request: BaseRequest,
+        operation: VaultOperation,
+        names: Mapping[str, str],
+    ) -> None:
+        """Serve ``request`` by ``operation``; ``names`` are those of its path."""
+        self._calls = calls
+        self._operation = operation
+        self._parameters: Parameters | None = None
+        self._until = asyncio.get_running_loop().time() + CALL_SECONDS
+        self.request = request
+        self.facts = facts
+        self.names = names
+        self.peer = peer_from(request)
+        self.request_id = ""
+        """The id of the audit records of the first call, empty without an audit."""
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds that are left for this request."""
+        return max(self._until - asyncio.get_running_loop().time(), 0.0)
+
+    async def call(self, rpc: str, build: Callable[[Parameters], Message], answer: type[M]) -> M:
+        """Return the answer of a method, called with the caller's rights.
+
+        ``build`` makes its message of the parameters, which are read when the caller is known; it may raise
+        ``Invalid``.
+
+        Raises:
+            Refused: The call ended with an error.
+        """
+        assert rpc in self._operation.rpcs, rpc
+
+        async def ask() -> Message:
+            return build(await self._read())
+
+        exchange = HttpExchange(self.request, ask, seconds=self.seconds)
+        outcome = await self._calls.serve(rpc, exchange)
+        self.request_id = self.request_id or exchange.request_id
+        if isinstance(outcome, CallRefusal):
+            raise Refused(outcome, rpc)
+        assert isinstance(outcome, answer)
+        return outcome
+
+    async def ask(self, rpc: str, message: Message, answer: type[M]) -> M:
+        """Return the answer of a method to a message that needs no parameters; raises ``Refused``."""
+        return await self.call(rpc, lambda _: message, answer)
+
+    async def identify(self) -> Principal:
+        """Return the caller, whose call is that of ``WhoAmI``; raises ``Refused``."""
+        exchange, outcome = await self._calls.identify(self.request, self.seconds)
+        self.request_id = self.request_id or exchange.request_id
+        if isinstance(outcome, CallRefusal):
+            raise Refused(outcome, "")
+        return outcome
+
+    def admit(self) -> AbstractAsyncContextManager[Principal]:
+        """Identify the caller of a call that is not a method; raises ``LessorError``."""
+        return self._calls.admit(self.request)
+
+    async def read_admitted(self) -> Parameters:
+        """Return the parameters of a caller that was admitted; raises ``Invalid``."""
+        return await self._read()
+
+    async def log_in(self, name: str) -> NewToken:
+        """Return the token of a login; raises ``Refused``."""
+        outcome = await self._calls.log_in(self.request, name)
+        if isinstance(outcome, CallRefusal):
+            raise Refused(outcome, "")
+        return outcome
+
+    @property
+    def logins(self) -> Logins:
+        """Return what serves tokens."""
+        return self._calls.logins
+
+    @property
+    def token(self) -> str:
+        """Return the caller's token, empty if it has presented a certificate."""
+        sent = credential_of(self.request).authorization
+        return str(sent[0]).partition(" ")[2] if sent else ""
+
+    async def read_parameters(self) -> Parameters:
+        """Return the parameters of an identified caller; raises ``Refused`` and ``Invalid``."""
+        if self._parameters is None:
+            await self.identify()
+        return await self._read()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return the warnings of the parameters that were given in vain."""
+        return [] if self._parameters is None else self._parameters.warnings
+
+    async def _read(self) -> Parameters:
+        """Return the parameters of the query and the body, which is read once."""
+        if self._parameters is None:
+            self._parameters = Parameters(self.request.query, await read_json_body(self.request))
+        return self._parameters
