@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 from tests.support import builders
 from tests.support.hand_clock import HandClock
+from tests.support.login_tokens import login_token
 from tests.support.plain_keyring import PlainKeyring, open_keyring
 from tests.support.postgres import database_of_worker, shared_postgres
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
@@ -47,14 +48,15 @@ READS = frozenset(
         "leases_by_user_name", "list_data_keys", "list_due_within", "list_events", "list_mounts",
         "list_owners", "list_roles", "list_static", "list_static_of_disabled",
         "list_unfinished_of_removed_mounts", "load_issue_context", "measure_leases", "mount_names",
-        "next_rotation_us", "page", "prefixes", "progress", "status",
+        "next_rotation_us", "page", "prefixes", "progress",
+        "read_login_chain", "status",
     )
 )  # fmt: skip
 REPEATED = frozenset(("mark_range_revoking", "reopen", "revoke"))
 """Jobs that count the generation of a lease up once more when they are repeated: no step is lost by that."""
 TABLES = (
     "leases", "lease_counts", "mounts", "roots", "roles", "rotations", "prefixes", "sealing_keys", "row_macs",
-    "replicas", "rate_shares", "lease_events", "meta",
+    "replicas", "rate_shares", "lease_events", "login_tokens", "meta",
 )  # fmt: skip
 
 
@@ -77,6 +79,10 @@ class Jobs:
     async def add_data_key(self, b: Shared) -> AsyncIterator[object]:
         yield
         yield await b.store.add_data_key(replace(PlainKeyring().first, id="key-1"))
+
+    async def add_login_token(self, b: Shared) -> AsyncIterator[object]:
+        yield
+        yield await b.store.add_login_token(login_token(1, b.clock.wall), 5)
 
     async def add_rotation(self, b: Shared) -> AsyncIterator[object]:
         yield
@@ -149,6 +155,13 @@ class Jobs:
         yield
         yield await b.store.drop_data_keys("key-1")
 
+    async def end_login_token(self, b: Shared) -> AsyncIterator[object]:
+        parent = login_token(1, b.clock.wall)
+        await b.store.add_login_token(parent, 5)
+        await b.store.add_login_token(login_token(2, b.clock.wall, parent=parent.digest, depth=1), 5)
+        yield
+        yield sorted(await b.store.end_login_token(parent.digest))
+
     async def forget_rotation(self, b: Shared) -> AsyncIterator[object]:
         rotation = await b.store.add_rotation(STATIC)
         assert rotation is not None
@@ -190,6 +203,12 @@ class Jobs:
         yield
         yield await b.store.open_prefix(IDS)
 
+    async def purge_login_tokens(self, b: Shared) -> AsyncIterator[object]:
+        await b.store.add_login_token(login_token(1, b.clock.wall), 5)
+        b.clock.advance(A_MONTH)
+        yield
+        yield await b.store.purge_login_tokens(10)
+
     async def purge_tombstones(self, b: Shared) -> AsyncIterator[object]:
         claimed = await b.taken()
         await b.store.write(claimed, lease_steps.finish(claimed))
@@ -225,6 +244,12 @@ class Jobs:
         yield
         yield await b.store.reopen(claimed.id, 5)
 
+    async def renew_login_token(self, b: Shared) -> AsyncIterator[object]:
+        token = login_token(1, b.clock.wall)
+        await b.store.add_login_token(token, 5)
+        yield
+        yield await b.store.renew_login_token(replace(token, expires_us=token.expires_us + 1))
+
     async def report_alive(self, b: Shared) -> AsyncIterator[object]:
         await b.store.report_alive(_sign(b, "other"))
         yield
@@ -235,6 +260,12 @@ class Jobs:
         await _use_another_key(b)
         yield
         yield await b.store.reseal_leases("", 10)
+
+    async def reseal_login_tokens(self, b: Shared) -> AsyncIterator[object]:
+        await b.store.add_login_token(login_token(1, b.clock.wall), 5)
+        await _use_another_key(b)
+        yield
+        yield await b.store.reseal_login_tokens("", 10)
 
     async def reseal_mount(self, b: Shared) -> AsyncIterator[object]:
         sealed = PlainKeyring().seal(b"root", root_context("aws"), "2")

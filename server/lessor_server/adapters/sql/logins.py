@@ -27,7 +27,7 @@ from lessor_server.adapters.sql.columns import (
     whole,
 )
 from lessor_server.adapters.sql.row_macs import RowMacs
-from lessor_server.adapters.sql.transaction import Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction, require_row
 from lessor_server.domain.access.login_token import (
     MAX_DEPTH,
     ClaimTexts,
@@ -57,7 +57,7 @@ class StoredLogins(StorePart):
                 return False
             return await tx.change(sql.ADD_LOGIN_TOKEN, params) == 1
 
-        async def again(tx: Transaction) -> bool:
+        async def again(tx: Transaction, _first: bool) -> bool:  # noqa: FBT001 - the form of ``Again``
             return await tx.row(sql.GET_LOGIN_TOKEN, params) is not None or await job(tx)
 
         return await self._jobs.write(job, again)
@@ -85,7 +85,7 @@ class StoredLogins(StorePart):
         async def job(tx: Transaction) -> bool:
             return await tx.change(sql.RENEW_LOGIN_TOKEN, params | {"now": self.now()}) == 1
 
-        return await self._jobs.write(job, job)
+        return await self._jobs.write(job, REPEAT)
 
     async def end_login_token(self, digest: str) -> list[str]:
         """Delete a token and its descendants."""
@@ -93,12 +93,22 @@ class StoredLogins(StorePart):
         async def job(tx: Transaction) -> list[str]:
             return [str(row[0]) for row in await tx.rows(sql.END_LOGIN_TOKEN, {"digest": digest})]
 
-        return await self._jobs.write(job, job)
+        async def again(tx: Transaction, ended: list[str]) -> list[str]:
+            return list(dict.fromkeys([*ended, *await job(tx)]))
+
+        return await self._jobs.write(job, again)
 
     async def purge_login_tokens(self, limit: int) -> int:
         """Delete tokens that have ended."""
         params: rows.Params = {"now": self.now(), "limit": limit}
-        return await self._jobs.write(lambda tx: tx.change(sql.PURGE_LOGIN_TOKENS, params))
+
+        async def job(tx: Transaction) -> int:
+            return await tx.change(sql.PURGE_LOGIN_TOKENS, params)
+
+        async def again(tx: Transaction, purged: int) -> int:
+            return max(purged, await job(tx))
+
+        return await self._jobs.write(job, again)
 
     async def reseal_login_tokens(self, after: str, limit: int) -> str | None:
         """Authenticate the next rows again."""
@@ -114,7 +124,7 @@ class StoredLogins(StorePart):
             await tx.change_many(sql.SET_LOGIN_MAC, macs)
             return next((row[1] for row in reversed(page) if isinstance(row[1], str)), None)
 
-        return await self._jobs.write_alone(job)
+        return await self._jobs.write_alone(job, REPEAT)
 
     def _login_params(self, token: LoginToken) -> rows.Params:
         """Return the parameters that store a token, and its MAC."""
