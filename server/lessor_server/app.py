@@ -152,8 +152,7 @@ async def serve(
     health = Health(service.full_name for service in SERVICES)
     notify = (audit := Auditing(_observer(log, health), rng)).notify
     certificates, measuring = _certificates(settings.tls), Measuring(settings.metrics.listen, tracer)
-    identifier = _identifier(settings, certificates, logger)
-    guard = _guard(settings, identifier, log, audit, measuring)
+    guard = _guard(settings, identifier := _identifier(settings, certificates, logger), log, audit, measuring)
     key = KeyringStart(settings, logger, notify)
     async with (
         measuring.listen(health, log.report, logger) as measured,

@@ -57,7 +57,7 @@ class StoredLogins(StorePart):
                 return False
             return await tx.change(sql.ADD_LOGIN_TOKEN, params) == 1
 
-        async def again(tx: Transaction, _first: bool) -> bool:  # noqa: FBT001 - the form of ``Again``
+        async def again(tx: Transaction, _first: bool) -> bool:
             return await tx.row(sql.GET_LOGIN_TOKEN, params) is not None or await job(tx)
 
         return await self._jobs.write(job, again)
