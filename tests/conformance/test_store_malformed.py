@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import builders, lease_steps
-from tests.support.login_tokens import login_token
+from tests.support.login_tokens import login_calls, login_token
 from tests.support.malformed import Case, cases, damage, loosen
 from tests.support.plain_keyring import PlainKeyring
 from tests.support.stores import START_US, HandClock, bench, intent
@@ -195,23 +195,11 @@ def keyring_calls(b: Store, lease: Lease) -> Calls:
     }
 
 
-def login_calls(b: Store, _: Lease) -> Calls:
-    """Call each method about login tokens."""
-    token = login_token(0, LATER_US)
-    return {
-        "add_login_token": b.add_login_token(token, 10),
-        "read_login_chain": b.read_login_chain(token.digest),
-        "renew_login_token": b.renew_login_token(token),
-        "purge_login_tokens": b.purge_login_tokens(10),
-        "reseal_login_tokens": b.reseal_login_tokens("", 10),
-        "end_login_token": b.end_login_token(token.digest),
-    }
-
-
 def calls(b: Store, lease: Lease) -> Calls:
     """Call each method of the store, about a lease, its mount and its role."""
-    parts = (lease_calls, config_calls, upkeep_calls, rotation_calls, keyring_calls, login_calls)
-    return {name: call for part in parts for name, call in part(b, lease).items()}
+    parts = (lease_calls, config_calls, upkeep_calls, rotation_calls, keyring_calls)
+    found = {name: call for part in parts for name, call in part(b, lease).items()}
+    return found | login_calls(b, login_token(0, LATER_US))
 
 
 async def all_answers(store: Store, lease: Lease) -> dict[str, object]:
