@@ -100,10 +100,10 @@ class StoredLogins(StorePart):
 
     async def purge_login_tokens(self, limit: int) -> int:
         """Delete tokens that have ended."""
-        params: rows.Params = {"now": self.now(), "limit": limit}
 
         async def job(tx: Transaction) -> int:
-            return await tx.change(sql.PURGE_LOGIN_TOKENS, params)
+            purged = await tx.change(sql.PURGE_EXPIRED, {"now": self.now(), "limit": limit})
+            return purged + await tx.change(sql.PURGE_ORPHANS, {"limit": limit - purged})
 
         async def again(tx: Transaction, purged: int) -> int:
             return max(purged, await job(tx))
