@@ -382,10 +382,23 @@ async def test_aws_that_does_not_answer(set_up: SetUp, aws: StandIn) -> None:
     assert "network" in found.fix
 
 
-async def test_a_root_that_aws_does_not_know(set_up: SetUp, aws: StandIn) -> None:
-    await aws.fault("refuse", "GetCallerIdentity", code="InvalidClientTokenId", status=403)
+@pytest.mark.parametrize(
+    ("code", "status", "fix"),
+    [
+        ("InvalidClientTokenId", 403, "check the root's key"),
+        ("SignatureDoesNotMatch", 403, "check the root's key"),
+        ("ExpiredToken", 403, "check the root's key"),
+        ("RequestExpired", 400, "by NTP"),
+        ("Throttling", 400, "call again later"),
+        ("InternalFailure", 500, "call again later"),
+    ],
+)
+async def test_an_aws_that_refuses_the_root(
+    set_up: SetUp, aws: StandIn, code: str, status: int, fix: str
+) -> None:
+    await aws.fault("refuse", "GetCallerIdentity", code=code, status=status)
     found = await set_up.fail()
-    assert found.check == "aws"
+    assert (found.check, code in found.text, fix in found.fix) == ("aws", True, True)
 
 
 async def test_a_root_that_lacks_a_right(set_up: SetUp, aws: StandIn) -> None:
