@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -118,6 +119,15 @@ async def test_a_first_start(set_up: SetUp) -> None:
     found = await check_set_up(None, set_up.variables | {"LESSOR_DATA_DIR": str(set_up.folder / "new")})
     assert Grade.FAIL not in {one.grade for one in found}
     assert not (set_up.folder / "new").exists()
+
+
+async def test_a_first_start_is_checked_where_no_directory_for_temporary_files_can_be_written(
+    set_up: SetUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root of a container is often read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    found = await set_up.check(LESSOR_DATA_DIR=str(set_up.folder / "new"))
+    assert Grade.FAIL not in {one.grade for one in found}
 
 
 # --- settings and machine -------------------------------------------------------------------------------
