@@ -103,6 +103,7 @@ class Measuring:
         if self._address is None or self._recorder is None or self._snapshot is None:
             yield ()
             return
+        self._snapshot.is_ready = lambda: not health.problem
         pages = Pages(self._recorder, self._snapshot.read)
         paths: dict[str, Handler] = {
             "/metrics": partial(_serve_metrics, pages),

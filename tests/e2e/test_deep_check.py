@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -118,6 +119,15 @@ async def test_a_first_start(set_up: SetUp) -> None:
     found = await check_set_up(None, set_up.variables | {"LESSOR_DATA_DIR": str(set_up.folder / "new")})
     assert Grade.FAIL not in {one.grade for one in found}
     assert not (set_up.folder / "new").exists()
+
+
+async def test_a_first_start_is_checked_where_no_directory_for_temporary_files_can_be_written(
+    set_up: SetUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root of a container is often read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    found = await set_up.check(LESSOR_DATA_DIR=str(set_up.folder / "new"))
+    assert Grade.FAIL not in {one.grade for one in found}
 
 
 # --- settings and machine -------------------------------------------------------------------------------
@@ -382,10 +392,23 @@ async def test_aws_that_does_not_answer(set_up: SetUp, aws: StandIn) -> None:
     assert "network" in found.fix
 
 
-async def test_a_root_that_aws_does_not_know(set_up: SetUp, aws: StandIn) -> None:
-    await aws.fault("refuse", "GetCallerIdentity", code="InvalidClientTokenId", status=403)
+@pytest.mark.parametrize(
+    ("code", "status", "fix"),
+    [
+        ("InvalidClientTokenId", 403, "check the root's key"),
+        ("SignatureDoesNotMatch", 403, "check the root's key"),
+        ("ExpiredToken", 403, "check the root's key"),
+        ("RequestExpired", 400, "by NTP"),
+        ("Throttling", 400, "call again later"),
+        ("InternalFailure", 500, "call again later"),
+    ],
+)
+async def test_an_aws_that_refuses_the_root(
+    set_up: SetUp, aws: StandIn, code: str, status: int, fix: str
+) -> None:
+    await aws.fault("refuse", "GetCallerIdentity", code=code, status=status)
     found = await set_up.fail()
-    assert found.check == "aws"
+    assert (found.check, code in found.text, fix in found.fix) == ("aws", True, True)
 
 
 async def test_a_root_that_lacks_a_right(set_up: SetUp, aws: StandIn) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -110,6 +111,16 @@ async def test_the_page_has_every_family_and_moves_with_the_calls(m: Measured) -
     assert page.value("lessor_store_commit_seconds_count") > 0
     for private in (made.lease_id, made.access_key, made.arn, "123456789012", "root-of-lessor", '"root"'):
         assert private not in page.text
+
+
+async def test_an_aws_that_is_away_counts_as_no_answer_whatever_the_kind_of_error(m: Measured) -> None:
+    await m.aws.down()
+    await refused(m.lessor.generate("aws"))
+    await m.aws.up()
+    page = await m.page()
+    assert page.value("lessor_aws_calls_total", code="no_answer") >= 1
+    assert not re.search(r'lessor_aws_calls_total.*code="\w+error"', page.text)
+    assert page.value("lessor_ready") == 1
 
 
 async def test_probes_need_no_credential_and_tell_how_the_server_is(m: Measured) -> None:

@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
-from lessor_server.adapters.metrics.families import FAMILIES
+from lessor_server.adapters.aws.error_codes import _CODES, UNREADABLE
+from lessor_server.adapters.metrics.families import FAMILIES, HOLDS
+from lessor_server.adapters.metrics.recorder import Recorder
 from lessor_server.commands.cli_errors import WRONG_SETTINGS
+from lessor_server.engine.meter import OK, OUTCOMES
 from lessor_server.settings.model import SettingsFile
 from lessor_server.settings.sources import setting_paths
 
@@ -182,6 +186,29 @@ def test_each_metric_of_the_alerts_and_the_dashboard_exists() -> None:
     labels = {label for one in FAMILIES for label in one.labels} | {"instance", "job", "le"}
     named = {name for text in texts for name in re.findall(r"(\w+)(?:=|!=|=~|!~)\"", text)}
     assert named <= labels
+
+
+def test_the_values_of_labels_in_the_alerts_are_those_of_the_server() -> None:
+    """A label without such a value is an alert that never fires."""
+    texts = [rule["expr"] for rule in RULES]
+    named = {
+        (label, value)
+        for text in texts
+        for label, found in re.findall(r'(\w+)(?:=|!=|=~|!~)"([^"]*)"', text)
+        for value in found.split("|")
+    }
+    recorder = Recorder(float)
+    seen = [recorder._bounded_code(code) for code in ("", "EndpointConnectionError", UNREADABLE, *_CODES)]
+    known = {
+        "code": {OK, *seen, "incompletesignature"},
+        "reason": set(HOLDS),
+        "outcome": set(OUTCOMES),
+        "about": {"files", "replicas", "unreadable_rows", "tampered_rows"},
+        "action": {"getcalleridentity"},
+        "grpc_code": {code.name for code in grpc.StatusCode},
+        "job": {"lessor"},
+    }
+    assert [(label, value) for label, value in named if value not in known[label]] == []
 
 
 def expressions() -> list[str]:

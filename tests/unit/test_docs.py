@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,24 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     named |= set(re.findall(r"\]\(([\w./-]+)\)", text))
     assert len(named) > 10
     assert {path for path in named if not any((base / path).exists() for base in bases)} == set()
+
+
+def test_the_page_of_faults_has_each_check_and_each_alert() -> None:
+    way, around, running = (DOCS / "faults.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    client, server = ROOT / "client" / "lessor" / "cli", ROOT / "server" / "lessor_server" / "commands"
+    assert set(re.findall(r"`(\w+)`", column(way))) == checks([client / "examination.py"])
+    assert set(re.findall(r"`(\w+)`", column(around))) == checks((server / "deep_check").glob("*.py"))
+    rules = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"Lessor\w+", column(running))) == set(re.findall(r"alert: (\w+)", rules))
+
+
+def column(section: str) -> str:
+    """Return the last column of the table of a section."""
+    return "\n".join(line.split(" | ")[-1] for line in section.splitlines() if line.startswith("| "))
+
+
+def checks(files: Iterable[Path]) -> set[str]:
+    """Return the names of the checks in sources."""
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    called = r'(?:Finding\.(?:good|doubtful|bad|of_error)|_silent|_of_call|_warning)\(\s*"(\w+)"'
+    return set(re.findall(called, text))

@@ -125,11 +125,21 @@ def test_labels_select_the_servers_and_ports_have_the_names_that_services_use() 
         assert read(name)["spec"]["selector"]["matchLabels"] == label
         assert read(name)["spec"]["template"]["metadata"]["labels"] == label
         ports = {one["name"]: one["containerPort"] for one in container(name)["ports"]}
-        service = read("common/service.yaml")["spec"]
-        assert service["selector"] == label
-        assert {one["targetPort"]: one["port"] for one in service["ports"]} == ports
+        services = [read(f"common/{kind}.yaml")["spec"] for kind in ("service", "metricsservice")]
+        assert [one["selector"] for one in services] == [label, label]
+        served = {one["targetPort"]: one["port"] for service in services for one in service["ports"]}
+        assert served == ports
     # The Job takes no calls.
     assert read(WORKLOADS[2])["spec"]["template"]["metadata"]["labels"] != label
+
+
+def test_prometheus_sees_servers_that_are_not_ready() -> None:
+    """Only then can the alert on them fire."""
+    service = read("common/metricsservice.yaml")
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    page = (FOLDER.parents[1] / "docs" / "deployment.md").read_text()
+    assert f"names: [{service['metadata']['name']}.lessor.svc]" in page
+    assert "publishNotReadyAddresses" not in read("common/service.yaml")["spec"]
 
 
 def test_the_grace_of_a_pod_is_longer_than_the_drain_of_its_server(tmp_path: Path) -> None:

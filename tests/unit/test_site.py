@@ -23,7 +23,7 @@ from tests.support.readme import blocks
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TASKS = ("five-minutes", "iam-user", "assumed-role", "federation-token", "session-token", "static-role")
-RUN = {"index", "access", "audit", "running", "sessions", "roots", "clients", "cli", "exec"} | {
+RUN = {"index", "on-call", "access", "audit", "running", "sessions", "roots", "clients", "cli", "exec"} | {
     f"tasks/{name}" for name in TASKS
 }
 """Pages whose blocks a test types: tests/e2e/test_readme.py, test_access_docs.py, test_task_pages.py, …"""
@@ -189,7 +189,7 @@ def all_pages() -> list[str]:
 @pytest.mark.parametrize("name", all_pages())
 def test_the_commands_of_a_page_are_run_by_a_test_or_marked(name: str) -> None:
     text = (DOCS / f"{name}.md").read_text()
-    typed = [block for block in blocks(text) if block.kind == "sh"]
+    typed = [block for block in blocks(text) if block.kind in {"sh", "console"}]
     assert not typed or name in RUN or NOT_RUN.search(text), "run it in a test, or say why not"
 
 
@@ -208,7 +208,10 @@ def command_lines() -> list[tuple[str, str]]:
             if block.kind in {"sh", "console"}:
                 lines = block.text.replace("\\\n", " ").splitlines()
                 found += [(name, line) for line in lines if re.match(r"lessor [a-z]", line)]
-    return found
+        text = re.sub(r"^```.*?^```$", "", (DOCS / f"{name}.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+        inline = (" ".join(one.split()) for one in re.findall(r"`(lessor [a-z][^`]+)`", text))
+        found += [(name, line) for line in inline if not re.search(r"[\[{…|]", line)]
+    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize(("name", "line"), command_lines())

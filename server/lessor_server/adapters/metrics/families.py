@@ -89,7 +89,8 @@ AWS_CALLS: Final = Family(
     "lessor_aws_calls",
     COUNTER,
     ("mount", "action", "code"),
-    "Requests to AWS by action and code: ok, AWS's error code, the kind of a network error, or no_answer.",
+    "Requests to AWS by action and code: ok, AWS's error code, unreadableanswer, or no_answer, which network"
+    " errors are too.",
 )
 AWS_CALL: Final = Family(
     "lessor_aws_call_seconds", HISTOGRAM, ("action",), "The time of a request to AWS.", _SECONDS
@@ -156,6 +157,7 @@ HANDLING: Final = Family(
     "The time of a call from its metadata to its end; of a stream, its life.",
     _SECONDS,
 )
+READY: Final = Family("lessor_ready", GAUGE, (), "1 while calls are served, else 0: as /readyz.")
 WARNINGS: Final = Family(
     "lessor_warnings",
     GAUGE,
@@ -191,6 +193,7 @@ FAMILIES: Final = (
     STORE_COMMIT,
     LOOP_LAG,
     AUDIT_UP,
+    READY,
     WARNINGS,
     CERTIFICATE_EXPIRY,
     HANDLED,

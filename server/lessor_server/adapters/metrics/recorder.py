@@ -13,6 +13,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from botocore import exceptions
+
 from lessor_server.adapters.metrics import families
 from lessor_server.adapters.metrics.families import MAX_MOUNTS, OTHER, UNKNOWN, Family
 from lessor_server.engine.meter import OK
@@ -25,6 +27,12 @@ MAX_SERIES: Final = 5_000
 SKEW_SECONDS: Final = 10.0
 """The minimum time between comparisons of the clock with AWS's."""
 NO_ANSWER: Final = "no_answer"
+NETWORK_ERRORS: Final = frozenset(
+    name
+    for name, kind in vars(exceptions).items()
+    if isinstance(kind, type) and issubclass(kind, exceptions.BotoCoreError)
+)
+"""The SDK's names of errors without an answer; one label for all, so that an alert misses none of them."""
 
 Labels = tuple[str, ...]
 
@@ -183,7 +191,7 @@ class Recorder:
             return code
         label = self._codes.get(code)
         if label is None:
-            if not code:
+            if not code or code in NETWORK_ERRORS:
                 return NO_ANSWER
             if len(self._codes) >= MAX_CODES or len(code) > MAX_CODE or not code.isascii():
                 return OTHER

@@ -96,10 +96,12 @@ class LoopLag:
 
 
 class Snapshot:
-    """The gauges of a server; before ``watch`` there is nothing but its version."""
+    """The gauges of a server; before ``watch`` there is nothing but its version, and that it is not ready."""
 
     def __init__(self, recorder: Recorder, version: str, count: Count = count_on_thread) -> None:
         """Take the clock's skew from ``recorder``; ``count`` adds up the numbers of leases."""
+        self.is_ready: Callable[[], bool] = lambda: False
+        """Returns whether calls are served."""
         self._count = count
         self._recorder = recorder
         self._version = version
@@ -142,6 +144,7 @@ class Snapshot:
         values: dict[families.Family, Values] = {
             families.BUILD: {(self._version,): 1},
             families.LOOP_LAG: {(): self.loop_lag.seconds},
+            families.READY: {(): int(self.is_ready())},
         }
         if self._recorder.clock_skew is not None:
             values[families.CLOCK_SKEW] = {(): self._recorder.clock_skew}

@@ -96,7 +96,10 @@ async def open_file_copies(folder: Path) -> AsyncIterator[Path]:
     size = sum(path.stat().st_size for path in files)
     if files and shutil.disk_usage(folder).free < size + MIN_FREE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-    with tempfile.TemporaryDirectory(prefix=".check-", dir=folder if files else None) as copy:
+    if not files:
+        yield folder / ".check-nothing"  # there may be no directory that can be written to
+        return
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=folder) as copy:
         for path in files:
             await asyncio.to_thread(shutil.copyfile, path, Path(copy) / path.name)
         yield Path(copy)

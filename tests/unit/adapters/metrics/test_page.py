@@ -230,6 +230,7 @@ async def test_a_snapshot_shows_the_store_the_engine_and_the_audit() -> None:
     assert values(found["lessor_account_users_quota"], mount="aws") == {"lessor_account_users_quota": 5000}
     assert values(found["lessor_root_key_age_seconds"])["lessor_root_key_age_seconds"] > 1e9
     assert values(found["lessor_audit_sink_up"], sink="file") == {"lessor_audit_sink_up": 0}
+    assert values(found["lessor_ready"]) == {"lessor_ready": 0}
     assert values(found["lessor_warnings"], about="files") == {"lessor_warnings": 2}
     expiry = "lessor_certificate_expiry_timestamp_seconds"
     assert values(found[expiry]) == {expiry: 5e9}
