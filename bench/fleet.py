@@ -39,8 +39,8 @@ class Cost:
     wal: float
 
 
-ISSUE: Final = Cost(1.8, 0.4, 3_400)
-EXPIRY: Final = Cost(2.0, 1.1, 2_900)
+ISSUE: Final = Cost(1.8, 0.3, 2_400)
+EXPIRY: Final = Cost(2.5, 1.2, 2_300)
 """As measured with 32 calls at a time by ``python -m bench.footprint``."""
 
 
