@@ -22,7 +22,7 @@ _EMPTY = """
 DELETE FROM leases; DELETE FROM lease_counts; DELETE FROM mounts; DELETE FROM roots; DELETE FROM roles;
 DELETE FROM rotations; DELETE FROM prefixes; DELETE FROM sealing_keys; DELETE FROM row_macs;
 DELETE FROM replicas; DELETE FROM rate_shares; DELETE FROM lease_events;
-DELETE FROM meta WHERE key NOT IN ('configuration', 'replicas', 'lease_events');
+DELETE FROM meta WHERE key NOT IN ('configuration', 'replicas', 'lease_events', 'oldest_schema');
 UPDATE meta SET value = '0' WHERE key = 'lease_events';
 """
 
