@@ -372,11 +372,16 @@ async def proxied(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresProx
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_job_is_done_once_if_its_connection_ends_in_the_commit(
-    name: str, proxy: PostgresProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    proxy: PostgresProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     expected = await run(name, proxy, "never", tmp_path / "never", monkeypatch)
     assert await run(name, proxy, "before", tmp_path / "before", monkeypatch) == expected
     assert await run(name, proxy, "after", tmp_path / "after", monkeypatch) == expected
+    assert not caplog.records
 
 
 async def run(

@@ -128,7 +128,7 @@ async def fleet_kills(
     and the last, callers rest, and all that should be over must be gone: what a server had claimed that died,
     when another has taken it over.
     """
-    callers = Callers(environment, rng, Load(issuers=4, pause=0.05))
+    callers = Callers(environment, rng, Load(issuers=4, pause=0.05, stops=True))
     checks = Checks(environment, callers, TAKEN_OVER + BOUND)
     done: Counter[str] = Counter()
     async with asyncio.TaskGroup() as group:

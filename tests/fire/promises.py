@@ -22,13 +22,16 @@ REFUSED = (Code.FAILED_PRECONDITION, Code.NOT_FOUND)
 """The errors of the renewal of an ended lease."""
 CUT_OFF = (Code.UNAVAILABLE, Code.ABORTED, Code.CANCELLED)
 """The errors when a server dies, or when a prefix was revoked during an issue."""
+STOPPED = Code.DEADLINE_EXCEEDED
+"""The error if a server was stopped for longer than it waits for a message: its timer comes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """How much callers request: ttls, increments, the number of issuers and their pause.
 
-    With ``sweeps`` every third lease is of a role whose prefix is revoked repeatedly.
+    With ``sweeps`` every third lease is of a role whose prefix is revoked repeatedly. With ``stops`` servers
+    are stopped for a while, too.
     """
 
     ttls: tuple[int, ...] = (1, 2, 4, 600)
@@ -36,6 +39,7 @@ class Load:
     issuers: int = 6
     pause: float = 0.02
     sweeps: bool = True
+    stops: bool = False
 
 
 @dataclass(slots=True)
@@ -112,7 +116,7 @@ class Callers:
 
     def _hear(self, step: str, error: grpc.aio.AioRpcError) -> None:
         self.outcomes[error.code().name] += 1
-        if error.code() not in CUT_OFF:
+        if error.code() not in CUT_OFF and not (self._load.stops and error.code() is STOPPED):
             self.unheard_of.append(f"{step}: {error.code().name} {error.details()}")
 
     async def _issue(self, lessor: Lessor) -> None:

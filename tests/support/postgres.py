@@ -30,7 +30,7 @@ ALTER TABLE leases ADD COLUMN colour text NOT NULL DEFAULT '';
 ALTER TABLE meta ADD COLUMN note text;
 CREATE TABLE colours (name text PRIMARY KEY);
 CREATE INDEX leases_colour ON leases (colour);
-INSERT INTO lessor_migrations VALUES (11, '0011_colours');
+INSERT INTO lessor_migrations SELECT max(number) + 1, 'colours' FROM lessor_migrations;
 """
 """What a later version may do to a database that servers of this one use."""
 

@@ -213,6 +213,7 @@ class PostgresJobs:
         try:
             result = await run(connection)
         except (_FateUnknown, *_LOST):
+            _end(connection)
             await self.pool.expire_connections()  # the others lead to the same server
             raise
         finally:
@@ -229,10 +230,20 @@ class PostgresJobs:
             self.notify(StoreFailed(self.failure))
 
 
+def _end(connection: Session) -> None:
+    """End a connection: the driver would report its release in a transaction as a bug."""
+    with suppress(asyncpg.InterfaceError):  # it has ended by itself
+        connection.terminate()
+
+
 def _transacting(job: Job[T]) -> Run[T]:
     async def run(connection: Session) -> T:
         transaction = connection.transaction()
-        await transaction.start()
+        try:
+            await transaction.start()
+        except asyncio.CancelledError:
+            _end(connection)  # nobody knows whether the transaction has begun
+            raise
         try:
             result = await job(PostgresTransaction(connection, writes=True))
         except BaseException:
