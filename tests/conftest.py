@@ -29,6 +29,9 @@ LONGEST = (
 )
 """Files that take 15 s or more: with ``--dist loadfile`` one that begins last is the last."""
 
+GARBAGE = 20_000
+"""How many objects a test makes before Python searches them for cycles: most tests make fewer."""
+
 
 def pytest_configure() -> None:
     """Collect no garbage for now."""
@@ -53,4 +56,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Collect garbage from now on, but not the tests themselves: there are thousands."""
     gc.freeze()
+    gc.set_threshold(GARBAGE, 20, 20)
     gc.enable()
