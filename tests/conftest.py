@@ -20,14 +20,24 @@ settings.register_profile("fresh", settings.get_profile("repeatable"), derandomi
 settings.load_profile("repeatable")
 
 LONGEST = (
-    *("tests/e2e/test_replica_kills.py", "tests/e2e/test_workers.py", "tests/e2e/test_replicas.py"),
-    *("tests/e2e/test_dev.py", "tests/unit/engine/test_rotation_crash.py", "tests/e2e/test_readme.py"),
-    *("tests/simulation/test_deaths.py", "tests/e2e/test_rotation.py", "tests/e2e/test_kill.py"),
-    *("tests/simulation/test_seeds.py", "tests/unit/adapters/test_malformed_answers.py"),
-    *("tests/e2e/test_cli_upkeep.py", "tests/e2e/test_aws_failures.py", "tests/e2e/test_access_docs.py"),
-    "tests/e2e/test_sdks.py",
+    *("tests/e2e/test_replica_kills.py", "tests/e2e/test_readme.py", "tests/e2e/test_dev.py"),
+    *("tests/e2e/test_workers.py", "tests/e2e/test_postgres.py", "tests/e2e/test_replicas.py"),
+    *(
+        "tests/unit/engine/test_rotation_crash.py",
+        "tests/simulation/test_deaths.py",
+        "tests/e2e/test_demo.py",
+    ),
+    *("tests/e2e/test_rotation.py", "tests/e2e/test_sdks.py", "tests/e2e/test_hostile_callers.py"),
+    *("tests/unit/engine/test_crash.py", "tests/conformance/test_store_malformed.py"),
+    *("tests/e2e/test_kill.py", "tests/simulation/test_seeds.py", "tests/conformance/test_rotations.py"),
+    *("tests/unit/adapters/test_malformed_answers.py", "tests/e2e/test_cli_upkeep.py"),
+    *("tests/e2e/test_aws_failures.py", "tests/e2e/test_access_docs.py", "tests/conformance/test_store.py"),
+    *("tests/e2e/test_clients_docs.py", "tests/e2e/test_import_vault.py", "tests/e2e/test_examples.py"),
 )
-"""Files that take 15 s or more: with ``--dist loadfile`` one that begins last is the last."""
+"""Files that take long, the longest first: with ``--dist loadfile`` one that begins last is the last."""
+
+GARBAGE = 20_000
+"""How many objects a test makes before Python searches them for cycles: most tests make fewer."""
 
 
 def pytest_configure() -> None:
@@ -53,4 +63,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Collect garbage from now on, but not the tests themselves: there are thousands."""
     gc.freeze()
+    gc.set_threshold(GARBAGE, 20, 20)
     gc.enable()

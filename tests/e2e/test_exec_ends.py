@@ -10,8 +10,6 @@ import shlex
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,8 @@ from lessor.v1 import lease_pb2
 from tests.support.clients import Lessor, connect, until, users_of
 from tests.support.command_line import CommandLine
 from tests.support.exec_world import all_gone, at_home, ended, home, line, states
-from tests.support.server_process import ServerProcess, bare_environment, serving
+from tests.support.own_server import own_server
+from tests.support.server_process import ServerProcess, bare_environment
 from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -260,16 +259,6 @@ async def test_clearing_the_cache_revokes_the_lease_of_a_killed_exec(
     assert await states(lessor, f"{mount}/") == ["ACTIVE"]
     assert (await lessor_cli("cache", "clear", "--revoke")).code == 0
     await all_gone(lessor, f"{mount}/")
-
-
-@asynccontextmanager
-async def own_server(folder: Path, aws: StandIn) -> AsyncIterator[ServerProcess]:
-    """Run a server that a test may kill."""
-    async with serving(folder, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}) as process:
-        async with connect(process.address, process.token) as lessor:
-            await lessor.enable("aws", aws.url)
-            await lessor.put_role("aws")
-        yield process
 
 
 async def test_a_server_that_is_away_is_waited_for_in_the_middle_and_at_the_end(

@@ -22,6 +22,7 @@ from lessor_server.commands.deep_check.run import check_set_up
 from tests.support.bad_starts import refuses_to_start
 from tests.support.clients import connect, nothing_left, refused, until, users_of
 from tests.support.command_line import CommandLine
+from tests.support.own_server import own_server
 from tests.support.postgres import BINARIES, PostgresProcess, own_postgres
 from tests.support.server_process import TOKEN, ServerProcess
 from tests.support.standin_control import StandIn
@@ -61,16 +62,13 @@ def settings_of_a_new_database(postgres: PostgresProcess, key: Path, aws: StandI
 
 
 @pytest_asyncio.fixture(loop_scope="module", name="server")
-async def own_server(tmp_path: Path, aws: StandIn, settings: dict[str, str]) -> AsyncIterator[ServerProcess]:
+async def ready_server(
+    tmp_path: Path, aws: StandIn, settings: dict[str, str]
+) -> AsyncIterator[ServerProcess]:
     """Run a server with the mount `aws` and a role, over an account without users."""
     await aws.reset()
-    process = ServerProcess()
-    await process.start(tmp_path, settings)
-    async with connect(process.address, process.token) as lessor:
-        await lessor.enable("aws", aws.url)
-        await lessor.put_role("aws")
-    yield process
-    await process.kill()
+    async with own_server(tmp_path, aws, settings) as process:
+        yield process
 
 
 async def test_a_credential_is_issued_and_revoked_without_a_data_directory(

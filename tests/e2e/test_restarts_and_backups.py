@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from lessor.v1 import lease_pb2, system_pb2
 from tests.support.clients import Lessor, connect, nothing_left, refused, until, users_of
+from tests.support.own_server import own_server
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
@@ -28,16 +29,13 @@ def settings(aws: StandIn) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", name="server")
-async def own_server(tmp_path: Path, aws: StandIn, settings: dict[str, str]) -> AsyncIterator[ServerProcess]:
+async def ready_server(
+    tmp_path: Path, aws: StandIn, settings: dict[str, str]
+) -> AsyncIterator[ServerProcess]:
     """Run a server of the test's own, over an account without users, with the mount `aws` and a role."""
     await aws.reset()
-    process = ServerProcess()
-    await process.start(tmp_path, settings)
-    async with connect(process.address, process.token) as lessor:
-        await lessor.enable("aws", aws.url)
-        await lessor.put_role("aws")
-    yield process
-    await process.kill()
+    async with own_server(tmp_path, aws, settings) as process:
+        yield process
 
 
 async def backup(lessor: Lessor, path: str) -> system_pb2.BackupResponse:

@@ -16,7 +16,7 @@ from lessor.v1 import lease_pb2, role_pb2
 from lessor.v1.creds_pb2 import WatchCredentialsRequest, WatchCredentialsResponse
 from lessor.v1.lease_pb2 import WatchLeasesRequest, WatchLeasesResponse
 from tests.support.clients import SECONDS, Lessor, connect, nothing_left, refused, until, users_of
-from tests.support.server_process import ServerProcess, serving
+from tests.support.own_server import own_server
 from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -61,19 +61,6 @@ async def end(stream: Any) -> object:
     """Read to the stream's end."""
     async with asyncio.timeout(SECONDS):
         return [message async for message in stream]
-
-
-@asynccontextmanager
-async def own_server(folder: Path, aws: StandIn) -> AsyncIterator[tuple[ServerProcess, Lessor]]:
-    """Run a server of this test's own, over an empty account, with the mount ``aws``, its root and a role."""
-    await aws.reset()
-    async with (
-        serving(folder, {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url}) as server,
-        connect(server.address, server.token) as lessor,
-    ):
-        await lessor.enable("aws", aws.url)
-        await lessor.put_role("aws")
-        yield server, lessor
 
 
 # --- leases ----------------------------------------------------------------------------------------------
@@ -186,7 +173,8 @@ async def test_an_unknown_role_ends_the_stream_immediately(lessor: Lessor, mount
 
 @pytest.mark.slow
 async def test_a_drain_ends_the_streams_and_shortens_their_leases(tmp_path: Path, aws: StandIn) -> None:
-    async with own_server(tmp_path, aws) as (server, lessor):
+    await aws.reset()
+    async with own_server(tmp_path, aws) as server, connect(server.address, server.token) as lessor:
         stream = credentials(lessor, "aws", ttl=3600, overlap=30)
         lease = (await first(stream)).lease_id
         async with watching(lessor, "aws/") as watch:
@@ -204,7 +192,8 @@ async def test_a_drain_ends_the_streams_and_shortens_their_leases(tmp_path: Path
 
 @pytest.mark.slow
 async def test_after_a_kill_the_last_lease_ends_at_its_own_expiry(tmp_path: Path, aws: StandIn) -> None:
-    async with own_server(tmp_path, aws) as (server, lessor):
+    await aws.reset()
+    async with own_server(tmp_path, aws) as server, connect(server.address, server.token) as lessor:
         stream = credentials(lessor, "aws", ttl=8, overlap=1)
         made = await first(stream)
         await server.kill()

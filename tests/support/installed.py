@@ -36,14 +36,27 @@ def aws_cli() -> Path:
     requirements = ROOT / "requirements" / "aws-cli.txt"
 
     def install(folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder / "venv"), folder=folder)
-        _run(
-            sys.executable, "-m", "pip", "--python", str(folder / "venv"), "install", "--no-compile",
-            "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:",
-            "-r", str(requirements), folder=folder,
-        )  # fmt: skip
+        _install(folder, "--require-hashes", "--only-binary", ":all:", "-r", str(requirements))
 
     return _installed("aws-cli", requirements.read_text(encoding="utf-8"), install) / "venv" / "bin" / "aws"
+
+
+def python_with(name: str, *packages: str) -> Path:
+    """Return the path of a Python that has these packages; skip the test if the registry can't be reached."""
+
+    def install(folder: Path) -> None:
+        _install(folder, *packages)
+
+    return _installed(name, "\n".join(packages), install) / "venv" / "bin" / "python"
+
+
+def _install(folder: Path, *words: str) -> None:
+    """Create the environment ``venv`` in a folder with what pip is asked for, uncompiled."""
+    _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder / "venv"), folder=folder)
+    _run(
+        sys.executable, "-m", "pip", "--python", str(folder / "venv"), "install", "--no-compile", "--quiet",
+        "--disable-pip-version-check", *words, folder=folder,
+    )  # fmt: skip
 
 
 def _installed(name: str, wanted: str, install: Callable[[Path], None]) -> Path:

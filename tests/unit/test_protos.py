@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.support.installed import python_with
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROTOS: Final = sorted((ROOT / "protos").glob("lessor/v1/*.proto"))
@@ -30,15 +31,10 @@ def options(path: Path) -> dict[str, str]:
 def oldest_tools() -> Path:
     """Return a Python that has the oldest grpcio-tools; it is kept under build/ for the next run."""
     version = OLDEST_TOOLS[sys.version_info[:2]]
-    folder = ROOT / "build" / f"grpcio-tools-{version}-py{sys.version_info[0]}.{sys.version_info[1]}"
-    python, done = folder / "bin" / "python", folder / "done"
-    if not done.exists():
-        venv.create(folder, clear=True, with_pip=True)
-        # This version reads its files by pkg_resources, which setuptools 81 no longer has.
-        packages = (f"grpcio-tools=={version}", "setuptools<81")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        done.touch()
-    return python
+    # This version reads its files by pkg_resources, which setuptools 67.5 and later call deprecated.
+    packages = (f"grpcio-tools=={version}", "setuptools<67.5")
+    name = f"grpcio-tools-{version}-py{sys.version_info[0]}.{sys.version_info[1]}"
+    return python_with(name, *packages)
 
 
 def compile_with(command: list[str], out: Path, *plugins: str) -> None:
