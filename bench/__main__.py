@@ -50,6 +50,7 @@ ROWS = {
     "renewals": Row(issue.renewals, (H2LOAD, OPENBAO)),
     "full-role": Row(issue.full_role),
     "audited": Row(issue.audited),
+    "http": Row(issue.http),
     "split": Row(issue.split),
     "storm": Row(revoke.storm),
     "large": Row(issue.large, (H2LOAD, OPENBAO)),

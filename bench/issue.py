@@ -18,6 +18,7 @@ from bench.world import Size, World, asking, asking_each
 CLIENTS = (1, 8, 32)
 MAX_CLIENTS = CLIENTS[-1]
 LESSOR, OPENBAO, THREE_CALLS, EMPTY = "Lessor", "OpenBao", "Lessor, 3 calls", "an empty RPC"
+OVER_HTTP, OVER_GRPC = "HTTP", "gRPC"
 AWS_SECONDS = 0.05
 """The time that AWS takes over each call where a full role is issued."""
 
@@ -74,6 +75,25 @@ def _cpu(turns: Turns, many: str, *, judged: bool) -> Iterator[Figure]:
             more_is_better=False,
             seen=turns.beside(one, other, by_cpu, "ms"),
         )
+
+
+def http(world: World, size: Size) -> Iterator[Figure]:
+    """Measure what a credential costs by Vault's API, beside gRPC."""
+    server = world.lessor("small")
+    variants = {
+        OVER_HTTP: world.issuing_over_http(server, BARE, MAX_CLIENTS, size.requests),
+        OVER_GRPC: world.issuing(server, BARE, MAX_CLIENTS, size.requests),
+    }
+    turns = take_turns(size.rounds, variants)
+    yield Figure(
+        "CPU of a credential by Vault's API, beside gRPC",
+        turns.ratio(OVER_HTTP, OVER_GRPC, by_cpu),
+        must=1.3,
+        aim=1.0,
+        more_is_better=False,
+        seen=f"{turns.beside(OVER_HTTP, OVER_GRPC, by_cpu, 'ms')};"
+        f" {turns.beside(OVER_HTTP, OVER_GRPC, by_rate, 'a second')}",
+    )
 
 
 def large(world: World, size: Size) -> Iterator[Figure]:

@@ -60,6 +60,11 @@ class Lessor:
     child: Child
     address: str
     start_seconds: float
+    http_url: str = ""
+
+    def credential_over_http(self, role: str) -> Target:
+        """Return the request for one credential by Vault's API."""
+        return Target(f"{self.http_url}/v1/{MOUNT}/creds/{role}", (("x-vault-token", TOKEN),))
 
     def credential(self, role: str, token: str = TOKEN) -> Target:
         """Return the request for one credential."""
@@ -132,6 +137,7 @@ def environment(data: Path, backend: str, more: Mapping[str, str] | None = None)
         "LESSOR_AWS_RATE": "100000",  # AWS's own rate is not what is measured
         "LESSOR_DATA_DIR": str(data),
         "LESSOR_LISTEN": "127.0.0.1:0",
+        "LESSOR_HTTP_LISTEN": "127.0.0.1:0",
         "LESSOR_LOG_FORMAT": "json",
         "LESSOR_ROOT_TOKEN": TOKEN,
         **(more or {}),
@@ -144,8 +150,8 @@ def lessor(env: Mapping[str, str], log: Path, parts: str = REAL) -> Iterator[Les
     log.unlink(missing_ok=True)
     start = time.perf_counter()
     with child("bench.server", parts, env=env, log=log) as one:
-        address = _address(one)
-        yield Lessor(one, address, time.perf_counter() - start)
+        address, http_url = _addresses(one)
+        yield Lessor(one, address, time.perf_counter() - start, http_url)
 
 
 def prepare(server: Lessor, backend: str) -> None:
@@ -180,12 +186,13 @@ def access_file(path: Path) -> Path:
     return path
 
 
-def _address(server: Child) -> str:
+def _addresses(server: Child) -> tuple[str, str]:
     """Wait until the log says where the server listens."""
     until = time.perf_counter() + _START_SECONDS
     while time.perf_counter() < until and server.process.poll() is None:
         for line in server.log.read_text(encoding="utf-8").splitlines():
             if '"event": "serving"' in line:
-                return str(json.loads(line)["address"])
+                served = json.loads(line)
+                return str(served["address"]), str(served["http"])
         time.sleep(0.005)
     raise server.ended()

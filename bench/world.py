@@ -176,6 +176,10 @@ class World:
         """Return a turn of credentials of Lessor, each of which must live afterwards."""
         return self._turn(server.child, IAM, lambda: load(server.credential(role, token), clients, count))
 
+    def issuing_over_http(self, server: Lessor, role: str, clients: int, count: int) -> Take:
+        """Return a turn of credentials of Lessor by Vault's API, each of which must live afterwards."""
+        return self._turn(server.child, IAM, lambda: load(server.credential_over_http(role), clients, count))
+
     def issuing_peer(self, clients: int, count: int) -> Take:
         """Return a turn of credentials of OpenBao, each of which must live afterwards."""
         peer = self.openbao()

@@ -15,6 +15,7 @@ from lessor_server.adapters.metrics.families import COUNTER, FAMILIES
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.lease import STEPS, State
 from lessor_server.domain.rotation import STEPS as ROTATION
+from lessor_server.http_edge.vault.face import TABLE
 from lessor_server.services.permissions import PERMISSIONS, Need
 from lessor_server.services.status import code_of
 
@@ -44,6 +45,7 @@ def pages() -> dict[str, str]:
         "reasons.md": reasons(),
         "service_config.json": f"{service_config()}\n",
         "states.md": states(),
+        "vault.md": vault((DOCS / "vault.md").read_text(encoding="utf-8")),
     }
 
 
@@ -62,6 +64,18 @@ def metrics(page: str) -> str:
         name = f"{one.name}_total" if one.kind == COUNTER else one.name
         labels = ", ".join(f"`{label}`" for label in one.labels)
         rows.append(f"| `{name}` | {one.kind} | {labels} | {one.help} |")
+    return _put_table(page, [*head, *rows])
+
+
+def vault(page: str) -> str:
+    """Return the page about Vault's API with its table of paths."""
+    head = ["| path | methods | what it is | calls |", "| --- | --- | --- | --- |"]
+    rows = []
+    for route in TABLE.routes:
+        methods = ", ".join(verb.value for verb in route.operations)
+        rpcs = dict.fromkeys(rpc.partition(".")[2] for one in route.operations.values() for rpc in one.rpcs)
+        calls = ", ".join(f"`{rpc}`" for rpc in rpcs)
+        rows.append(f"| `{route.pattern}` | {methods} | {route.help} | {calls} |")
     return _put_table(page, [*head, *rows])
 
 

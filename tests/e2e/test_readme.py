@@ -24,7 +24,7 @@ from tests.support.dev_server import ANY_PORTS, Dev, dev
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
 RUNNING, *TYPED_ALONG = (
-    README.parent / "docs" / f"{name}.md" for name in ("running", "sessions", "roots", "cli", "exec")
+    README.parent / "docs" / f"{name}.md" for name in ("running", "sessions", "roots", "cli", "exec", "vault")
 )
 TEXTS = {page: page.read_text(encoding="utf-8") for page in (README, RUNNING, *TYPED_ALONG)}
 ACCESS = README.parent / "docs" / "access.md"  # tests/e2e/test_access_docs.py types it
@@ -74,6 +74,7 @@ def on_its_ports(text: str, running: Dev) -> str:
     return (
         text.replace("127.0.0.1:50051", running.address)
         .replace("http://127.0.0.1:5000", running.aws)
+        .replace("http://127.0.0.1:8200", running.http)
         .replace("0.0.0.0:50052", f"127.0.0.1:{port}")
         .replace("localhost:50052", f"localhost:{port}")
     )

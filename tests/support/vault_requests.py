@@ -59,7 +59,7 @@ class FakeCalls:
         return exchange, self.principal
 
     @asynccontextmanager
-    async def admitted(self, _: BaseRequest) -> AsyncIterator[Principal]:
+    async def admit(self, _: BaseRequest) -> AsyncIterator[Principal]:
         if self.error is not None:
             raise self.error
         yield self.principal

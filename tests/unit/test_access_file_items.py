@@ -77,6 +77,12 @@ def test_a_rule_is_checked(rule: str, found: str) -> None:
         (f"{TOKEN}\ntoken_expires = 07:32:00", ".token_expires: is a time, not a date with a time"),
         (f'{TOKEN}\ntoken_expires = "2027"', ".token_expires: is a text, not a date with a time"),
         (f"{TOKEN}\ntoken_expires = 1798761600", ".token_expires: is a number, not a date with a time"),
+        (f'{TOKEN}\ntoken_max_ttl = "721h"', '.token_max_ttl: "721h" is not from 0s to 720h'),
+        (
+            f'{TOKEN}\ntoken_max_ttl = "1500ms"',
+            ".token_max_ttl: 1.5s is not a number of whole seconds",
+        ),
+        ('dns_name = "a"\ntoken_max_ttl = "1h"', ".token_max_ttl: is set without token_sha256 or jwt"),
         (f"{TOKEN}\nfrom = []", ".from: is empty"),
         (f'{TOKEN}\nfrom = "unix"', ".from: is a text, not a list"),
         (f'{TOKEN}\nfrom = ["UNIX"]', '.from[0]: "UNIX" is not a network'),
@@ -216,3 +222,9 @@ def test_the_name_of_an_identity_is_checked(name: str, lines: str, found: str) -
 )
 def test_an_issuer_is_checked(lines: str, found: str) -> None:
     assert problems(issuer(lines)) == [f"issuers[0](j){found}"]
+
+
+@pytest.mark.parametrize("name", ["approle", "token"])
+def test_an_issuer_has_a_name_at_which_nobody_else_logs_in(name: str) -> None:
+    text = issuer('issuer = "https://a.example"\naudiences = ["lessor"]').replace('"j"', f'"{name}"')
+    assert problems(text) == [f"issuers[0]({name}).name: is the name of other logins and calls of tokens"]

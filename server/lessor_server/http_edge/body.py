@@ -47,7 +47,7 @@ async def read_bytes(request: BaseRequest, limit: int = MAX_BODY) -> bytes:
     return bytes(body)
 
 
-async def read_object(request: BaseRequest) -> dict[str, object]:
+async def read_json_body(request: BaseRequest) -> dict[str, object]:
     """Return the JSON object in the body of a request; an empty body and ``null`` are empty objects.
 
     Raises:
@@ -60,7 +60,7 @@ async def read_object(request: BaseRequest) -> dict[str, object]:
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """Return the JSON object of a body; raises ``Invalid`` as ``read_object``."""
+    """Return the JSON object of a body; raises ``Invalid`` as ``read_json_body``."""
     if not body.strip():
         return {}
     try:

@@ -58,7 +58,7 @@ class Calls:
             return outcome
         return exchange.last if exchange.last is not None else method.request()
 
-    def admitted(self, request: BaseRequest) -> AbstractAsyncContextManager[Principal]:
+    def admit(self, request: BaseRequest) -> AbstractAsyncContextManager[Principal]:
         """Identify the caller of what is not a method, and count its call while the block runs.
 
         Raises:

@@ -49,20 +49,20 @@ class Connections(Server):
         self.report = report
         self.head_seconds = head_seconds
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> CallerConnection:
         """Return the protocol of a new connection."""
-        return Connection(self, asyncio.get_running_loop())
+        return CallerConnection(self, asyncio.get_running_loop())
 
     def close_idle(self) -> bool:
         """Close the connection that has waited longest for a request; return whether there was one."""
         for one in self.connections:  # in the order in which they were opened
-            if isinstance(one, Connection) and one.is_idle:
+            if isinstance(one, CallerConnection) and one.is_idle:
                 one.force_close()
                 return True
         return False
 
 
-class Connection(RequestHandler):
+class CallerConnection(RequestHandler):
     """One connection."""
 
     __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report")

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.domain.errors.base import Invalid
-from lessor_server.http_edge.body import MAX_BODY, read_object
+from lessor_server.http_edge.body import MAX_BODY, read_json_body
 from lessor_server.http_edge.edge import EdgeConfig, HttpEdge, HttpPortTaken, refuse
 from lessor_server.http_edge.vault.reply import json_response
 from lessor_server.settings.parsers import Address
@@ -45,7 +45,7 @@ class Echo:
         if request.path == "/x/fails":
             raise RuntimeError("a secret of the test")
         try:
-            return json_response(200, await read_object(request))
+            return json_response(200, await read_json_body(request))
         except Invalid as error:
             return refuse(400, error.violations[0].problem)
 

@@ -19,7 +19,7 @@ from lessor_server.domain.errors.base import (
 )
 from lessor_server.domain.errors.preconditions import RootRefused
 from lessor_server.http_edge.vault.face import TABLE
-from lessor_server.http_edge.vault.routes import Route, Verb
+from lessor_server.http_edge.vault.routes import VaultRoute, Verb
 from tests.support.vault_requests import Api, FakeCalls
 from tests.unit.domain.test_errors import ERRORS
 from tests.unit.services.test_status import made
@@ -38,7 +38,7 @@ FOR_RETRIES = {
 LEASE = "aws/creds/app/000000000000000000000000"
 
 
-def path_of(route: Route) -> str:
+def path_of(route: VaultRoute) -> str:
     path = route.pattern.replace("{prefix...}", "aws/creds/app").replace("{lease_id...}", LEASE)
     path = path.replace("{path...}", "aws/creds/app").replace("{mount}", "aws").replace("{role}", "app")
     return path.replace("{issuer}", "github").replace("{user}", "someone")
@@ -52,7 +52,7 @@ def expected(kind: type[LessorError]) -> int | None:
 
 
 @pytest.mark.parametrize("route", TABLE.routes, ids=lambda route: route.pattern)
-async def test_clients_retry_an_error_only_where_that_may_help(route: Route) -> None:
+async def test_clients_retry_an_error_only_where_that_may_help(route: VaultRoute) -> None:
     for kind in SERVED:
         for verb in route.operations:
             api = Api(FakeCalls(error=made(kind)))
@@ -73,7 +73,7 @@ async def test_clients_retry_an_error_only_where_that_may_help(route: Route) -> 
 
 @pytest.mark.parametrize("kind", [Unauthenticated, PermissionDenied])
 @pytest.mark.parametrize("route", TABLE.routes, ids=lambda route: route.pattern)
-async def test_a_caller_without_the_right_gets_403(route: Route, kind: type[LessorError]) -> None:
+async def test_a_caller_without_the_right_gets_403(route: VaultRoute, kind: type[LessorError]) -> None:
     for verb in route.operations:
         answer = await Api(FakeCalls(error=made(kind))).ask(METHODS[verb], path_of(route))
         assert answer.status == 403

@@ -12,7 +12,7 @@ class RowTampered(RowUnreadable):
     reason = "ROW_TAMPERED"
     fix = (
         "report it to the operator: somebody else wrote to the database; delete the role or set the root and"
-        " write it again, revoke the lease, or restore a backup"
+        " write it again, revoke the lease, log in again, or restore a backup"
     )
 
     def __init__(self, table: str, key: str) -> None:

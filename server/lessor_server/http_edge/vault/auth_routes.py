@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from lessor_server.domain.errors.access import TokenNotRenewable
 from lessor_server.http_edge.vault.call import Refused, VaultCall
 from lessor_server.http_edge.vault.reply import DONE, Reply, bad_request, no_handler
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import iso_us
 from lessor_server.services.logins import NewToken, TokenStatus
 
@@ -31,14 +31,14 @@ async def log_in(call: VaultCall) -> Reply:
 
 async def look_up(call: VaultCall) -> Reply:
     """Return what the caller may know of its token; agents and ``login`` store the ``id``."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         status = await call.logins.look_up(principal, call.peer)
     return Reply(lookup_shape(status, call.token))
 
 
-async def renew(call: VaultCall) -> Reply:
+async def extend_token(call: VaultCall) -> Reply:
     """Extend the caller's login token."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         given = await call.read_admitted()
         increment = _timedelta(given.span("increment"))
         given.ignore(("token",))
@@ -49,16 +49,16 @@ async def renew(call: VaultCall) -> Reply:
     return Reply(auth=auth_shape(status, call.token), warnings=call.warnings)
 
 
-async def revoke(call: VaultCall) -> Reply:
+async def revoke_token(call: VaultCall) -> Reply:
     """End the caller's login token, and those that it has created."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         await call.logins.revoke_self(principal, call.peer)
     return DONE
 
 
 async def create(call: VaultCall) -> Reply:
     """Create a login token with the caller's rights, which ends with the caller's."""
-    async with call.admitted() as principal:
+    async with call.admit() as principal:
         given = await call.read_admitted()
         given.ignore(_IDLE)
         policies = set(given.texts("policies")) - {"default"}
@@ -136,28 +136,28 @@ def _timedelta(span: Duration | None) -> timedelta | None:
     return None if span is None else span.ToTimedelta()
 
 
-_LOGIN: Final = Operation(log_in, is_public=True, says_missing=True)
+_LOGIN: Final = VaultOperation(log_in, is_public=True, says_missing=True)
 _LOGIN_HELP: Final = (
     "Exchanges a credential for a login token: jwt and role at an issuer of the access file, role_id and"
     " secret_id at approle."
 )
 AUTH_ROUTES: Final = (
-    Route(
+    VaultRoute(
         "auth/token/lookup-self",
-        {Verb.READ: Operation(look_up), Verb.WRITE: Operation(look_up)},
+        {Verb.READ: VaultOperation(look_up), Verb.WRITE: VaultOperation(look_up)},
         "The caller's token.",
     ),
-    Route(
+    VaultRoute(
         "auth/token/renew-self",
-        {Verb.WRITE: Operation(renew)},
+        {Verb.WRITE: VaultOperation(extend_token)},
         "Extends the caller's login token: increment.",
     ),
-    Route("auth/token/revoke-self", {Verb.WRITE: Operation(revoke)}, "Ends the caller's login token."),
-    Route(
+    VaultRoute("auth/token/revoke-self", {Verb.WRITE: VaultOperation(revoke_token)}, "Ends your token."),
+    VaultRoute(
         "auth/token/create",
-        {Verb.WRITE: Operation(create)},
+        {Verb.WRITE: VaultOperation(create)},
         "Creates a login token with the caller's rights: ttl, explicit_max_ttl, renewable.",
     ),
-    Route("auth/{issuer}/login", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
-    Route("auth/{issuer}/login/{user}", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
+    VaultRoute("auth/{issuer}/login", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
+    VaultRoute("auth/{issuer}/login/{user}", {Verb.WRITE: _LOGIN}, _LOGIN_HELP),
 )

@@ -13,11 +13,11 @@ from google.protobuf.message import Message
 
 from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.errors.base import ErrorKind, LessorError
-from lessor_server.http_edge.body import read_object
+from lessor_server.http_edge.body import read_json_body
 from lessor_server.http_edge.calls import Calls
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
 from lessor_server.http_edge.vault.parameters import Parameters
-from lessor_server.http_edge.vault.routes import Operation
+from lessor_server.http_edge.vault.routes import VaultOperation
 from lessor_server.services.guard import CallRefusal
 from lessor_server.services.logins import Logins, NewToken
 
@@ -62,7 +62,7 @@ class VaultCall:
         calls: Calls,
         facts: ServerFacts,
         request: BaseRequest,
-        operation: Operation,
+        operation: VaultOperation,
         names: Mapping[str, str],
     ) -> None:
         """Serve ``request`` by ``operation``; ``names`` are those of its path."""
@@ -116,9 +116,9 @@ class VaultCall:
             raise Refused(outcome, "")
         return outcome
 
-    def admitted(self) -> AbstractAsyncContextManager[Principal]:
+    def admit(self) -> AbstractAsyncContextManager[Principal]:
         """Identify the caller of a call that is not a method; raises ``LessorError``."""
-        return self._calls.admitted(self.request)
+        return self._calls.admit(self.request)
 
     async def read_admitted(self) -> Parameters:
         """Return the parameters of a caller that was admitted; raises ``Invalid``."""
@@ -156,5 +156,5 @@ class VaultCall:
     async def _read(self) -> Parameters:
         """Return the parameters of the query and the body, which is read once."""
         if self._parameters is None:
-            self._parameters = Parameters(self.request.query, await read_object(self.request))
+            self._parameters = Parameters(self.request.query, await read_json_body(self.request))
         return self._parameters

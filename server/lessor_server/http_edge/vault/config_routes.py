@@ -9,7 +9,7 @@ from lessor_server.domain.errors.preconditions import RootNotSet
 from lessor_server.http_edge.vault.call import Refused, VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters, go_span
 from lessor_server.http_edge.vault.reply import MISSING, Reply, done
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import root_shape
 
 SET_ROOT, GET_ROOT = "ConfigService.SetRoot", "ConfigService.GetRoot"
@@ -119,28 +119,28 @@ async def read_lease(call: VaultCall) -> Reply:
     return Reply({"lease": go_span(found.lease.seconds), "lease_max": go_span(found.lease_max.seconds)})
 
 
-_ROTATE: Final = Operation(rotate_root, (ROTATE_ROOT,), says_missing=True)
+_ROTATE: Final = VaultOperation(rotate_root, (ROTATE_ROOT,), says_missing=True)
 CONFIG_ROUTES: Final = (
-    Route(
+    VaultRoute(
         "{mount}/config/root",
         {
-            Verb.READ: Operation(read_root, (GET_ROOT,)),
-            Verb.WRITE: Operation(write_root, (SET_ROOT,), says_missing=True),
+            Verb.READ: VaultOperation(read_root, (GET_ROOT,)),
+            Verb.WRITE: VaultOperation(write_root, (SET_ROOT,), says_missing=True),
         },
         "The credentials with which this server calls AWS: access_key, secret_key, region, endpoints,"
         " role_arn, max_retries, username_template, rotation_period or rotation_schedule. The secret key is"
         " never returned.",
     ),
-    Route(
+    VaultRoute(
         "{mount}/config/rotate-root",
         {Verb.WRITE: _ROTATE},
         "Replaces the root's access key by a new one.",
     ),
-    Route(
+    VaultRoute(
         "{mount}/config/lease",
         {
-            Verb.READ: Operation(read_lease, (GET_LEASE,)),
-            Verb.WRITE: Operation(write_lease, (SET_LEASE, GET_LEASE), says_missing=True),
+            Verb.READ: VaultOperation(read_lease, (GET_LEASE,)),
+            Verb.WRITE: VaultOperation(write_lease, (SET_LEASE, GET_LEASE), says_missing=True),
         },
         "The default life (lease) and the longest life (lease_max) of IAM users.",
     ),

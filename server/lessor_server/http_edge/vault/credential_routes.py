@@ -9,7 +9,7 @@ from lessor_server.http_edge.exchange import as_text
 from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import Reply
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import credentials_shape, static_credentials_shape
 
 GENERATE, GET_STATIC = "CredsService.GenerateCredentials", "CredsService.GetStaticCredentials"
@@ -51,17 +51,17 @@ async def read_static_credentials(call: VaultCall) -> Reply:
     return Reply(static_credentials_shape(found, call.facts.wall_us()))
 
 
-_GENERATE: Final = Operation(generate, (GENERATE,), says_missing=True)
+_GENERATE: Final = VaultOperation(generate, (GENERATE,), says_missing=True)
 _HELP: Final = (
     "Issues credentials of a role under a new lease: ttl, role_arn, role_session_name, mfa_code,"
     " session_policy, request_id, wait_usable, reason."
 )
 CREDENTIAL_ROUTES: Final = (
-    Route("{mount}/creds/{role}", {Verb.READ: _GENERATE, Verb.WRITE: _GENERATE}, _HELP),
-    Route("{mount}/sts/{role}", {Verb.READ: _GENERATE, Verb.WRITE: _GENERATE}, _HELP),
-    Route(
+    VaultRoute("{mount}/creds/{role}", {Verb.READ: _GENERATE, Verb.WRITE: _GENERATE}, _HELP),
+    VaultRoute("{mount}/sts/{role}", {Verb.READ: _GENERATE, Verb.WRITE: _GENERATE}, _HELP),
+    VaultRoute(
         "{mount}/static-creds/{role}",
-        {Verb.READ: Operation(read_static_credentials, (GET_STATIC,))},
+        {Verb.READ: VaultOperation(read_static_credentials, (GET_STATIC,))},
         "The current key of a static role.",
     ),
 )

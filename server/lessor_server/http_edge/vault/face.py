@@ -26,11 +26,11 @@ from lessor_server.http_edge.vault.lease_routes import LEASE_ROUTES
 from lessor_server.http_edge.vault.mount_routes import MOUNT_ROUTES
 from lessor_server.http_edge.vault.reply import Issued
 from lessor_server.http_edge.vault.role_routes import ROLE_ROUTES
-from lessor_server.http_edge.vault.routes import Operation, Route, Table, Verb
+from lessor_server.http_edge.vault.routes import RouteTable, VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.system_routes import SYSTEM_ROUTES
 
 PREFIX: Final = "/v1/"
-TABLE: Final = Table(
+TABLE: Final = RouteTable(
     (
         *SYSTEM_ROUTES,
         *AUTH_ROUTES,
@@ -83,7 +83,7 @@ class VaultFace:
 
     async def answer(self, request: BaseRequest) -> StreamResponse:
         """Return the answer to a request."""
-        path = path_of(request)
+        path = split_path(request)
         found = TABLE.find(path)
         if found is None:
             await self._delay_stranger(request)
@@ -103,7 +103,7 @@ class VaultFace:
         call = VaultCall(self._calls, self._facts, request, operation, names)
         return await self._serve(call, operation)
 
-    async def _serve(self, call: VaultCall, operation: Operation) -> StreamResponse:
+    async def _serve(self, call: VaultCall, operation: VaultOperation) -> StreamResponse:
         """Return the answer of an operation, or the error that ends it."""
         missing = not operation.says_missing
         try:
@@ -116,7 +116,7 @@ class VaultFace:
         except Exception as error:  # noqa: BLE001 - it ends this request, and nothing else
             unexpected = InternalError(self._report("vault api", error))
             return reply.refuse_call(unexpected, sees_root=False, hides_missing=missing)
-        response = reply.write(answer, self._request_id(call))
+        response = reply.respond(answer, self._request_id(call))
         if answer.issued is not None:
             await self._deliver(call, response, answer.issued)
         return response
@@ -155,7 +155,7 @@ def verb_of(request: BaseRequest) -> Verb | None:
     return None if "scan" in request.query else verb
 
 
-def path_of(request: BaseRequest) -> list[str]:
+def split_path(request: BaseRequest) -> list[str]:
     """Return the parts of a path behind ``/v1/``; ``//`` counts as ``/``, and a last ``/`` is dropped."""
     raw = request.rel_url.raw_path[len(PREFIX) :]
     return [as_text(unquote(part)) for part in raw.split("/") if part]
@@ -164,18 +164,20 @@ def path_of(request: BaseRequest) -> list[str]:
 def refuse_headers(request: BaseRequest) -> Response | None:
     """Return the answer to a request for what is not served: namespaces, and wrapped answers."""
     if request.headers.get("X-Vault-Namespace", "").strip("/").lower() not in _ROOT_NAMESPACES:
-        return reply.refuse(HTTPStatus.NOT_FOUND, "namespace not found", _NO_NAMESPACES)
+        return reply.error_response(HTTPStatus.NOT_FOUND, "namespace not found", _NO_NAMESPACES)
     if request.headers.get("X-Vault-Wrap-TTL", "") not in ("", "0", "0s"):
-        return reply.refuse(HTTPStatus.BAD_REQUEST, _NO_WRAPPING)
+        return reply.error_response(HTTPStatus.BAD_REQUEST, _NO_WRAPPING)
     return None
 
 
 def _unknown(path: str) -> Response:
-    return reply.write(reply.no_handler(path), "")
+    return reply.respond(reply.no_handler(path), "")
 
 
-def _wrong_verb(route: Route) -> Response:
+def _wrong_verb(route: VaultRoute) -> Response:
     allowed = ", ".join(verb.value for verb in route.operations)
-    response = reply.refuse(HTTPStatus.METHOD_NOT_ALLOWED, f"unsupported operation; this path has {allowed}")
+    response = reply.error_response(
+        HTTPStatus.METHOD_NOT_ALLOWED, f"unsupported operation; this path has {allowed}"
+    )
     response.headers["Allow"] = allowed
     return response

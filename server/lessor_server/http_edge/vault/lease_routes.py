@@ -19,7 +19,7 @@ from lessor_server.http_edge.vault.mount_routes import LIST as LIST_MOUNTS
 from lessor_server.http_edge.vault.mount_routes import each_mount
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import ACCEPTED, DONE, MISSING, Reply, bad_request, unavailable
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import keys_shape, lease_shape
 
 LOOKUP, LIST, COUNT = "LeaseService.LookupLease", "LeaseService.ListLeases", "LeaseService.CountLeases"
@@ -87,7 +87,7 @@ async def list_leases(call: VaultCall) -> Reply:
     return _keys(sorted(keys))
 
 
-async def renew(call: VaultCall) -> Reply:
+async def extend_lease(call: VaultCall) -> Reply:
     """Extend a lease."""
 
     def build(given: Parameters) -> pb.RenewLeaseRequest:
@@ -112,7 +112,7 @@ async def renew(call: VaultCall) -> Reply:
     )
 
 
-async def revoke(call: VaultCall) -> Reply:
+async def end_lease(call: VaultCall) -> Reply:
     """Revoke a lease, and wait for that unless ``sync`` is false."""
     waits = True
 
@@ -237,46 +237,48 @@ def _keys(keys: Sequence[str]) -> Reply:
     return Reply(keys_shape(keys)) if keys else MISSING
 
 
-_LOOKUP: Final = Operation(lookup, (LOOKUP,), says_missing=True)
-_LIST: Final = Operation(list_leases, (LIST, COUNT, LIST_MOUNTS))
-_RENEW: Final = Operation(renew, (RENEW,), says_missing=True)
-_REVOKE: Final = Operation(revoke, (REVOKE,), says_missing=True)
-_PREFIX: Final = Operation(revoke_prefix, (REVOKE_PREFIX,), says_missing=True)
-_FORCE: Final = Operation(revoke_force, (ABANDON, REVOKE_PREFIX), says_missing=True)
+_LOOKUP: Final = VaultOperation(lookup, (LOOKUP,), says_missing=True)
+_LIST: Final = VaultOperation(list_leases, (LIST, COUNT, LIST_MOUNTS))
+_RENEW: Final = VaultOperation(extend_lease, (RENEW,), says_missing=True)
+_REVOKE: Final = VaultOperation(end_lease, (REVOKE,), says_missing=True)
+_PREFIX: Final = VaultOperation(revoke_prefix, (REVOKE_PREFIX,), says_missing=True)
+_FORCE: Final = VaultOperation(revoke_force, (ABANDON, REVOKE_PREFIX), says_missing=True)
 _STUCK_RPCS: Final = (LIST, LIST_MOUNTS)
 
 LEASE_ROUTES: Final = (
-    Route(
+    VaultRoute(
         "sys/leases/lookup",
         {Verb.WRITE: _LOOKUP, Verb.LIST: _LIST},
         "A lease (lease_id), or the engines that have leases.",
     ),
-    Route("sys/leases/lookup/{prefix...}", {Verb.LIST: _LIST}, "The leases below a prefix."),
-    Route("sys/leases/renew", {Verb.WRITE: _RENEW}, "Extends a lease: lease_id, increment."),
-    Route("sys/leases/renew/{lease_id...}", {Verb.WRITE: _RENEW}, "Extends a lease: increment."),
-    Route("sys/renew", {Verb.WRITE: _RENEW}, "Extends a lease: lease_id, increment."),
-    Route("sys/renew/{lease_id...}", {Verb.WRITE: _RENEW}, "Extends a lease: increment."),
-    Route("sys/leases/revoke", {Verb.WRITE: _REVOKE}, "Revokes a lease: lease_id, sync."),
-    Route("sys/leases/revoke/{lease_id...}", {Verb.WRITE: _REVOKE}, "Revokes a lease: sync."),
-    Route("sys/revoke", {Verb.WRITE: _REVOKE}, "Revokes a lease: lease_id, sync."),
-    Route("sys/revoke/{lease_id...}", {Verb.WRITE: _REVOKE}, "Revokes a lease: sync."),
-    Route("sys/leases/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes all leases of a prefix."),
-    Route("sys/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes all leases of a prefix."),
-    Route(
+    VaultRoute("sys/leases/lookup/{prefix...}", {Verb.LIST: _LIST}, "The leases below a prefix."),
+    VaultRoute("sys/leases/renew", {Verb.WRITE: _RENEW}, "Extends a lease: lease_id, increment."),
+    VaultRoute("sys/leases/renew/{lease_id...}", {Verb.WRITE: _RENEW}, "Extends a lease: increment."),
+    VaultRoute("sys/renew", {Verb.WRITE: _RENEW}, "Extends a lease: lease_id, increment."),
+    VaultRoute("sys/renew/{lease_id...}", {Verb.WRITE: _RENEW}, "Extends a lease: increment."),
+    VaultRoute("sys/leases/revoke", {Verb.WRITE: _REVOKE}, "Revokes a lease: lease_id, sync."),
+    VaultRoute("sys/leases/revoke/{lease_id...}", {Verb.WRITE: _REVOKE}, "Revokes a lease: sync."),
+    VaultRoute("sys/revoke", {Verb.WRITE: _REVOKE}, "Revokes a lease: lease_id, sync."),
+    VaultRoute("sys/revoke/{lease_id...}", {Verb.WRITE: _REVOKE}, "Revokes a lease: sync."),
+    VaultRoute(
+        "sys/leases/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes the leases of a prefix."
+    ),
+    VaultRoute("sys/revoke-prefix/{prefix...}", {Verb.WRITE: _PREFIX}, "Revokes the leases of a prefix."),
+    VaultRoute(
         "sys/leases/revoke-force/{prefix...}",
         {Verb.WRITE: _FORCE},
         "Tries to revoke all leases below a prefix once, then stops the attempts.",
     ),
-    Route("sys/revoke-force/{prefix...}", {Verb.WRITE: _FORCE}, "As sys/leases/revoke-force."),
-    Route("sys/leases/tidy", {Verb.WRITE: Operation(tidy)}, "Does nothing: there is nothing to tidy."),
-    Route(
+    VaultRoute("sys/revoke-force/{prefix...}", {Verb.WRITE: _FORCE}, "As sys/leases/revoke-force."),
+    VaultRoute("sys/leases/tidy", {Verb.WRITE: VaultOperation(tidy)}, "There is nothing to tidy."),
+    VaultRoute(
         "sys/leases/count",
-        {Verb.READ: Operation(count_stuck, _STUCK_RPCS)},
+        {Verb.READ: VaultOperation(count_stuck, _STUCK_RPCS)},
         "How many leases can't be revoked (type=irrevocable).",
     ),
-    Route(
+    VaultRoute(
         "sys/leases",
-        {Verb.READ: Operation(list_stuck, _STUCK_RPCS)},
+        {Verb.READ: VaultOperation(list_stuck, _STUCK_RPCS)},
         "The leases that can't be revoked (type=irrevocable).",
     ),
 )

@@ -13,7 +13,7 @@ from lessor_server.domain.lease_id import is_name
 from lessor_server.http_edge.vault.call import Refused, VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import ACCEPTED, DONE, Reply, bad_request, done
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import mount_shape, tune_shape
 from lessor_server.services.guard import CallRefusal
 
@@ -175,31 +175,31 @@ async def read_ui_mount(call: VaultCall) -> Reply:
 
 
 MOUNT_ROUTES: Final = (
-    Route(
+    VaultRoute(
         "sys/mounts",
-        {Verb.READ: Operation(list_mounts, (LIST,)), Verb.LIST: Operation(list_mounts, (LIST,))},
+        {Verb.READ: VaultOperation(list_mounts, (LIST,)), Verb.LIST: VaultOperation(list_mounts, (LIST,))},
         "The AWS engines.",
     ),
-    Route(
+    VaultRoute(
         "sys/mounts/{mount}",
         {
-            Verb.READ: Operation(read_mount, (LIST,)),
-            Verb.WRITE: Operation(enable, (ENABLE,), says_missing=True),
-            Verb.DELETE: Operation(disable, (DISABLE, LIST)),
+            Verb.READ: VaultOperation(read_mount, (LIST,)),
+            Verb.WRITE: VaultOperation(enable, (ENABLE,), says_missing=True),
+            Verb.DELETE: VaultOperation(disable, (DISABLE, LIST)),
         },
         "One engine: enable it (type, description, config), read it, disable it.",
     ),
-    Route(
+    VaultRoute(
         "sys/mounts/{mount}/tune",
         {
-            Verb.READ: Operation(read_tune, (LIST,)),
-            Verb.WRITE: Operation(tune, (TUNE,), says_missing=True),
+            Verb.READ: VaultOperation(read_tune, (LIST,)),
+            Verb.WRITE: VaultOperation(tune, (TUNE,), says_missing=True),
         },
         "The limits of an engine: description, default_lease_ttl, max_lease_ttl, max_users.",
     ),
-    Route(
+    VaultRoute(
         "sys/internal/ui/mounts/{path...}",
-        {Verb.READ: Operation(read_ui_mount, (LIST,))},
+        {Verb.READ: VaultOperation(read_ui_mount, (LIST,))},
         "The engine that holds a path.",
     ),
 )

@@ -77,7 +77,7 @@ def done(warnings: Sequence[str]) -> Reply:
     return Reply(warnings=warnings, is_empty=True) if warnings else DONE
 
 
-def write(reply: Reply, request_id: str) -> Response:
+def respond(reply: Reply, request_id: str) -> Response:
     """Return the HTTP response of a reply."""
     if reply.body is not None:
         response = json_response(reply.status, reply.body)
@@ -113,7 +113,7 @@ def json_response(status: int, body: JsonObject | None) -> Response:
     return response
 
 
-def refuse(status: HTTPStatus, *errors: str, retry_in: float = 0.0) -> Response:
+def error_response(status: HTTPStatus, *errors: str, retry_in: float = 0.0) -> Response:
     """Return the response that refuses a request; ``retry_in`` are seconds."""
     response = json_response(status, {"errors": list(errors)})
     if retry_in:
@@ -128,15 +128,15 @@ def refuse_call(error: LessorError, *, sees_root: bool, hides_missing: bool) -> 
     if code in _RETRIED:
         retry_in = error.retry_in or 1.0
     if code is HTTPStatus.FORBIDDEN:
-        return refuse(code, "permission denied", *_why_denied(error))
+        return error_response(code, "permission denied", *_why_denied(error))
     if code is HTTPStatus.NOT_FOUND:
-        return refuse(code)
+        return error_response(code)
     if isinstance(error, Invalid):
-        return refuse(code, *_violations(error))
+        return error_response(code, *_violations(error))
     text = status.error_status(error, sees_root=sees_root).message
     if error.aws is not None and error.aws.code and error.aws.code not in text:
         text = f"{text} (AWS: {error.aws.code})"
-    return refuse(code, text, retry_in=retry_in)
+    return error_response(code, text, retry_in=retry_in)
 
 
 _RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -186,5 +186,5 @@ def _place(field: str) -> str:
 
 
 def _why_denied(error: LessorError) -> list[str]:
-    """Return what a known caller may be told of a refusal; an unknown one learns nothing."""
+    """Return what a known caller may learn of a refusal; an unknown one learns nothing."""
     return [f"{error.message}; {error.fix}"] if error.kind is ErrorKind.DENIED else []

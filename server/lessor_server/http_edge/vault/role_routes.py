@@ -9,7 +9,7 @@ from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.http_edge.vault.call import Refused, VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import DONE, MISSING, Reply, done
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import keys_shape, role_shape, static_role_shape
 
 PUT, GET, LIST = "RoleService.PutRole", "RoleService.GetRole", "RoleService.ListRoles"
@@ -236,34 +236,34 @@ async def rotate_static_role(call: VaultCall) -> Reply:
 
 
 ROLE_ROUTES: Final = (
-    Route("{mount}/roles", {Verb.LIST: Operation(list_roles, (LIST,))}, "The names of the roles."),
-    Route(
+    VaultRoute("{mount}/roles", {Verb.LIST: VaultOperation(list_roles, (LIST,))}, "The names of the roles."),
+    VaultRoute(
         "{mount}/roles/{role}",
         {
-            Verb.READ: Operation(read_role, (GET,)),
-            Verb.WRITE: Operation(write_role, (PUT,), says_missing=True),
-            Verb.DELETE: Operation(delete_role, (DELETE,)),
+            Verb.READ: VaultOperation(read_role, (GET,)),
+            Verb.WRITE: VaultOperation(write_role, (PUT,), says_missing=True),
+            Verb.DELETE: VaultOperation(delete_role, (DELETE,)),
         },
         "A role: credential_type, policy_document, policy_arns, iam_groups, role_arns, tags and limits. A"
         " write changes the members that are given.",
     ),
-    Route(
+    VaultRoute(
         "{mount}/static-roles",
-        {Verb.LIST: Operation(list_static_roles, (LIST_STATIC,))},
+        {Verb.LIST: VaultOperation(list_static_roles, (LIST_STATIC,))},
         "The names of the static roles.",
     ),
-    Route(
+    VaultRoute(
         "{mount}/static-roles/{role}",
         {
-            Verb.READ: Operation(read_static_role, (GET_STATIC,)),
-            Verb.WRITE: Operation(write_static_role, (PUT_STATIC, GET_STATIC), says_missing=True),
-            Verb.DELETE: Operation(delete_static_role, (DELETE_STATIC,)),
+            Verb.READ: VaultOperation(read_static_role, (GET_STATIC,)),
+            Verb.WRITE: VaultOperation(write_static_role, (PUT_STATIC, GET_STATIC), says_missing=True),
+            Verb.DELETE: VaultOperation(delete_static_role, (DELETE_STATIC,)),
         },
         "A static role: username, and rotation_period or rotation_schedule.",
     ),
-    Route(
+    VaultRoute(
         "{mount}/rotate-role/{role}",
-        {Verb.WRITE: Operation(rotate_static_role, (ROTATE_STATIC,), says_missing=True)},
+        {Verb.WRITE: VaultOperation(rotate_static_role, (ROTATE_STATIC,), says_missing=True)},
         "Rotates the key of a static role now.",
     ),
 )

@@ -29,7 +29,7 @@ REST: Final = "..."
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class VaultOperation:
     """One operation: the methods of our services that it may call, the first with the caller's rights."""
 
     serve: Serve
@@ -41,23 +41,23 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class VaultRoute:
     """A path, such as ``{mount}/roles/{role}``, and its operations."""
 
     pattern: str
-    operations: Mapping[Verb, Operation]
+    operations: Mapping[Verb, VaultOperation]
     help: str
 
 
-class Table:
+class RouteTable:
     """All routes."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[VaultRoute]) -> None:
         """Find the first route that matches, in this order."""
         self.routes = tuple(routes)
         self._parts = [(route, tuple(route.pattern.split("/"))) for route in self.routes]
 
-    def find(self, path: Sequence[str]) -> tuple[Route, dict[str, str]] | None:
+    def find(self, path: Sequence[str]) -> tuple[VaultRoute, dict[str, str]] | None:
         """Return the route of a path, given in parts, and the names in it."""
         for route, parts in self._parts:
             if (names := _match(parts, path)) is not None:

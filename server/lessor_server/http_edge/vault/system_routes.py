@@ -11,7 +11,7 @@ from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.errors.base import Invalid, Violation
 from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.reply import Reply, bad_request
-from lessor_server.http_edge.vault.routes import Operation, Route, Verb
+from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 
 CHECK: Final = "Health.Check"
 MAX_PATHS: Final = 100
@@ -119,24 +119,24 @@ def capabilities(principal: Principal, path: str) -> list[str]:
 
 
 SYSTEM_ROUTES: Final = (
-    Route(
+    VaultRoute(
         "sys/health",
-        {Verb.READ: Operation(read_health, (CHECK,), is_public=True)},
+        {Verb.READ: VaultOperation(read_health, (CHECK,), is_public=True)},
         "Whether the server serves.",
     ),
-    Route(
+    VaultRoute(
         "sys/seal-status",
-        {Verb.READ: Operation(read_seal_status, (CHECK,), is_public=True)},
+        {Verb.READ: VaultOperation(read_seal_status, (CHECK,), is_public=True)},
         "The state of the server.",
     ),
-    Route(
+    VaultRoute(
         "sys/leader",
-        {Verb.READ: Operation(read_leader, (CHECK,), is_public=True)},
+        {Verb.READ: VaultOperation(read_leader, (CHECK,), is_public=True)},
         "The leader: there is none.",
     ),
-    Route(
+    VaultRoute(
         "sys/capabilities-self",
-        {Verb.WRITE: Operation(read_capabilities)},
+        {Verb.WRITE: VaultOperation(read_capabilities)},
         "What the caller may do on paths.",
     ),
 )
