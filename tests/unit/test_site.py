@@ -23,7 +23,7 @@ from tests.support.readme import blocks
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TASKS = ("five-minutes", "iam-user", "assumed-role", "federation-token", "session-token", "static-role")
-RUN = {"access", "audit", "running", "sessions", "roots", "clients", "cli", "exec"} | {
+RUN = {"access", "audit", "running", "sessions", "roots", "clients", "cli", "exec", "vault"} | {
     f"tasks/{name}" for name in TASKS
 }
 """Pages whose blocks a test types: tests/e2e/test_readme.py, test_access_docs.py, test_task_pages.py, …"""

@@ -53,19 +53,32 @@ class Connections(Server):
         """Return the protocol of a new connection."""
         return CallerConnection(self, asyncio.get_running_loop())
 
-    def close_idle(self) -> bool:
-        """Close the connection that has waited longest for a request; return whether there was one."""
-        for one in self.connections:  # in the order in which they were opened
-            if isinstance(one, CallerConnection) and one.is_idle:
-                one.force_close()
+    def make_room(self) -> bool:
+        """Close the oldest connection that can be spared; return whether there was one.
+
+        These are idle ones, and then those on which no caller was identified yet. So strangers keep out
+        nobody but strangers.
+        """
+        opened = [one for one in self.connections if isinstance(one, CallerConnection)]
+        for can_be_spared in (_is_idle, _is_strange):
+            if (spared := next(filter(can_be_spared, opened), None)) is not None:
+                spared.force_close()
                 return True
         return False
+
+
+def _is_idle(one: CallerConnection) -> bool:
+    return one.is_idle
+
+
+def _is_strange(one: CallerConnection) -> bool:
+    return not one.is_known
 
 
 class CallerConnection(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report")
+    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report", "is_known")
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
         """Begin without a request."""
@@ -96,6 +109,8 @@ class CallerConnection(RequestHandler):
         )
         self._max_msg_queue_size, self._msg_queue_resume_size = MAX_QUEUED, MAX_QUEUED // 2
         self._report = connections.report
+        self.is_known = False
+        """Whether a caller was identified on it."""
         self._head_seconds = connections.head_seconds
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
