@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+IMAGES = DOCS / "images"
 SOURCES = ROOT / "build" / "site-sources"
 REPOSITORY = "https://github.com/lessor-dev/lessor/blob/main"
 ALSO = {"README.md": "tutorial.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
@@ -35,6 +36,8 @@ def rewrite(text: str, file: Path, names: dict[Path, str]) -> str:
 
     def link(found: re.Match[str]) -> str:
         target = (file.parent / found[1]).resolve()
+        if target.parent == IMAGES:
+            return found[0]
         anchor = found[2] or ""
         if target in names:
             up = "../" * (len(here.parts) - 1)
@@ -74,6 +77,7 @@ def main() -> None:
             text += list_decisions()
         target.write_text(text, encoding="utf-8")
     shutil.copy(DOCS / "site.css", SOURCES / "site.css")
+    shutil.copytree(IMAGES, SOURCES / IMAGES.name)
 
 
 if __name__ == "__main__":

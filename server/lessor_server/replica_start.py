@@ -20,7 +20,7 @@ from lessor_server.settings.model import Settings
 OWN_SETTINGS: Final = frozenset(
     (
         *("listen", "insecure_listen", "data_dir", "root_token", "root_token_file", "tls", "log", "file"),
-        *("worker", "warnings", "metrics", "sealing", "store"),
+        *("worker", "warnings", "metrics", "http", "sealing", "store"),
         *("access.file", "audit.file", "audit.socket", "audit.stdout"),
     )
 )

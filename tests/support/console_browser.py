@@ -176,6 +176,8 @@ class Browser:
     withdrawn: list[str]
     """Leases whose key did not reach the browser."""
     cookies: dict[str, str] = field(default_factory=dict)
+    is_gone: bool = False
+    """Whether it disconnects before it gets an answer."""
 
     async def ask(
         self,
@@ -190,7 +192,7 @@ class Browser:
             given["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         if data and "Content-Type" not in given:
             given["Content-Type"] = "application/x-www-form-urlencoded"
-        answer = await self.face.answer(request_of_browser(method, path, data, given))
+        answer = await self.face.answer(request_of_browser(method, path, data, given, is_gone=self.is_gone))
         return self._see(answer)
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Seen:
@@ -229,24 +231,29 @@ class Browser:
         return Seen(answer.status, dict(answer.headers), (body or b"").decode(), set_cookies)
 
 
-def request_of_browser(method: str, path: str, data: bytes, headers: Mapping[str, str]) -> BaseRequest:
+def request_of_browser(
+    method: str, path: str, data: bytes, headers: Mapping[str, str], *, is_gone: bool = False
+) -> BaseRequest:
     """Return a request with a body, over a connection that is open."""
     loop = asyncio.get_running_loop()
     payload = streams.StreamReader(_Protocol(), 1 << 16, loop=loop)  # type: ignore[arg-type]
     payload.feed_data(data)
     payload.feed_eof()
     sized = {"Content-Length": str(len(data)), **headers} if data else headers
-    return make_mocked_request(method, path, headers=sized, payload=payload, transport=_Transport())  # type: ignore[arg-type]
+    return make_mocked_request(method, path, headers=sized, payload=payload, transport=_Transport(is_gone))  # type: ignore[arg-type]
 
 
 class _Transport:
-    """A connection that is open."""
+    """A connection that is open, or was closed by the browser."""
+
+    def __init__(self, is_gone: bool) -> None:
+        self._is_gone = is_gone
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return ("127.0.0.1", 5) if name == "peername" else default
 
     def is_closing(self) -> bool:
-        return False
+        return self._is_gone
 
 
 class _Protocol:

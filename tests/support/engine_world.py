@@ -213,7 +213,7 @@ class World:
         mount: str = "aws",
         *,
         request: str = "",
-        wait_usable: float = 0.0,
+        wait_usable: float | None = 0.0,
         options: SessionOptions = session.NO_OPTIONS,
         labels: Mapping[str, str] | None = None,
         owner: str = "alice",

@@ -23,9 +23,19 @@ from tests.support.readme import blocks
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TASKS = ("five-minutes", "iam-user", "assumed-role", "federation-token", "session-token", "static-role")
-RUN = {"index", "on-call", "access", "audit", "running", "sessions", "roots", "clients", "cli", "exec"} | {
-    f"tasks/{name}" for name in TASKS
-}
+RUN = {
+    "index",
+    "on-call",
+    "access",
+    "audit",
+    "running",
+    "sessions",
+    "roots",
+    "clients",
+    "cli",
+    "exec",
+    "vault",
+} | {f"tasks/{name}" for name in TASKS}
 """Pages whose blocks a test types: tests/e2e/test_readme.py, test_access_docs.py, test_task_pages.py, …"""
 FETCHING = {"mermaid", "md-source", "glightbox"}
 """Classes of elements for which the script of the theme fetches from elsewhere."""

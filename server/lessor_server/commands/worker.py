@@ -23,6 +23,7 @@ READY: Final = b"1"
 class WorkerPlace:
     """Which worker this is, from 1, and the ports of its listeners in their order; 0 for a unix socket.
 
+    That of HTTP is the last, if there is one.
     ``supervisor`` is a name that no other supervisor on the machine has.
     """
 
@@ -52,9 +53,13 @@ class WorkerPlace:
         """
         listen = tuple(
             replace(one, address=replace(one.address, port=port))
-            for one, port in zip(settings.listen, self.ports, strict=True)
+            for one, port in zip(settings.listen, self.ports, strict=False)
         )
         changes: dict[str, object] = {"listen": listen, "worker": self.number}
+        http = settings.http.listen
+        if http is not None:
+            shared = replace(http, address=replace(http.address, port=self.ports[-1]))
+            changes["http"] = settings.http.model_copy(update={"listen": shared})
         file = settings.audit.file
         if file is not None:
             own = file.with_name(f"{file.name}.{self.number}")

@@ -239,7 +239,8 @@ def run_workers(settings: Settings, count: int, file: str | None, logger: Filter
     require_shared(settings, count)
     name = random.SystemRandom().randbytes(8).hex()
     grace = settings.drain_grace.total_seconds()
-    with hold_ports(settings.listen) as ports:
+    http = () if settings.http.listen is None else (settings.http.listen,)
+    with hold_ports((*settings.listen, *http)) as ports:
         supervisor = WorkerSupervisor(
             arguments_of(file), dict(os.environ), logger, grace, ServiceManager(os.environ), name
         )

@@ -53,6 +53,7 @@ class Calls:
     async def serve(self, name: str, exchange: HttpExchange) -> Message | CallRefusal:
         """Serve one call of a method, such as ``RoleService.GetRole``; a stream returns its last message."""
         method = self._methods[name]
+        exchange.is_public = method.needs is None
         outcome = await self._guard.serve(method, exchange)
         if outcome is not None:
             return outcome
@@ -81,8 +82,9 @@ class Calls:
             found.append(await self.logins.log_in(peer_from(request), name, fields))
             return message
 
-        method = Method("Token.Login", None, BytesValue, serve)
-        outcome = await self._guard.serve(method, HttpExchange(request, ask))
+        exchange = HttpExchange(request, ask)
+        exchange.is_public = True
+        outcome = await self._guard.serve(Method("Token.Login", None, BytesValue, serve), exchange)
         return outcome if isinstance(outcome, CallRefusal) else found[0]
 
     async def identify(

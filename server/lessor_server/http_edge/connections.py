@@ -53,19 +53,32 @@ class Connections(Server):
         """Return the protocol of a new connection."""
         return CallerConnection(self, asyncio.get_running_loop())
 
-    def close_idle(self) -> bool:
-        """Close the connection that has waited longest for a request; return whether there was one."""
-        for one in self.connections:  # in the order in which they were opened
-            if isinstance(one, CallerConnection) and one.is_idle:
-                one.force_close()
-                return True
-        return False
+    def make_room(self) -> bool:
+        """Close the oldest connection that can be spared; return whether there was one.
+
+        First come those on which no caller was identified, the idle before the others, and then idle ones of
+        known callers. So strangers keep out nobody but strangers.
+        """
+        opened = [one for one in self.connections if isinstance(one, CallerConnection)]
+        spared = min(opened, key=_worth, default=None)
+        if spared is None or _worth(spared) == _BUSY_AND_KNOWN:
+            return False
+        spared.force_close()
+        return True
+
+
+def _worth(one: CallerConnection) -> tuple[bool, bool]:
+    """Return a value by which connections are spared; of equal ones the oldest is first."""
+    return one.is_known, not one.is_idle
+
+
+_BUSY_AND_KNOWN: Final = (True, True)
 
 
 class CallerConnection(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report")
+    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report", "is_known")
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
         """Begin without a request."""
@@ -96,6 +109,8 @@ class CallerConnection(RequestHandler):
         )
         self._max_msg_queue_size, self._msg_queue_resume_size = MAX_QUEUED, MAX_QUEUED // 2
         self._report = connections.report
+        self.is_known = False
+        """Whether a caller was identified on it."""
         self._head_seconds = connections.head_seconds
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None

@@ -137,8 +137,7 @@ class HttpEdge:
                 await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
             is_full = self._opening + len(connections.connections) >= self._config.max_connections
-            # The oldest that waits for a request makes room, so that idle ones keep nobody out.
-            if is_full and not connections.close_idle():
+            if is_full and not connections.make_room():
                 connection.close()
                 continue
             self._group.create_task(self._connect(connection, connections))

@@ -11,6 +11,7 @@ from aiohttp.web import BaseRequest
 from google.protobuf.message import Message
 
 from lessor_server.domain.access.caller import Credential, Peer
+from lessor_server.http_edge.connections import CallerConnection
 from lessor_server.services.grpc_handlers import peer_of
 
 CALL_SECONDS: Final = 25.0
@@ -49,6 +50,8 @@ class HttpExchange:
         self._write = write
         loop = asyncio.get_running_loop()
         self._until = None if seconds is None else loop.time() + seconds
+        self.is_public = False
+        """Whether everybody may call the method, without a credential."""
         self.last: Message | None = None
         """The last message of a stream."""
         self.request_id = ""
@@ -76,7 +79,10 @@ class HttpExchange:
         return None if self._until is None else self._until - asyncio.get_running_loop().time()
 
     async def read(self) -> bytes | None:
-        """Return the message of the call."""
+        """Return the message of the call; if its method needs a credential, the caller is known now."""
+        connection = self._request.protocol
+        if not self.is_public and isinstance(connection, CallerConnection):
+            connection.is_known = True
         return (await self._ask()).SerializeToString()
 
     async def begin(self) -> None:

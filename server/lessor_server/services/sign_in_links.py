@@ -29,7 +29,8 @@ MAX_CODE: Final = 512
 _MAX_USED: Final = 1_000
 _PLACE: Final = "sign-in link"
 _VERSION: Final = "1"
-_REFUSED: Final = "the link was used before, has expired, or is not a link of this server"
+NEW_LINK: Final = "create a new link with lessor ui"
+LINK_REFUSED: Final = "the link was used before, has expired, or is not a link of this server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,11 @@ class SignInLinks:
         """Return the login token in a link; raises ``Unauthenticated`` if it holds none."""
         try:
             if len(code) > MAX_CODE or not code.isascii():
-                raise Unauthenticated(_REFUSED)
+                raise Unauthenticated(LINK_REFUSED)
             sealed = base64.urlsafe_b64decode(code + "=" * (-len(code) % 4))
             return Secret(self._sealer.open(sealed, _PLACE, _VERSION).decode())
         except (SealBroken, binascii.Error, ValueError):
-            raise Unauthenticated(_REFUSED) from None
+            raise Unauthenticated(LINK_REFUSED) from None
 
     async def use(self, principal: Principal, peer: Peer) -> None:
         """Let the login token of a link be that of a session, once.
@@ -79,7 +80,7 @@ class SignInLinks:
         """
         login = principal.login
         if login is None or login.renewed_us or login.accessor in self._used:
-            raise Unauthenticated(_REFUSED)
+            raise Unauthenticated(LINK_REFUSED)
         self._used[login.accessor] = None
         if len(self._used) > _MAX_USED:
             del self._used[next(iter(self._used))]

@@ -21,6 +21,7 @@ MESSAGES = [
     for descriptor in module.DESCRIPTOR.message_types_by_name.values()
 ]
 WITH_SECRETS = {
+    "CreateSignInLinkResponse",
     "GenerateCredentialsRequest",
     "GenerateCredentialsResponse",
     "GetRootResponse",

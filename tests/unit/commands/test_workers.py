@@ -41,6 +41,14 @@ def test_a_worker_serves_its_metrics_to_its_supervisor() -> None:
     assert address == Address(path="lessor-worker/abc/3")
 
 
+def test_workers_share_the_port_of_http() -> None:
+    given = settings(LESSOR_LISTEN="127.0.0.1:0", LESSOR_HTTP_LISTEN="127.0.0.1:0")
+    own = WorkerPlace.parse("2:50051,8200").apply(given)
+    assert own.http.listen is not None
+    assert own.http.listen.address == Address("127.0.0.1", 8200)
+    assert [one.address.port for one in own.listen] == [50051]
+
+
 def test_a_worker_has_no_metrics_unless_they_are_on() -> None:
     assert WorkerPlace(3, (50051,), "abc").apply(settings()).metrics.listen is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -44,6 +45,15 @@ async def test_without_the_option_a_key_is_not_checked() -> None:
         made, _ = await waits(w, 0)
         assert not made.usable
         assert looks(w) == []
+
+
+@virtual
+async def test_a_request_without_a_wait_has_that_of_its_role_and_one_with_a_wait_its_own() -> None:
+    async with world() as w:
+        await bound(w)
+        await w.put_role(builders.role(wait_usable=timedelta(seconds=30)))
+        assert (await w.issue(wait_usable=None)).usable
+        assert not (await w.issue(wait_usable=0.0)).usable
 
 
 @virtual

@@ -12,6 +12,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.domain.errors.base import Invalid
 from lessor_server.http_edge.body import MAX_BODY, read_json_body
+from lessor_server.http_edge.connections import CallerConnection
 from lessor_server.http_edge.edge import EdgeConfig, HttpEdge, HttpPortTaken, refuse
 from lessor_server.http_edge.vault.reply import json_response
 from lessor_server.settings.parsers import Address
@@ -25,6 +26,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.methods: list[str] = []
+        self.knows = False
         self._changed = asyncio.Condition()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -41,6 +43,9 @@ class Echo:
         async with self._changed:
             self.methods.append(request.method)
             self._changed.notify_all()
+        if self.knows:
+            assert isinstance(request.protocol, CallerConnection)
+            request.protocol.is_known = True
         await self.gate.wait()
         if request.path == "/x/fails":
             raise RuntimeError("a secret of the test")
@@ -266,8 +271,22 @@ async def test_idle_connections_make_room_for_new_ones() -> None:
             one.transport.abort()
 
 
-async def test_connections_with_a_request_are_not_closed_for_new_ones() -> None:
+async def test_requests_of_strangers_make_room_for_new_connections() -> None:
+    async with running(max_connections=1) as edge:
+        edge.echo.gate.clear()
+        async with edge.connect() as (stranger, writer):
+            writer.write(GET)
+            await edge.echo.called(1)
+            async with edge.connect() as (reader, other):
+                assert await stranger.read() == b""
+                edge.echo.gate.set()
+                other.write(GET)
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_connections_with_a_request_of_a_known_caller_are_not_closed_for_new_ones() -> None:
     async with running(max_connections=2) as edge:
+        edge.echo.knows = True
         edge.echo.gate.clear()
         busy = [await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(2)]
         for _, writer in busy:

@@ -366,8 +366,10 @@ async def test_what_callers_choose_is_text_on_every_page() -> None:
 async def test_a_person_sees_what_its_policies_allow_and_is_refused_the_rest() -> None:
     async with browser() as b:
         b.knows("alice-token", principal("alice", "read aws/creds/app"))
-        await b.sign_in("alice-token")
-        assert "Not allowed" in (await b.get("/engines")).words()
+        assert (await b.sign_in("alice-token")).title() == "Issue a credential – Lessor"
+        refused = await b.get("/engines")
+        assert "Not allowed" in refused.words()
+        assert "<nav" in refused.text
         assert (await b.get("/roles")).status == 403
         assert (await b.get("/whoami")).status == 200
         lease_id = await issue(b)
@@ -415,3 +417,50 @@ async def test_an_unexpected_exception_is_a_page_with_a_reference_and_without_it
         assert "hunter2" not in page.text
         assert [where for where, _ in b.notes.reports] == ["console"]
         b.notes.reports.clear()
+
+
+@virtual
+async def test_a_static_role_is_created_shown_rotated_and_deleted() -> None:
+    async with browser() as b:
+        await b.sign_in()
+        b.world.iam.create_user("batch", "/", {})
+        form = (await b.get("/new/static-role")).form("/new/static-role/aws")
+        page = await b.send(form, name="batch", username="batch", rotation_period="soon")
+        assert page.status == 400
+        page = await b.send(page.form("/new/static-role/aws"), rotation_period="24h")
+        assert page.title() == "Static role aws/batch – Lessor", page.words()
+        assert "batch" in (await b.get("/static-roles")).words()
+        shown = await b.send(page.form("/static-roles/aws/batch/key"))
+        secret = re.findall(r'id="copy-secret"[^>]*>([^<]+)<', shown.text)
+        assert len(secret) == 1
+        assert secret[0] not in (await b.get("/static-roles/aws/batch")).text
+        page = await b.send(page.form("/static-roles/aws/batch/rotate"))
+        assert "Rotated: the key is now" in page.words()
+        form = (await b.get("/static-roles/aws/batch/delete")).form("/static-roles/aws/batch/delete")
+        assert "Deleted aws/batch" in (await b.send(form)).words()
+
+
+@virtual
+async def test_a_key_that_does_not_reach_the_browser_is_revoked() -> None:
+    async with browser() as b:
+        await b.sign_in()
+        form = (await b.get("/issue")).form("/issue")
+        b.is_gone = True
+        await b.send(form, role="app")
+        assert b.withdrawn == list(b.world.states())
+
+
+@pytest.mark.parametrize(("prefix", "status"), [("aws", 400), ("", 400), ("aws/nonsense/", 400)])
+@virtual
+async def test_a_stream_of_events_that_is_refused_says_why(prefix: str, status: int) -> None:
+    async with browser() as b:
+        await b.sign_in()
+        seen = await b.ask("GET", f"/events/stream?prefix={prefix}")
+        assert seen.status == status
+        assert seen.text
+
+
+@virtual
+async def test_a_stranger_gets_no_events() -> None:
+    async with browser() as b:
+        assert (await b.ask("GET", "/events/stream?prefix=aws/")).status == 303

@@ -104,6 +104,7 @@ NEEDS: list[tuple[str, Message, list[str]]] = [
     ("LeaseService.Reconcile", L.ReconcileRequest(apply=True), ["update,sudo sys/leases/reconcile/aws"]),
     ("SystemService.GetInfo", S.GetInfoRequest(), []),
     ("SystemService.WhoAmI", S.WhoAmIRequest(), []),
+    ("SystemService.CreateSignInLink", S.CreateSignInLinkRequest(), []),
     ("SystemService.Backup", S.BackupRequest(), ["update,sudo sys/backup"]),
     ("SystemService.HoldExpiry", S.HoldExpiryRequest(), ["update,sudo sys/expiry/hold"]),
     ("SystemService.ResumeExpiry", S.ResumeExpiryRequest(), ["update,sudo sys/expiry/resume"]),

@@ -20,7 +20,6 @@ from lessor_server.http_edge.console.sessions import ConsoleSessions
 from lessor_server.http_edge.console.visit import Console, Visit
 
 CSRF_FIELD: Final = "csrf"
-FIRST_PAGE: Final = "/engines"
 _SIGN_IN: Final = "/sign-in"
 _LINK: Final = "/sign-in/link"
 _FOREIGN_FORM: Final = (
@@ -70,8 +69,6 @@ class ConsoleFace:
         if verb == "POST":
             _require_own_origin(request, tls=self._console.cookies.is_secure)
         match verb, path:
-            case ("GET", "/"):
-                return answers.redirect(FIRST_PAGE)
             case ("GET", "/sign-in"):
                 return self._show_sign_in(request)
             case ("POST", "/sign-in"):
@@ -93,7 +90,17 @@ class ConsoleFace:
             return response
         handler, names = found[verb]
         visit = await self._open_visit(request, names)
-        return visit if isinstance(visit, StreamResponse) else await handler(visit)
+        if isinstance(visit, StreamResponse):
+            return visit
+        try:
+            return await handler(visit)
+        except CallRefused as refused:
+            if refused.kind is ErrorKind.UNAUTHENTICATED:
+                raise
+            problem = page_problem(refused)
+            return await visit.render(
+                "refused.html", title=problem.heading, problem=problem, status=status_of(refused.kind)
+            )
 
     async def _open_visit(self, request: BaseRequest, names: Mapping[str, str]) -> Visit | StreamResponse:
         """Identify the person, and only then read the form; return an answer if the person must sign in."""

@@ -10,12 +10,12 @@ from aiohttp.web import BaseRequest
 
 from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.access.login_token import is_login_token
-from lessor_server.domain.errors.base import ErrorKind, LessorError
+from lessor_server.domain.errors.base import ErrorKind, LessorError, Unauthenticated
 from lessor_server.http_edge.console.problems import CallRefused
 from lessor_server.http_edge.exchange import peer_from, token_credential
 from lessor_server.services.guard import CallRefusal, Guard
 from lessor_server.services.logins import Logins
-from lessor_server.services.sign_in_links import SESSION_TTL, SignInLinks
+from lessor_server.services.sign_in_links import LINK_REFUSED, NEW_LINK, SESSION_TTL, SignInLinks
 
 
 class ConsoleSessions(Protocol):
@@ -75,11 +75,16 @@ class LoginSessions:
         """Return the login token of a link."""
         try:
             token = self._links.open(code).reveal()
-        except LessorError as error:
-            raise CallRefused(CallRefusal(error, sees_root=False)) from None
-        async with self._admit(request, token) as principal:
-            await self._links.use(principal, peer_from(request))
-            return token
+            async with self._admit(request, token) as principal:
+                await self._links.use(principal, peer_from(request))
+                return token
+        except CallRefused as refused:
+            if refused.kind is not ErrorKind.UNAUTHENTICATED:
+                raise
+        except Unauthenticated:
+            pass
+        # Its token has ended, or never was: for the person that is all the same.
+        raise CallRefused(CallRefusal(Unauthenticated(LINK_REFUSED, fix=NEW_LINK), sees_root=False))
 
     async def end(self, request: BaseRequest, session: str) -> None:
         """Revoke the login token."""

@@ -18,6 +18,7 @@ from lessor_server.http_edge.console.views import (
 )
 
 ROUTES: Final = (
+    ConsoleRoute("GET", "/", engines.show_first_page),
     ConsoleRoute("GET", "/engines", engines.show_engines),
     ConsoleRoute("GET", "/new/engine", engines.show_new_engine),
     ConsoleRoute("POST", "/new/engine", engines.enable_engine),

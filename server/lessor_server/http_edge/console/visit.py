@@ -109,12 +109,16 @@ class Visit:
 
     async def list_mounts(self) -> list[config_pb2.Mount]:
         """Return the engines; none if the person may not list them."""
+        return await self.find_mounts() or []
+
+    async def find_mounts(self) -> list[config_pb2.Mount] | None:
+        """Return the engines, or None if the person may not list them."""
         request = config_pb2.ListMountsRequest(page_size=MAX_MOUNTS)
         try:
             answer = await self.call("ConfigService.ListMounts", request, config_pb2.ListMountsResponse)
         except CallRefused as failed:
             if failed.kind is ErrorKind.DENIED:
-                return []
+                return None
             raise
         return list(answer.mounts)
 

@@ -22,6 +22,8 @@ Issued = str | NewToken
 """The id of a new lease, or a new login token."""
 JsonObject = Mapping[str, object]
 
+SERVER: Final = "Lessor"
+"""Instead of the versions of Python and aiohttp."""
 MAX_ERRORS: Final = 20
 """The maximum number of errors in one answer."""
 
@@ -106,7 +108,7 @@ def json_response(status: int, body: JsonObject | None) -> Response:
     """Return a response with a JSON body, or without a body."""
     data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
     response = Response(status=status, body=data)
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.update({"Cache-Control": "no-store", "Server": SERVER})
     if data is not None:
         # Exactly this text: hvac compares it, and reads no errors otherwise.
         response.headers["Content-Type"] = "application/json"

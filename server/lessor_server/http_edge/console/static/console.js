@@ -2,7 +2,6 @@
 "use strict";
 
 const all = (selector) => document.querySelectorAll(selector);
-const plural = (count, unit) => `${count}${unit}`;
 
 // A credential is shown once: loading the page again must not send its form again.
 for (const deed of all("[data-once]")) history.replaceState(null, "", deed.dataset.once);
@@ -29,8 +28,8 @@ function left(until) {
   const seconds = Math.max(0, Math.floor((Date.parse(until) - Date.now()) / 1000));
   const hours = Math.floor(seconds / 3600), minutes = Math.floor(seconds / 60) % 60;
   if (!seconds) return "ended";
-  if (hours) return plural(hours, "h") + plural(minutes, "m");
-  return minutes ? plural(minutes, "m") + plural(seconds % 60, "s") : plural(seconds, "s");
+  if (hours) return `${hours}h${minutes}m`;
+  return minutes ? `${minutes}m${seconds % 60}s` : `${seconds}s`;
 }
 const countdowns = all("[data-until]");
 function tick() {

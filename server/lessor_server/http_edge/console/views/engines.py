@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lessor.v1 import config_pb2 as pb
 from lessor.v1 import lease_pb2
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.console.answers import page_link
+from lessor_server.http_edge.console.answers import page_link, redirect
 from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form, typed_of
 from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.visit import Visit
@@ -45,6 +45,11 @@ DEFAULTS: Final = (
     Control("lease", "Lease", ControlKind.DURATION, "Used if neither the request nor the role sets one."),
     Control("lease_max", "Longest lease", ControlKind.DURATION, "From its issue on, renewals included."),
 )
+
+
+async def show_first_page(visit: Visit) -> StreamResponse:
+    """Lead to the engines, or a person who may not list them to the page that issues credentials."""
+    return redirect("/engines" if await visit.find_mounts() is not None else "/issue")
 
 
 async def show_engines(visit: Visit) -> StreamResponse:

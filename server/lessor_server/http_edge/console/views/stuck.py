@@ -13,6 +13,8 @@ from lessor_server.http_edge.console.visit import Visit
 
 MAX_READ: Final = 2_000
 """The number of leases being revoked that are read for one page, of each engine."""
+MAX_ENGINES: Final = 50
+"""The number of engines that are read for one page."""
 _PAGE: Final = 1_000
 
 
@@ -20,8 +22,9 @@ async def show_stuck(visit: Visit) -> StreamResponse:
     """List the leases whose revocation is stuck, or waits for another attempt."""
     stuck: list[pb.Lease] = []
     waiting: list[pb.Lease] = []
-    is_partial = False
-    for mount in await visit.list_mount_names():
+    mounts = await visit.list_mount_names()
+    is_partial = len(mounts) > MAX_ENGINES
+    for mount in mounts[:MAX_ENGINES]:
         found, more = await _list_revoking(visit, f"{mount}/")
         is_partial = is_partial or more
         stuck += [one for one in found if one.stuck]
