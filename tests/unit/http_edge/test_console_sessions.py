@@ -34,7 +34,7 @@ async def test_a_token_that_is_not_known_is_refused_beside_its_field_and_never_s
     async with browser() as b:
         page = await b.sign_in("lst_not-known")
         assert page.status == 403
-        assert "the token is not known" in page.words()
+        assert "The token is not known" in page.words()
         assert "lst_not-known" not in page.text
         assert SESSION not in b.cookies
 
