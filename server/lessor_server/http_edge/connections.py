@@ -56,23 +56,23 @@ class Connections(Server):
     def make_room(self) -> bool:
         """Close the oldest connection that can be spared; return whether there was one.
 
-        These are idle ones, and then those on which no caller was identified yet. So strangers keep out
-        nobody but strangers.
+        First come those on which no caller was identified, the idle before the others, and then idle ones of
+        known callers. So strangers keep out nobody but strangers.
         """
         opened = [one for one in self.connections if isinstance(one, CallerConnection)]
-        for can_be_spared in (_is_idle, _is_strange):
-            if (spared := next(filter(can_be_spared, opened), None)) is not None:
-                spared.force_close()
-                return True
-        return False
+        spared = min(opened, key=_worth, default=None)
+        if spared is None or _worth(spared) == _BUSY_AND_KNOWN:
+            return False
+        spared.force_close()
+        return True
 
 
-def _is_idle(one: CallerConnection) -> bool:
-    return one.is_idle
+def _worth(one: CallerConnection) -> tuple[bool, bool]:
+    """Return a value by which connections are spared; of equal ones the oldest is first."""
+    return one.is_known, not one.is_idle
 
 
-def _is_strange(one: CallerConnection) -> bool:
-    return not one.is_known
+_BUSY_AND_KNOWN: Final = (True, True)
 
 
 class CallerConnection(RequestHandler):
