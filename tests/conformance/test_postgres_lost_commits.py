@@ -388,15 +388,15 @@ async def run(
     name: str, proxy: PostgresProxy, moment: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[object, dict[str, list[str]]]:
     """Run a job whose connection ends at that moment of its commit; return its result and all rows."""
-    await url_of(folder)
+    url = await url_of(folder)
     clock = HandClock()
 
     async def read_clock(_: Transaction) -> int:
         return clock.wall
 
     monkeypatch.setattr(replicas, "_read_clock", read_clock)
-    target, opening = DatabaseTarget(proxy.url(database_of_worker())), Opening(is_alone=True)
-    async with open_postgres(target, HandDatabaseClock(clock), opening) as store:
+    target = DatabaseTarget(url if moment == "never" else proxy.url(database_of_worker()))
+    async with open_postgres(target, HandDatabaseClock(clock), Opening(is_alone=True)) as store:
         if name != "begin_keyring":
             await open_keyring(store)
             await store.put_mount(None, builders.mount())
