@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ from tests.support.certificates import KeyPair
 from tests.support.http2 import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame
 
 MAX_WAIT = 30.0
+DRIP_SECONDS = 0.05
 FRAME_HEAD = 9
 """The bytes before the content of a frame of HTTP/2 (RFC 9113, section 4.1)."""
 PAGE = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nno"
@@ -24,6 +26,13 @@ def stay_silent(connection: socket.socket) -> None:
     """Read, and answer nothing, until the client leaves."""
     while connection.recv(1 << 16):
         pass
+
+
+def drip(connection: socket.socket) -> None:
+    """Send a head that does not end, slower than any reader would like, until the client leaves."""
+    connection.recv(1 << 16)
+    while not select.select([connection], [], [], DRIP_SECONDS)[0]:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
 
 
 def close(connection: socket.socket) -> None:

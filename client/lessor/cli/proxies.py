@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from lessor.clock import MachineClock
+
 VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 """The first that is set names the proxy; gRPC reads them in lower case only."""
 EXCEPTIONS: Final = ("no_grpc_proxy", "no_proxy")
+_CLOCK: Final = MachineClock()
 MAX_HEAD: Final = 16 << 10
+MIN_SECONDS: Final = 0.001
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
@@ -50,6 +54,7 @@ class Proxy:
             ProxyRefuses: The proxy does not connect.
             OSError: The proxy can't be reached, or does not answer in time.
         """
+        until = _CLOCK.monotonic() + seconds
         connection = socket.create_connection((self.host, self.port), seconds)
         try:
             head = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -59,10 +64,14 @@ class Proxy:
             connection.sendall("\r\n".join([*head, "", ""]).encode())
             answer = b""
             while b"\r\n\r\n" not in answer and len(answer) < MAX_HEAD:
+                connection.settimeout(max(until - _CLOCK.monotonic(), MIN_SECONDS))
                 part = connection.recv(1)  # what follows belongs to the server
                 if not part:
                     break
                 answer += part
+                if _CLOCK.monotonic() > until:
+                    raise TimeoutError
+            connection.settimeout(seconds)
             found = _STATUS.match(answer)
             status = int(found[1]) if found else 0
             if not 200 <= status < 300:
