@@ -160,6 +160,19 @@ async def test_the_first_call_to_an_account_does_not_wait_for_the_next_sign() ->
 
 
 @virtual
+async def test_a_sign_for_a_first_call_asks_for_no_other_account() -> None:
+    """A replica that uses a thousand accounts would write all of their shares each time."""
+    async with rate_users(RATE, 2) as users:
+        users[0].load = 1
+        await asyncio.sleep(7)
+        async with users[0].limiters.limiter("999999999999", "").slot():
+            granted = users[0].registry.fleet.granted
+        assert [share.account for share in granted] == ["999999999999"]
+        await asyncio.sleep(1.2)
+        assert {share.account for share in users[0].registry.fleet.granted} == {ACCOUNT, "999999999999"}
+
+
+@virtual
 async def test_calls_that_a_stopped_process_had_admitted_are_admitted_again() -> None:
     """Otherwise they would be sent beside those of the new second."""
     async with rate_users(10.0, 1) as users:

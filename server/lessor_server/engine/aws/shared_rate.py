@@ -88,6 +88,11 @@ class SharedRate:
         """Return the valid share in calls a second; 0 without one."""
         return self._granted.share if self._boot_us() < self._until_us else 0.0
 
+    @property
+    def is_missing(self) -> bool:
+        """Return whether a call waits, or waited, for a share since the last one was granted."""
+        return self._missing_since < math.inf
+
     def accept(self, granted: GrantedShare, asked_us: int) -> None:
         """Use a share that was asked for at ``asked_us`` of the boot-time clock.
 

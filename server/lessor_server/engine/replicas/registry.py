@@ -7,6 +7,7 @@ If a replica was silent for 20 s, the leases that it was revoking become due for
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -96,9 +97,9 @@ class ReplicaRegistry:
     async def run(self) -> None:
         """Give signs and take over from silent replicas, until cancelled."""
         while True:
-            await self._wait()
+            early = await self._wait()
             try:
-                await self._report()
+                await self._report(only_missing=early)
                 await self._take_over()
             except StoreUnavailable:
                 self._next_at = asyncio.get_running_loop().time() + BUSY_SECONDS
@@ -111,22 +112,30 @@ class ReplicaRegistry:
         except (StoreUnavailable, TimeoutError):
             return
 
-    async def _wait(self) -> None:
-        """Wait until the next sign is due, or until a call needs a share that was not asked for."""
+    async def _wait(self) -> bool:
+        """Wait until the next sign is due or a call needs a share; return whether it was the latter."""
         try:
             async with asyncio.timeout_at(self._next_at):
                 await self._wake.wait()
                 await asyncio.sleep(self._asked_at + MIN_PAUSE_SECONDS - asyncio.get_running_loop().time())
+            early = True
         except TimeoutError:
-            pass
+            early = False
         self._wake.clear()
+        return early
 
-    async def _report(self) -> None:
-        """Give one sign, and use the shares that it returns."""
+    async def _report(self, *, only_missing: bool = False) -> None:
+        """Give one sign, and use the shares that it returns; with ``only_missing`` ask for no others.
+
+        A sign for one account's first call would otherwise write the shares of a thousand accounts.
+        """
         loop, clock = asyncio.get_running_loop(), self._me.clock
         asked_us, self._asked_at = clock.boot_us(), loop.time()
         rates = {one.account: (one, waiting) for one, waiting in self._limiters.sharing()}
         rates = {name: rate for name, rate in rates.items() if not rate[0].let_lapse(rate[1])}
+        if only_missing:
+            rates = {name: rate for name, rate in rates.items() if rate[0].is_missing}
+        due_at = self._next_at if only_missing else math.inf
         asked = tuple(one.request(waiting) for one, waiting in rates.values())
         sign = ReplicaSign(
             self._me.name,
@@ -150,6 +159,7 @@ class ReplicaRegistry:
         shares = [row for one in self.fleet.replicas for row in one.shares]
         if asked and len(self.fleet.replicas) > 1 and any(row.demand for row in shares):
             self._next_at = loop.time() + BUSY_SECONDS
+        self._next_at = min(self._next_at, due_at)
 
     async def _take_over(self) -> None:
         """Make the claimed revocations of silent replicas due, and look for what they left."""
