@@ -181,10 +181,9 @@ class HttpEdge:
             return True
         try:
             found = ipaddress.ip_address(host)
-            own = ipaddress.ip_address(self._config.address.host)
         except ValueError:
             return False
-        return own.is_unspecified or (own.is_loopback and found.is_loopback)
+        return self._config.address.host in _LOOPBACK or (self._config.address.is_local and found.is_loopback)
 
 
 def refuse(status: HTTPStatus, problem: str) -> Response:
