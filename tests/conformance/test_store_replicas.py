@@ -80,12 +80,12 @@ async def test_a_replica_is_listed_until_it_leaves_or_was_silent_for_ten_minutes
 
 async def test_shares_are_granted_from_what_the_others_have_not_reserved(b: Bench) -> None:
     first = await shared(b).report_alive(sign(b, "a", ShareRequest("1", 100.0, 500.0, 0.0)))
-    assert [one.share for one in first.granted] == [100.0]
+    assert [one.share for one in first.granted] == [98.0]
     second = await shared(b).report_alive(sign(b, "b", ShareRequest("1", 100.0, 500.0, 0.0)))
-    assert [(one.share, one.wanted) for one in second.granted] == [(0.0, 50.0)]
-    await shared(b).report_alive(sign(b, "a", ShareRequest("1", 100.0, 500.0, 100.0)))
+    assert [(one.share, one.wanted) for one in second.granted] == [(2.0, 50.0)]
+    await shared(b).report_alive(sign(b, "a", ShareRequest("1", 100.0, 500.0, 98.0)))
     fleet = await shared(b).report_alive(sign(b, "a", ShareRequest("1", 100.0, 500.0, 50.0)))
-    assert [row.reserved for one in fleet.replicas for row in one.shares] == [50.0, 0.0]
+    assert [row.reserved for one in fleet.replicas for row in one.shares] == [50.0, 2.0]
     third = await shared(b).report_alive(sign(b, "b", ShareRequest("1", 100.0, 500.0, 0.0)))
     assert [one.share for one in third.granted] == [50.0]
 
@@ -97,13 +97,13 @@ async def test_a_share_stays_reserved_until_it_has_ended_even_if_its_replica_lea
     early = await shared(b).report_alive(sign(b, "b", ShareRequest("1", 100.0, 500.0, 0.0)))
     b.clock.advance(0.001)
     late = await shared(b).report_alive(sign(b, "b", ShareRequest("1", 100.0, 500.0, 0.0)))
-    assert ([one.share for one in early.granted], [one.share for one in late.granted]) == ([0.0], [100.0])
+    assert ([one.share for one in early.granted], [one.share for one in late.granted]) == ([2.0], [98.0])
 
 
 async def test_accounts_have_shares_of_their_own(b: Bench) -> None:
     asked = (ShareRequest("1", 100.0, 5.0, 0.0), ShareRequest("2", 50.0, 0.0, 0.0))
     fleet = await shared(b).report_alive(sign(b, "a", *asked))
-    assert [(one.account, one.share) for one in fleet.granted] == [("1", 100.0), ("2", 50.0)]
+    assert [(one.account, one.share) for one in fleet.granted] == [("1", 98.0), ("2", 49.0)]
 
 
 async def test_replicas_that_ask_at_the_same_time_get_no_more_than_the_rate(b: Bench) -> None:

@@ -82,7 +82,7 @@ def shares_by_demand(rate: float, demands: Mapping[str, float]) -> dict[str, flo
     because calls are: a replica with 6.3 calls a second would send 7 in some seconds.
     """
     if len(demands) <= 1:
-        return dict.fromkeys(demands, rate)
+        return dict.fromkeys(demands, rate - _kept_for_starts(rate, demands))
     busy = {name: demand for name, demand in demands.items() if demand > 0}
     if not _is_scarce(rate, demands):
         part = (rate - sum(demands.values())) / len(demands)
@@ -104,10 +104,13 @@ def _is_scarce(rate: float, demands: Mapping[str, float]) -> bool:
 
 
 def _kept_for_starts(rate: float, demands: Mapping[str, float]) -> float:
-    """Return what is left for replicas whose load may begin; nothing if each has a share."""
-    if len(demands) <= 1 or all(demands.values()) or not _is_scarce(rate, demands):
-        return 0.0
-    return start_reserve(rate)
+    """Return what is left for replicas whose load may begin; nothing if each has a share.
+
+    If there is one replica, another may start at any time; what is left for it is a part of the margin.
+    """
+    if len(demands) <= 1:
+        return start_reserve(rate) if start_reserve(rate) <= rate * MARGIN else 0.0
+    return 0.0 if all(demands.values()) or not _is_scarce(rate, demands) else start_reserve(rate)
 
 
 def _round(total: float, shares: Mapping[str, float]) -> dict[str, float]:

@@ -146,7 +146,7 @@ async def test_the_share_of_a_replica_that_stops_goes_to_the_others() -> None:
         await asyncio.sleep(14)
         assert 0.9 * RATE < users[1].limiter.rate < RATE
         await asyncio.sleep(10)
-        assert users[1].limiter.rate == RATE
+        assert users[1].limiter.rate == RATE - 6  # which another replica would find if it started now
     assert most_sent(users) <= RATE
 
 
@@ -196,12 +196,12 @@ async def test_an_idle_account_is_no_longer_asked_for() -> None:
     async with rate_users(RATE, 1) as users:
         await users[0].send()
         await asyncio.sleep(30)
-        assert users[0].limiter.rate == RATE
+        assert users[0].limiter.rate == RATE - 6
         await asyncio.sleep(60)
         assert users[0].limiter.rate == 0
         assert users[0].registry.fleet.granted == ()
         await users[0].send()
-        assert users[0].limiter.rate == RATE
+        assert users[0].limiter.rate == RATE - 6
 
 
 @virtual
@@ -212,7 +212,7 @@ async def test_a_smaller_share_is_confirmed_only_after_a_second() -> None:
         shared = users[0].limiter.shared
         assert shared is not None
         shared.accept(GrantedShare(ACCOUNT, 100.0, 100.0, 0.0), int(asyncio.get_running_loop().time() * 1e6))
-        assert (shared.share, shared.request(0).using) == (100.0, RATE)
+        assert (shared.share, shared.request(0).using) == (100.0, RATE - 6)
         await asyncio.sleep(1.1)
         assert shared.request(0).using == 100.0
 

@@ -44,7 +44,7 @@ IDLE_SECONDS: Final = 60.0
 MIN_RATE: Final = 1.0
 """Calls a second of explicit revocations without a valid share."""
 WANT_SECONDS: Final = 1.0
-"""A sign is asked for no more often than this. If none of them brings a valid share for so long, explicit
+"""A sign is asked for no more often than this. If none of them brings a share for so long, explicit
 revocations are sent without one."""
 
 
@@ -101,9 +101,8 @@ class SharedRate:
         now_us = self._boot_us()
         self._past.append(_Past(self._granted.share, min(now_us, self._until_us)))
         self._granted, self._until_us = granted, asked_us + int(SHARE_SECONDS * 1e6)
-        self._missing_since = math.inf
         if granted.share:
-            self._wanted_at = -math.inf
+            self._missing_since, self._wanted_at = math.inf, -math.inf
         self.changed()
 
     def request(self, waiting: int) -> ShareRequest:
@@ -114,7 +113,10 @@ class SharedRate:
 
     def let_lapse(self, waiting: int) -> bool:
         """Return whether no call has asked for the account for a minute; its share is then not renewed."""
-        return not waiting and asyncio.get_running_loop().time() - self._last_wanted > IDLE_SECONDS
+        idle = not waiting and asyncio.get_running_loop().time() - self._last_wanted > IDLE_SECONDS
+        if idle:
+            self._missing_since = math.inf
+        return idle
 
     def _find_recent(self, now_us: int) -> float:
         """Return the largest share that is valid or ended within ``SETTLE_SECONDS``."""
@@ -167,8 +169,6 @@ class SharedRate:
     def _wait_for_share(self, now: float) -> float:
         """Return the seconds until an explicit revocation may be sent without a share."""
         self._want_share(now)
-        if (left_us := self._until_us - self._boot_us()) > 0:  # the others have the rate
-            return left_us / 1e6
         last = self._times[-1] if self._times else -math.inf
         return max(last + 1 / MIN_RATE, self._missing_since + WANT_SECONDS) - now
 
