@@ -295,7 +295,7 @@ async def test_doctor_names_a_fault_with_its_fix(
     site: Site, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault.text in {SILENT, SILENT_PROXY}:  # nothing answers, however long one waits
-        monkeypatch.setattr(examination, "STEP_SECONDS", 0.2)
+        monkeypatch.setattr(examination, "STEP_SECONDS", 0.5)
     with fault.plant(site) as changed:
         found = find(site.sound | changed)
     named = [one for one in found if one.grade is fault.grade and one.check == fault.check]
