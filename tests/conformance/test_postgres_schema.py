@@ -19,7 +19,7 @@ from lessor_server.adapters.postgres.dialect import spread, translate
 from lessor_server.adapters.postgres.store import Opening, migrate_database, open_postgres
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.transaction import Session
-from lessor_server.adapters.sql import keyring_statements, statements
+from lessor_server.adapters.sql import keyring_statements, login_statements, statements
 from lessor_server.adapters.sqlite.migrate import migrations
 
 NEWEST = migrate.schema_migrations()[-1][0]
@@ -49,7 +49,7 @@ def all_statements() -> dict[str, str]:
     """Return every statement that a store on PostgreSQL runs, by name."""
     found = {
         name: value
-        for module in (statements, keyring_statements, own)
+        for module in (statements, keyring_statements, login_statements, own)
         for name, value in vars(module).items()
         if name.isupper() and not name.startswith("_") and isinstance(value, str)
         and value.split()[:1] in (["SELECT"], ["INSERT"], ["UPDATE"], ["DELETE"])
@@ -82,6 +82,10 @@ async def test_every_statement_is_valid(connection: Session) -> None:
         (statements.PURGE_SESSIONS, "leases_session_gone"),
         (statements.STATIC_USER, "rotations_user"),
         (statements.MARK_RANGE_REVOKING, "leases_pkey"),
+        (login_statements.LIVE_TOKENS, "login_tokens_live"),
+        (login_statements.END_LOGIN_TOKEN, "login_tokens_children"),
+        (login_statements.PURGE_EXPIRED, "login_tokens_ended"),
+        (login_statements.PURGE_ORPHANS, "login_tokens_children"),
     ],
 )
 async def test_a_statement_finds_its_rows_by_an_index(

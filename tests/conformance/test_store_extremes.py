@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,15 +12,20 @@ from typing import Final
 
 import pytest
 from tests.support import builders, lease_steps
+from tests.support.login_tokens import FIXED, digest, login_token
 from tests.support.malformed import Case, damage, loosen
 from tests.support.stores import Bench, HandClock, bench, intent
 
+from lessor_server.adapters.identity.login_judge import LoginRules, judge_login
 from lessor_server.adapters.sql import columns
 from lessor_server.adapters.sqlite.migrate import migrations
 from lessor_server.adapters.sqlite.store import FILE, SqliteStore, open_store
 from lessor_server.domain import backoff, ttl
+from lessor_server.domain.access.access_config import AccessConfig
+from lessor_server.domain.access.acl import Acls
+from lessor_server.domain.access.login_token import MAX_DEPTH, renew_token
 from lessor_server.domain.durations import MAX_DURATION
-from lessor_server.domain.errors.base import RowUnreadable
+from lessor_server.domain.errors.base import RowUnreadable, Unauthenticated
 from lessor_server.domain.events import Event, UnreadableRow
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import EVERYTHING
@@ -73,6 +78,15 @@ ROTATION_MEMBERS: Final = {
     "live_keys": 2,
     "next_us": columns.MAX_US,
     "retire_us": columns.MAX_US,
+}
+LOGIN_COLUMNS: Final = {
+    "depth": MAX_DEPTH,
+    "ttl_us": columns.MAX_SPAN_US,
+    "created_us": columns.MAX_NOW_US,
+    "renewed_us": columns.MAX_NOW_US,
+    "expires_us": columns.MAX_US,
+    "max_expires_us": columns.MAX_US,
+    "renewable": 1,
 }
 NOT_READ: Final = ("gone_us", "claimed")
 """Columns that statements alone look at."""
@@ -355,6 +369,33 @@ async def test_an_invalid_count_is_counted_again_at_a_start(tmp_path: Path, colu
             assert max(counted.values()) <= backoff.MAX_COUNT
 
 
+@pytest.mark.parametrize("column", LOGIN_COLUMNS)
+async def test_a_login_token_with_an_extreme_number_is_judged_or_unreadable(
+    tmp_path: Path, column: str
+) -> None:
+    clock, rules = HandClock(), LoginRules(AccessConfig(), Acls({}), FIXED.digest, lambda _: None)
+    async with open_store(tmp_path, clock) as store:
+        await store.add_login_token(login_token(0, store.now(), identity="root"), 1000)
+    content = (tmp_path / FILE).read_bytes()
+    for value in extremes(LOGIN_COLUMNS[column]):
+        (tmp_path / FILE).write_bytes(content)
+        with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+            connection.execute(f"UPDATE login_tokens SET {column} = ?", (value,))
+        async with open_store(tmp_path, clock) as store:
+            least = columns.SECOND_US if column == "ttl_us" else 0
+            if not least <= value <= LOGIN_COLUMNS[column]:
+                with pytest.raises(RowUnreadable, match="login_tokens"):
+                    await store.read_login_chain(digest(0))
+                continue
+            (token,) = await store.read_login_chain(digest(0))
+            with suppress(Unauthenticated):
+                judge_login(rules, (token,), store.now(), 0.0)
+            renewed = renew_token(token, store.now(), MAX_DURATION)
+            if await store.renew_login_token(renewed):
+                assert await store.read_login_chain(digest(0)) == (renewed,)
+            await store.purge_login_tokens(10)
+
+
 def test_every_column_of_numbers_is_tested() -> None:
     """Except the cut-off of prefixes, and which data key is active: they are only compared."""
     with closing(sqlite3.connect(":memory:")) as connection:
@@ -373,6 +414,7 @@ def test_every_column_of_numbers_is_tested() -> None:
         *(("leases", column) for column in LEASE_COLUMNS),
         *(("mounts", column) for column in MOUNT_COLUMNS),
         *(("rotations", column) for column in ROTATION_COLUMNS),
+        *(("login_tokens", column) for column in LOGIN_COLUMNS),
         ("roots", "version"),
         ("sealing_keys", "active"),
         ("lease_counts", "n"),

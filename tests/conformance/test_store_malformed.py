@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import builders, lease_steps
+from tests.support.login_tokens import login_calls, login_token
 from tests.support.malformed import Case, cases, damage, loosen
 from tests.support.plain_keyring import PlainKeyring
 from tests.support.stores import START_US, HandClock, bench, intent
@@ -197,7 +198,8 @@ def keyring_calls(b: Store, lease: Lease) -> Calls:
 def calls(b: Store, lease: Lease) -> Calls:
     """Call each method of the store, about a lease, its mount and its role."""
     parts = (lease_calls, config_calls, upkeep_calls, rotation_calls, keyring_calls)
-    return {name: call for part in parts for name, call in part(b, lease).items()}
+    found = {name: call for part in parts for name, call in part(b, lease).items()}
+    return found | login_calls(b, login_token(0, LATER_US))
 
 
 async def all_answers(store: Store, lease: Lease) -> dict[str, object]:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from lessor.v1 import system_pb2
+from tests.support.certificates import Authority
 from tests.support.chromium import Tab, chromium, new_tab
 from tests.support.clients import ROOT_KEY, ROOT_SECRET, Lessor
 from tests.support.command_line import CommandLine
@@ -266,3 +267,28 @@ async def test_the_link_of_the_command_line_opens_the_console_once(
     await tab.page.goto(link)
     await tab.press("Open the console")
     await tab.page.get_by_text("the link was used before").wait_for()
+
+
+async def test_under_tls_the_cookie_is_for_this_host_alone(browser: Browser, tmp_path: Path) -> None:
+    pair = Authority(tmp_path).sign("server")
+    settings = {
+        "LESSOR_TLS_CERT_FILE": str(pair.cert),
+        "LESSOR_TLS_KEY_FILE": str(pair.key),
+        "LESSOR_HTTP_LISTEN": "127.0.0.1:0",
+    }
+    (folder := tmp_path / "server").mkdir()
+    async with (
+        serving(folder, settings) as server,
+        new_tab(browser, server.http_url, any_authority=True) as tab,
+    ):
+        assert server.http_url.startswith("https://")
+        await sign_in(tab, server.token)
+        await tab.require_heading("Engines")
+        cookies = await tab.page.context.cookies()
+        assert [one["name"] for one in cookies] == ["__Host-lessor-session"]
+        assert cookies[0]["secure"]
+        assert cookies[0]["httpOnly"]
+        assert cookies[0]["sameSite"] == "Strict"
+        await tab.press("Sign out")
+        await tab.require_heading("Sign in")
+        assert [one["name"] for one in await tab.page.context.cookies()] == ["__Host-lessor-form"]

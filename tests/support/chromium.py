@@ -94,6 +94,7 @@ async def chromium() -> AsyncIterator[Browser]:
     """Run a browser."""
     path = find_chromium()
     async with async_playwright() as playwright:
+        # As root, as in a container, Chromium runs without its sandbox only.
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
             yield browser
@@ -102,9 +103,13 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def new_tab(browser: Browser, url: str, *, script: bool = True) -> AsyncIterator[Tab]:
+async def new_tab(
+    browser: Browser, url: str, *, script: bool = True, any_authority: bool = False
+) -> AsyncIterator[Tab]:
     """Open a tab with cookies of its own on the console at ``url``; nothing may go wrong in it."""
-    context: BrowserContext = await browser.new_context(java_script_enabled=script)
+    context: BrowserContext = await browser.new_context(
+        java_script_enabled=script, ignore_https_errors=any_authority
+    )
     context.set_default_timeout(SECONDS * 1000)
     try:
         tab = Tab(await context.new_page(), url)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
 
 from lessor_server.domain.access.login_token import KeptJwt, KeptToken, LoginToken
+from lessor_server.engine.login_ports import LoginStore
 
 HOUR = timedelta(hours=1)
 HOUR_US = 3_600_000_000
@@ -34,3 +36,15 @@ def login_token(number: int, now_us: int, **changes: Any) -> LoginToken:
         "ttl": HOUR,
     }
     return LoginToken(**(values | changes))
+
+
+def login_calls(store: LoginStore, token: LoginToken) -> dict[str, Awaitable[object]]:
+    """Call each method of a store about login tokens."""
+    return {
+        "add_login_token": store.add_login_token(token, 10),
+        "read_login_chain": store.read_login_chain(token.digest),
+        "renew_login_token": store.renew_login_token(token),
+        "purge_login_tokens": store.purge_login_tokens(10),
+        "reseal_login_tokens": store.reseal_login_tokens("", 10),
+        "end_login_token": store.end_login_token(token.digest),
+    }

@@ -234,7 +234,8 @@ class Logins:
         records = LoginRecords(self._audit, Effect.READ, "Token.LookupSelf", "auth/token/lookup-self", peer)
         async with records.record_end(self._report):
             await records.begin(principal)
-            status = self._status(principal)
+            terms = await self._access.find_login_terms(principal) if principal.login else None
+            status = self._status(principal, terms)
             await records.answer()
             return status
 

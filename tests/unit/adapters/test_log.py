@@ -365,3 +365,10 @@ def test_calls_that_grpc_cannot_decode_log_one_line_a_second() -> None:
     assert len(stream.getvalue().splitlines()) <= 2
     assert "Traceback" not in stream.getvalue()
     assert "text" not in json.loads(stream.getvalue().splitlines()[0])["event"]
+
+
+@pytest.mark.parametrize("prefix", ["lsr_", "lst_"])
+def test_a_token_of_ours_is_hidden_wherever_it_is(prefix: str) -> None:
+    token = prefix + "Ab1" * 16 + "x"
+    assert scrub(f"GET /{token}?a") == "GET /***?a"
+    assert token not in str(logged(path=[{"deep": f"x{token}"}]))

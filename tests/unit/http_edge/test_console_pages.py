@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -13,11 +14,13 @@ from aiohttp.web import StreamResponse
 
 from lessor_server.http_edge.console.routes import ConsoleRoute
 from lessor_server.http_edge.console.visit import Visit
+from tests.support import builders
 from tests.support.access import principal
 from tests.support.console_browser import ROOT_TOKEN, Browser, browser, paths
 from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
 
+CLOSING = "</textarea><script>alert(1)</script>"
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 POLICY = """{
   "Version": "2023-11-12",
@@ -355,6 +358,12 @@ async def test_what_callers_choose_is_text_on_every_page() -> None:
             assert page.elements("img") == []
             assert page.elements("script") == [{"src": "/static/console.js", "defer": ""}]
         assert shown >= 6
+        allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": f"arn:aws:s3:::{CLOSING}"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+        await b.world.put_role(builders.role("stored", policy_document=policy))
+        page = await b.get("/roles/aws/stored")
+        assert page.text.count("&lt;/textarea&gt;") == 1
+        assert page.elements("script") == [{"src": "/static/console.js", "defer": ""}]
         role = (await b.get("/new/role")).form("/new/role/aws")
         typed = dict.fromkeys((*role.fields, "name"), HOSTILE)
         page = await b.send(role, **{**typed, "csrf": role.fields["csrf"]})
@@ -377,6 +386,17 @@ async def test_a_person_sees_what_its_policies_allow_and_is_refused_the_rest() -
         other = (await b.world.issue(owner="bob")).lease.id
         assert other not in (await b.get("/leases?prefix=aws/")).text
         assert (await b.get(f"/leases/{other}")).status in (403, 404)
+
+
+@virtual
+async def test_a_role_that_is_not_usable_stays_the_chosen_one_and_is_refused() -> None:
+    async with browser() as b:
+        await b.sign_in()
+        page = await b.get("/issue?role=nobody")
+        assert page.form("/issue").fields["role"] == "nobody"
+        page = await b.send(page.form("/issue"))
+        assert page.status == 404
+        assert "no role 'aws/nobody'" in page.words()
 
 
 @virtual

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from urllib.parse import urlencode
 
 import pytest
 
 from lessor_server.http_edge.console.answers import own_path
 from lessor_server.http_edge.console.cookies import csrf_token
+from lessor_server.http_edge.exchange import credential_of
 from tests.support.access import principal
-from tests.support.console_browser import HOST, ROOT_TOKEN, browser
+from tests.support.console_browser import HOST, ROOT_TOKEN, browser, request_of_browser
 from tests.support.virtual_loop import virtual
 
 OWN = {"Origin": f"http://{HOST}"}
@@ -34,7 +36,7 @@ async def test_a_token_that_is_not_known_is_refused_beside_its_field_and_never_s
     async with browser() as b:
         page = await b.sign_in("lst_not-known")
         assert page.status == 403
-        assert "the token is not known" in page.words()
+        assert "The token is not known" in page.words()
         assert "lst_not-known" not in page.text
         assert SESSION not in b.cookies
 
@@ -293,3 +295,26 @@ async def test_another_verb_is_refused(method: str, path: str) -> None:
         seen = await b.ask(method, path, headers=OWN)
         assert seen.status == 405
         assert seen.headers["Allow"]
+
+
+@virtual
+async def test_a_cookie_is_no_credential_below_v1() -> None:
+    async with browser() as b:
+        await b.sign_in()
+        cookie = f"{SESSION}={b.cookies[SESSION]}"
+        request = request_of_browser("GET", "/v1/auth/token/lookup-self", b"", {"Cookie": cookie})
+        assert credential_of(request).authorization == ()
+        assert not b.face.owns("/v1/auth/token/lookup-self")
+
+
+@virtual
+async def test_a_note_that_this_session_did_not_set_is_not_shown() -> None:
+    async with browser() as b:
+        await b.sign_in()
+        page = await b.send((await b.get("/new/engine")).form("/new/engine"), mount="first")
+        assert "Enabled first" in page.words()
+        assert "Enabled first" not in (await b.get("/engines/first")).words()
+        body = base64.urlsafe_b64encode(b'[["done", "You have won"]]').decode().rstrip("=")
+        for signature in ("", "0" * 64):
+            b.cookies["lessor-note"] = f"{signature}.{body}"
+            assert "You have won" not in (await b.get("/engines")).words()

@@ -40,8 +40,10 @@ _NAMED: Final = re.compile(
     r"(?P<name>(?i:(?:bearer|basic) |(?:secret|token|passw|passphrase|accesskey)[a-z_]{0,40}"
     r"(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"'])))[^\s&\"',;]+"
 )
+# Fixed tokens and login tokens: a prefix, 43 random characters and a checksum of 6.
+_OWN_TOKEN: Final = r"ls[rt]_[0-9A-Za-z]{49}"
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
-_SHAPED: Final = re.compile(f"{_SECRET_KEY}|{_SESSION_TOKEN}|{_PRIVATE_KEY}")
+_SHAPED: Final = re.compile(f"{_SECRET_KEY}|{_SESSION_TOKEN}|{_OWN_TOKEN}|{_PRIVATE_KEY}")
 _SIGN_OF_NAMED: Final = re.compile(r"[ ='\"]")
 _MIN_LEAK: Final = 8
 

@@ -149,12 +149,13 @@ _LOCK_IDENTITY = "SELECT pg_advisory_xact_lock(hashtextextended(:identity, 0))"
 def _skipping(statement: str) -> str:
     """Return a limited purge that passes over rows that others delete, and waits for nobody."""
     once = statement.replace("WHERE digest IN (", "WHERE digest = ANY (ARRAY(", 1)
-    return once.replace("LIMIT :limit)", "ORDER BY expires_us LIMIT :limit FOR UPDATE SKIP LOCKED))")
+    return once.replace("LIMIT :limit)", "LIMIT :limit FOR UPDATE SKIP LOCKED))")
 
 
 REPLACED: Final[dict[str, str]] = {
     login_sql.LOCK_IDENTITY: _LOCK_IDENTITY,
-    login_sql.PURGE_LOGIN_TOKENS: _skipping(login_sql.PURGE_LOGIN_TOKENS),
+    login_sql.PURGE_EXPIRED: _skipping(login_sql.PURGE_EXPIRED),
+    login_sql.PURGE_ORPHANS: _skipping(login_sql.PURGE_ORPHANS),
     sql.NEWEST: _NEWEST,
     sql.RESTORE_DUE: _RESTORE_DUE,
     sql.POSTPONE_UNREADABLE: _POSTPONE_UNREADABLE,

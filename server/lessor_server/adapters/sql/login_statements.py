@@ -25,17 +25,20 @@ END_LOGIN_TOKEN = """
 DELETE FROM login_tokens WHERE digest IN (
     WITH RECURSIVE tree(member) AS (
         SELECT digest FROM login_tokens WHERE digest = :digest
-        UNION SELECT login_tokens.digest FROM login_tokens JOIN tree ON parent = member)
+        UNION SELECT login_tokens.digest FROM login_tokens JOIN tree ON parent = member AND parent <> '')
     SELECT member FROM tree)
 RETURNING digest
 """
-PURGE_LOGIN_TOKENS = """
+PURGE_EXPIRED = """
+DELETE FROM login_tokens WHERE digest IN (
+    SELECT digest FROM login_tokens WHERE expires_us <= :now LIMIT :limit)
+"""
+# A child that was stored while its parent was being deleted.
+PURGE_ORPHANS = """
 DELETE FROM login_tokens WHERE digest IN (
     SELECT digest FROM login_tokens
-    WHERE expires_us <= :now
-       OR (parent <> '' AND NOT EXISTS (SELECT 1 FROM login_tokens AS above
-                                        WHERE above.digest = login_tokens.parent))
-    LIMIT :limit)
+    WHERE parent <> '' AND NOT EXISTS (
+        SELECT 1 FROM login_tokens AS above WHERE above.digest = login_tokens.parent) LIMIT :limit)
 """
 DROP_LOGIN_TOKENS = "DELETE FROM login_tokens"
 LOGIN_TOKENS_AFTER = f"""

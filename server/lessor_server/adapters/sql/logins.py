@@ -97,8 +97,12 @@ class StoredLogins(StorePart):
 
     async def purge_login_tokens(self, limit: int) -> int:
         """Delete tokens that have ended."""
-        params: rows.Params = {"now": self.now(), "limit": limit}
-        return await self._jobs.write(lambda tx: tx.change(sql.PURGE_LOGIN_TOKENS, params))
+
+        async def job(tx: Transaction) -> int:
+            purged = await tx.change(sql.PURGE_EXPIRED, {"now": self.now(), "limit": limit})
+            return purged + await tx.change(sql.PURGE_ORPHANS, {"limit": limit - purged})
+
+        return await self._jobs.write(job)
 
     async def reseal_login_tokens(self, after: str, limit: int) -> str | None:
         """Authenticate the next rows again."""

@@ -159,7 +159,7 @@ class ConsoleFace:
         next_path = answers.own_path(typed.get("next", "/"))
         token = typed.get("token", "").strip()
         if not token or not token.isascii() or not token.isprintable():
-            problem = "Enter a token or a JWT; it has printable ASCII characters only."
+            problem = "enter a token or a JWT; it has printable ASCII characters only"
             return self._show_sign_in(request, problem=problem, next_path=next_path)
         try:
             session = await self._sessions.begin(request, token)

@@ -280,6 +280,7 @@ async def test_token_max_ttl_counts_for_new_and_for_old_tokens() -> None:
         new = await here.log_in()
         assert (new.status.ttl, new.status.max_ttl) == (1800, 1800)
         assert (await here.who(old)).login.expires_us <= here.store.now() + HOUR_US / 2  # type: ignore[union-attr]
+        assert (await here.logins.look_up(await here.who(old), PEER)).max_ttl == 1800
         here.use(replace(CI, token_max_ttl=timedelta(days=30)))
         assert (await here.log_in()).status.max_ttl == 30 * 86400
 

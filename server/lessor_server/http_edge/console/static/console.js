@@ -127,7 +127,8 @@ for (const state of all("[data-events]")) {
     const link = document.createElement("a");
     link.className = "id";
     link.href = `/leases/${lease.split("/").map(encodeURIComponent).join("/")}`;
-    link.textContent = lease;
+    const end = lease.lastIndexOf("/") + 1;
+    link.append(lease.slice(0, end), document.createElement("wbr"), lease.slice(end));
     item.append(when, what, link);
     if (error) item.append(error);
     list.prepend(item);

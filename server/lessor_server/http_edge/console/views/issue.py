@@ -49,13 +49,16 @@ async def _render(
     problems: list[FormProblem],
     status: HTTPStatus = HTTPStatus.OK,
 ) -> StreamResponse:
+    roles = await _list_roles(visit, mount)
+    if (chosen := typed.get("role", "")) and chosen not in {name for name, _ in roles}:
+        roles.insert(0, (chosen, "not among those you may use"))
     return await visit.render(
         "issue.html",
         title="Issue a credential",
         status=status,
         mount=mount,
         mounts=await visit.list_mount_names(mount),
-        roles=await _list_roles(visit, mount),
+        roles=roles,
         request_controls=REQUEST,
         session_controls=SESSION,
         typed=typed,
