@@ -11,22 +11,46 @@ import pytest
 import pytest_asyncio
 import requests
 
-from tests.support.clients import NOBODY_THERE, ROOT_KEY, ROOT_SECRET
+from lessor_server.adapters.clock import SystemClock
+from tests.support.access_server import who
+from tests.support.clients import NOBODY_THERE, ROOT_KEY, ROOT_SECRET, connect
+from tests.support.json_web_tokens import SigningKey
 from tests.support.server_process import ServerProcess, serving
 from tests.support.standin_control import StandIn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
+KEY = SigningKey()
+ACCESS = """
+[[policies]]
+name = "reader"
+rules = [{{path = "aws/creds/app", capabilities = ["read"]}}]
+
+[[issuers]]
+name = "cluster"
+issuer = "https://issuer.example"
+audiences = ["lessor"]
+jwks_file = "{folder}/jwks"
+
+[[identities]]
+name = "pod"
+policies = ["reader"]
+jwt = {{ issuer = "cluster", claims = {{ sub = "pod" }} }}
+"""
 DENY = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "iam:*", "Resource": "*"}]}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="server")
 async def serve_http(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> AsyncIterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "access.toml").write_text(ACCESS.format(folder=folder))
+    (folder / "jwks").write_text(json.dumps({"keys": [KEY.jwk()]}))
     settings = {
         "LESSOR_AWS_ALLOWED_ENDPOINTS": f"{aws.url},{NOBODY_THERE}",
         "LESSOR_HTTP_LISTEN": "127.0.0.1:0",
+        "LESSOR_ACCESS_FILE": str(folder / "access.toml"),
     }
-    async with serving(tmp_path_factory.mktemp("server"), settings) as process:
+    async with serving(folder, settings) as process:
         yield process
 
 
@@ -117,3 +141,33 @@ async def test_what_the_caller_may_do_is_read_by_path(server: ServerProcess) -> 
         assert found["data"]["aws/creds/app"] == found["sys/mounts/"] == ["root"]
 
     await with_client(server, use)
+
+
+@pytest.mark.parametrize("method", ["jwt", "kubernetes"])
+async def test_a_jwt_buys_a_token_that_is_renewed_used_over_grpc_and_revoked(
+    server: ServerProcess, method: str
+) -> None:
+    now = int(SystemClock().wall())
+    claims = {"iss": "https://issuer.example", "aud": "lessor", "sub": "pod", "iat": now, "exp": now + 600}
+    jwt, tokens = KEY.sign(claims), list[str]()
+
+    def log_in(client: hvac.Client) -> None:
+        login = {"role": "pod", "jwt": jwt}
+        if method == "jwt":
+            auth = client.auth.jwt.jwt_login(**login, path="cluster")["auth"]
+        else:
+            auth = client.auth.kubernetes.login(**login, mount_point="cluster")["auth"]
+        assert (auth["lease_duration"], auth["renewable"], auth["policies"]) == (3600, True, ["reader"])
+        tokens.append(auth["client_token"])
+        assert client.is_authenticated()
+        assert client.auth.token.renew_self(increment="30m")["auth"]["lease_duration"] == 1800
+        assert client.lookup_token()["data"]["display_name"] == "pod"
+
+    def log_out(client: hvac.Client) -> None:
+        client.auth.token.revoke_self()
+        assert not client.is_authenticated()
+
+    await with_client(server, log_in, "none")
+    async with connect(server.address, tokens[0]) as lessor:
+        assert (await who(lessor)).identity == "pod"
+    await with_client(server, log_out, tokens[0])

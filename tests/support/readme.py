@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.support.server_process import bare_environment
 
 README = Path(__file__).parents[2] / "README.md"
-SECONDS = 60.0
+SECONDS = 120.0
 
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"^(lessor: (?!warning)|ERROR:)", re.MULTILINE)

@@ -44,11 +44,11 @@ class FakeCalls:
             return CallRefusal(self.error, sees_root=False)
         try:
             message = await exchange._ask()
+            self.asked.append((name, message))
+            answer = self.answers[name]
+            return answer if isinstance(answer, Message) else answer(message)
         except LessorError as error:
             return CallRefusal(error, sees_root=False)
-        self.asked.append((name, message))
-        answer = self.answers[name]
-        return answer if isinstance(answer, Message) else answer(message)
 
     async def identify(
         self, _request: BaseRequest, _seconds: float = 25.0

@@ -140,11 +140,11 @@ class HttpEdge:
             if is_full and not connections.make_room():
                 connection.close()
                 continue
+            self._opening += 1
             self._group.create_task(self._connect(connection, connections))
 
     async def _connect(self, connection: socket.socket, connections: Connections) -> None:
         tls = self._config.tls
-        self._opening += 1
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 connections,
@@ -153,6 +153,9 @@ class HttpEdge:
                 ssl_handshake_timeout=self._config.head_seconds if tls else None,
             )
         except OSError:  # no handshake: a scanner, or a caller that does not trust the certificate
+            connection.close()
+        except Exception as error:  # noqa: BLE001 - it ends one connection, and nothing else
+            self._report("http connection", error)
             connection.close()
         finally:
             self._opening -= 1
@@ -181,10 +184,9 @@ class HttpEdge:
             return True
         try:
             found = ipaddress.ip_address(host)
-            own = ipaddress.ip_address(self._config.address.host)
         except ValueError:
             return False
-        return own.is_unspecified or (own.is_loopback and found.is_loopback)
+        return self._config.address.host in _LOOPBACK or (self._config.address.is_local and found.is_loopback)
 
 
 def refuse(status: HTTPStatus, problem: str) -> Response:

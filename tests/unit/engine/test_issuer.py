@@ -232,6 +232,20 @@ async def test_the_account_of_the_root_is_requested_once() -> None:
         assert w.aws.actions().count("GetCallerIdentity") == 1
 
 
+@pytest.mark.parametrize(("ttl", "at_most"), [(10, 10.0), (3600, 30.0)])
+@virtual
+async def test_a_full_role_says_when_its_next_lease_ends_but_30_seconds_at_most(
+    ttl: float, at_most: float
+) -> None:
+    async with world() as w:
+        await w.put_role(builders.role(max_leases=1))
+        await w.issue(ttl=ttl)
+        with pytest.raises(RoleFull) as full:
+            await w.issue(ttl=ttl)
+        assert full.value.retry_in is not None
+        assert at_most - 2 < full.value.retry_in <= at_most
+
+
 @virtual
 async def test_a_full_queue_of_the_rate_limiter_refuses_an_issue() -> None:
     async with world(limits=EngineConfig(RateLimit(rate=20, in_flight=2, queue=8))) as w:

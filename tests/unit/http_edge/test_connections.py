@@ -330,6 +330,13 @@ async def test_only_names_of_this_server_are_answered(host: str, status: int) ->
         assert [found for found, _ in await edge.send(data)] == [status]
 
 
+@pytest.mark.parametrize(("listen", "host"), [("localhost", "127.0.0.1"), ("0.0.0.0", "10.0.0.1")])
+def test_an_address_that_the_listener_has_is_answered(listen: str, host: str) -> None:
+    edge = HttpEdge(EdgeConfig(Address(listen, 0)), lambda *_: "")
+    assert edge._knows_host([host])
+    assert not edge._knows_host(["evil.example"])
+
+
 async def test_a_path_that_no_face_owns_is_not_found() -> None:
     async with running() as edge:
         assert (await edge.send(b"GET /y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))[0][

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from google.protobuf.json_format import MessageToDict
 from multidict import MultiDict
@@ -150,3 +152,20 @@ def test_nested_parameters_are_an_object() -> None:
 @pytest.mark.parametrize(("span", "text"), [(0, "0s"), (61, "1m1s"), (3600, "1h0m0s"), (5400, "1h30m0s")])
 def test_a_span_is_printed_as_go_prints_it(span: int, text: str) -> None:
     assert go_span(span) == text
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: given(x=["a"] * 1025).texts("x"),
+        lambda: given(x=",a" * 1025).texts("x"),
+        lambda: given(x={str(n): "a" for n in range(1025)}).pairs("x"),
+        lambda: given(x="a=b," * 1025).pairs("x"),
+        lambda: given(x={"a": [{"b": ["c"] * 400}] * 400}).document("x"),
+        lambda: given(x='{"a": "' + "b" * 70_000 + '"}').document("x"),
+        lambda: given(**{str(n): n for n in range(300)}),
+    ],
+)
+def test_what_a_message_could_not_hold_is_refused_before_it_becomes_one(use: Callable[[], object]) -> None:
+    with pytest.raises(Invalid, match="send at most"):
+        use()

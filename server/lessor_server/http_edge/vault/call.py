@@ -82,8 +82,14 @@ class VaultCall:
         """Return the seconds that are left for this request."""
         return max(self._until - asyncio.get_running_loop().time(), 0.0)
 
-    async def call(self, rpc: str, build: Callable[[Parameters], Message], answer: type[M]) -> M:
-        """Return the answer of a method, called with the caller's rights.
+    async def call(
+        self,
+        rpc: str,
+        build: Callable[[Parameters], Message],
+        answer: type[M],
+        at_most: float = CALL_SECONDS,
+    ) -> M:
+        """Return the answer of a method, called with the caller's rights, within ``at_most`` seconds.
 
         ``build`` makes its message of the parameters, which are read when the caller is known; it may raise
         ``Invalid``.
@@ -96,7 +102,7 @@ class VaultCall:
         async def ask() -> Message:
             return build(await self._read())
 
-        exchange = HttpExchange(self.request, ask, seconds=self.seconds)
+        exchange = HttpExchange(self.request, ask, seconds=min(self.seconds, at_most))
         outcome = await self._calls.serve(rpc, exchange)
         self.request_id = self.request_id or exchange.request_id
         if isinstance(outcome, CallRefusal):

@@ -29,6 +29,8 @@ PAGE: Final = 1_000
 MAX_KEYS: Final = 10_000
 """The maximum number of leases in one answer."""
 RETRY_SECONDS: Final = 5.0
+ATTEMPT_SECONDS: Final = 15.0
+"""The time of the one attempt to revoke before leases are given up by force."""
 _LIVE: Final = (pb.Lease.ACTIVE, pb.Lease.REVOKING)
 _ENDED: Final = (pb.Lease.GONE,)
 
@@ -154,9 +156,8 @@ async def revoke_force(call: VaultCall) -> Reply:
     """Try to revoke all leases below a prefix once, then stop the attempts for those that are left."""
     prefix = prefix_of(call.names["prefix"])
     with suppress(Refused):
-        await call.ask(
-            REVOKE_PREFIX, pb.RevokePrefixRequest(prefix=prefix, sync=True), pb.RevokePrefixResponse
-        )
+        order = pb.RevokePrefixRequest(prefix=prefix, sync=True)
+        await call.call(REVOKE_PREFIX, lambda _: order, pb.RevokePrefixResponse, at_most=ATTEMPT_SECONDS)
     await call.ask(ABANDON, pb.AbandonLeasesRequest(prefix=prefix), pb.AbandonLeasesResponse)
     return DONE
 

@@ -14,12 +14,17 @@ from google.protobuf.struct_pb2 import Struct
 from multidict import MultiDict, MultiMapping
 
 from lessor_server.domain.errors.base import Invalid, Violation, shown
-from lessor_server.http_edge.body import MAX_BODY, parse_object
+from lessor_server.http_edge.body import parse_object
 from lessor_server.http_edge.exchange import as_text
+from lessor_server.services.parsing import MAX_ITEMS
 
 MAX_SECONDS: Final = 315_576_000_000
 """The bound of a Duration, about 10,000 years (google/protobuf/duration.proto)."""
 MAX_NUMBER: Final = (1 << 31) - 1
+MAX_MEMBERS: Final = 256
+"""The maximum number of parameters of a request, unknown ones included."""
+MAX_DOCUMENT: Final = 64 << 10
+"""The maximum length of a JSON document that is sent as a text; IAM's have at most 6,144 characters."""
 MAX_WARNED: Final = 20
 """The number of unknown parameters that a warning names."""
 _UNITS: Final = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}
@@ -52,6 +57,8 @@ class Parameters:
             values = [as_text(value) for value in query.getall(name)]
             given[as_text(name)] = values[0] if len(values) == 1 else values
         given |= body
+        if len(given) > MAX_MEMBERS:
+            raise _invalid("body", f"has {len(given)} members", f"send at most {MAX_MEMBERS}")
         self._given = {name: value for name, value in given.items() if value is not None}
         self._read: set[str] = set()
 
@@ -117,6 +124,7 @@ class Parameters:
         if value is None:
             return []
         items = value if isinstance(value, list) else str(value).split(",")
+        _require_few(name, len(items))
         if not all(isinstance(item, str | int) for item in items):
             raise _invalid(name, "is not a list of texts", 'send ["a", "b"] or "a,b"')
         return [text for item in items if (text := str(item).strip())]
@@ -128,8 +136,10 @@ class Parameters:
             return {}
         if isinstance(value, dict):
             found = value
+            _require_few(name, len(found))
         else:
             items = value if isinstance(value, list) else str(value).split(",")
+            _require_few(name, len(items))
             if not all(isinstance(item, str) and "=" in item for item in items):
                 raise _invalid(name, "is not a map of texts", 'send {"key": "value"} or "key=value"')
             found = {key.strip(): text for key, _, text in (str(item).partition("=") for item in items)}
@@ -143,12 +153,15 @@ class Parameters:
         if value is None or value == "":
             return None
         if isinstance(value, str):
+            if len(value) > MAX_DOCUMENT:
+                raise _invalid(name, f"has {len(value)} characters", f"send at most {MAX_DOCUMENT}")
             try:
-                value = parse_object(value.encode()[: MAX_BODY + 1])
+                value = parse_object(value.encode())
             except Invalid as error:
                 raise _invalid(name, error.violations[0].problem, "send a JSON object") from None
         if not isinstance(value, dict):
             raise _invalid(name, "is not a JSON object", "send one, or its text")
+        _require_few(name, _count(value))
         try:
             return ParseDict(value, Struct())
         except (ParseError, ValueError, OverflowError):
@@ -180,6 +193,23 @@ class Parameters:
     def _get(self, name: str) -> object:
         self._read.add(name)
         return self._given.get(name)
+
+
+def _require_few(name: str, count: int) -> None:
+    """Raise ``Invalid`` for more items than a request of gRPC may have, before they become a message."""
+    if count > MAX_ITEMS:
+        raise _invalid(name, f"has {count} items or more", f"send at most {MAX_ITEMS}")
+
+
+def _count(value: object) -> int:
+    """Return the number of items in a JSON document; counting ends at the maximum."""
+    count, left = 0, [value]
+    while left and count <= MAX_ITEMS:
+        one = left.pop()
+        if isinstance(one, dict | list):
+            count += len(one)
+            left += one.values() if isinstance(one, dict) else one
+    return count
 
 
 def _microseconds(value: object) -> int | None:
