@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -70,9 +71,10 @@ async def stream_events(visit: Visit) -> StreamResponse:
 
     async def keep_alive() -> None:
         await began.wait()
-        while True:
-            await asyncio.sleep(KEEPALIVE_SECONDS)
-            await response.write(b": \n\n")
+        with suppress(ConnectionError):  # the browser has gone, which ends the stream too
+            while True:
+                await asyncio.sleep(KEEPALIVE_SECONDS)
+                await response.write(b": \n\n")
 
     request = pb.WatchLeasesRequest(prefix=visit.query("prefix"))
     async with asyncio.TaskGroup() as group:
