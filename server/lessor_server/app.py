@@ -187,8 +187,9 @@ async def _open_to_calls(
     port: Port, edge: HttpEdge, parts: FaceParts, engine: Engine, health: Health, settings: Settings
 ) -> AsyncIterator[Served]:
     """Answer calls while the block runs; drain when it is left."""
+    faces = await asyncio.to_thread(faces_of, settings, parts)  # the console compiles its templates
     addresses = await port.serve(_handlers(parts.guard, parts.services, settings))
-    url = await edge.serve(faces_of(settings, parts))
+    url = await edge.serve(faces)
     health.open()
     try:
         yield Served(addresses, url)

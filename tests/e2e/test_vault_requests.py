@@ -196,7 +196,7 @@ async def test_capabilities_are_those_of_the_callers_policies(server: ServerProc
         "aws/creds/app": ["read"],
         "aws/creds/other": ["deny"],
         "aws/config/root": ["deny"],
-        "auth/token/lookup-self": ["read"],
+        "auth/token/lookup-self": ["read", "update"],
     }
 
 

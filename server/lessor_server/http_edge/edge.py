@@ -24,6 +24,7 @@ _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing
 """Where a client of this machine reaches a server that listens on every address."""
 BACKLOG: Final = 1024
 ACCEPT_PAUSE_SECONDS: Final = 0.1
+MIN_GRACE_SECONDS: Final = 0.1
 
 
 _WRONG_HOST: Final = "the Host of the request is not a name of this server; add it to the setting http.hosts"
@@ -119,7 +120,8 @@ class HttpEdge:
             self._listener.close()
         if self._connections is not None:
             self._connections.pre_shutdown()
-            await self._connections.shutdown(grace)
+            # aiohttp takes 0 for no limit.
+            await self._connections.shutdown(max(grace, MIN_GRACE_SECONDS))
 
     def _url(self, port: int) -> str:
         assert self._config.address is not None

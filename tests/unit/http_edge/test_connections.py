@@ -363,3 +363,12 @@ async def test_an_address_that_is_taken_is_reported() -> None:
 async def test_without_an_address_nothing_is_opened() -> None:
     async with HttpEdge(EdgeConfig(None), lambda *_: "") as edge:
         assert await edge.serve([]) == ""
+
+
+async def test_a_stop_ends_a_request_that_does_not_end() -> None:
+    async with running() as edge, edge.connect() as (reader, writer):
+        edge.echo.gate.clear()
+        writer.write(GET)
+        await edge.echo.called(1)
+        await edge.edge.stop(0)
+        assert await reader.read() == b""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lessor.v1 import role_pb2
 from lessor.values import JsonValue
 from lessor_server.http_edge.console.forms import Control, ControlKind, fill_form, typed_of
-from lessor_server.http_edge.console.strict_json import NotADocument, find_line, parse_json_text
+from lessor_server.http_edge.console.strict_json import DocumentLines, NotADocument, parse_json_text
 from lessor_server.http_edge.console.views import role_forms
 
 TEXT = """{
@@ -58,7 +58,7 @@ DOCUMENTS = st.dictionaries(
     ],
 )
 def test_the_line_of_a_member_is_found(path: str, line: int) -> None:
-    assert find_line(TEXT, path) == line
+    assert DocumentLines(TEXT).find(path) == line
 
 
 @given(DOCUMENTS, st.sampled_from([None, 2]))
@@ -74,7 +74,7 @@ def test_every_document_is_parsed_as_json_parses_it_and_has_a_line_for_every_key
             and indent
             and not any(isinstance(one, dict | list) for one in document.values())
         ):
-            assert find_line(text, key) == number + 2
+            assert DocumentLines(text).find(key) == number + 2
 
 
 @given(st.text(max_size=30))
@@ -85,7 +85,18 @@ def test_no_text_raises_anything_else(text: str) -> None:
     assert isinstance(found, dict)
 
 
-@pytest.mark.parametrize("text", ["[" * 1000, '{"a":' * 500, "{" * 50_000])
+def test_a_long_text_is_refused_before_it_is_read() -> None:
+    with pytest.raises(NotADocument, match="has 40003 characters"):
+        parse_json_text('{"' + "a" * 39_996 + '": 1}')
+    assert DocumentLines('{"a": 1}' + " " * 40_000).find("a") == 0
+
+
+@pytest.mark.parametrize("text", ["@secret", "", "["])
+def test_a_text_that_is_not_an_object_has_no_lines(text: str) -> None:
+    assert DocumentLines(text).find("a") == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 1000, '{"a":' * 500, "{" * 30_000])
 def test_depth_is_bounded_before_anything_is_parsed(text: str) -> None:
     with pytest.raises(NotADocument, match="nested deeper than 20 levels"):
         parse_json_text(text)

@@ -179,6 +179,20 @@ async def test_a_policy_that_is_not_json_is_a_problem_of_its_field(text: str, pr
 
 
 @virtual
+async def test_a_policy_with_many_mistakes_shows_the_first_of_them() -> None:
+    async with browser() as b:
+        await b.sign_in()
+        form = (await b.get("/new/role")).form("/new/role/aws")
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [{"x": 1}] * 90})
+        page = await b.send(form, name="reader", policy_document=policy)
+        assert page.status == 400
+        assert page.text.count('id="problem-policy_document-') == 20
+        assert "more; fix these first" in page.words()
+        typed = await b.send(replace(form, action="/policy/check"), policy_document=policy)
+        assert len(json.loads(typed.text)["problems"]) == 20
+
+
+@virtual
 async def test_a_role_is_created_changed_checked_and_deleted() -> None:
     async with browser() as b:
         await b.sign_in()

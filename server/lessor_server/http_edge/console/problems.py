@@ -12,6 +12,7 @@ from lessor_server.http_edge.console import strict_json
 from lessor_server.http_edge.console.forms import FormProblem
 from lessor_server.services.guard import CallRefusal
 
+MAX_PROBLEMS: Final = 20
 _WRAPPERS: Final = ("role", "config", "static_role")
 """Fields of requests that hold the message of a form."""
 
@@ -66,8 +67,9 @@ def form_problems(
     if not isinstance(failed.error, Invalid):
         shown = page_problem(failed)
         return [FormProblem("", f"{shown.text}; {shown.fix}")]
+    lines: dict[str, strict_json.DocumentLines] = {}
     problems = []
-    for violation in failed.error.violations:
+    for violation in failed.error.violations[:MAX_PROBLEMS]:
         first, _, rest = violation.field.partition(".")
         path = rest if first in _WRAPPERS else violation.field
         field = path.partition(".")[0].partition("[")[0]
@@ -75,11 +77,14 @@ def form_problems(
         inner = path[len(field) :].lstrip(".")
         if field not in fields:
             problems.append(FormProblem("", f"{violation.field}: {text}" if violation.field else text))
-        elif inner and typed.get(field, "").lstrip().startswith("{"):
-            line = strict_json.find_line(typed[field], inner)
-            problems.append(FormProblem(field, f"{inner}: {text}", line))
+        elif inner:
+            if field not in lines:
+                lines[field] = strict_json.DocumentLines(typed.get(field, ""))
+            problems.append(FormProblem(field, f"{inner}: {text}", lines[field].find(inner)))
         else:
-            problems.append(FormProblem(field, f"{inner}: {text}" if inner else text))
+            problems.append(FormProblem(field, text))
+    if (more := len(failed.error.violations) - len(problems)) > 0:
+        problems.append(FormProblem("", f"and {more} more; fix these first"))
     return problems
 
 

@@ -11,6 +11,8 @@ from typing import Final, NoReturn
 
 from lessor.values import MAX_EXACT, JsonValue
 
+MAX_TEXT: Final = 32 << 10
+"""The maximum characters of a document: IAM takes 2,048 without white space."""
 MAX_DEPTH: Final = 20
 """The maximum depth of a document; a policy has six levels."""
 _STEP: Final = re.compile(r"\.?([A-Za-z][A-Za-z0-9]*)|\[(\d{1,6})\]|\[(\"[^\"]*\")\]")
@@ -34,9 +36,11 @@ def parse_json_text(text: str) -> dict[str, JsonValue]:
     """Return the JSON object that a text holds.
 
     Raises:
-        NotADocument: It holds something else, is nested too deeply, has a duplicate key, or has a number that
-            JSON can't represent exactly.
+        NotADocument: It is too long or nested too deeply, holds something else, has a duplicate key, or has a
+            number that JSON can't represent exactly.
     """
+    if len(text) > MAX_TEXT:
+        raise NotADocument(f"has {len(text)} characters; write at most {MAX_TEXT}")
     if _depth(text) > MAX_DEPTH:
         raise NotADocument(f"is nested deeper than {MAX_DEPTH} levels; write one JSON object")
     try:
@@ -51,20 +55,27 @@ def parse_json_text(text: str) -> dict[str, JsonValue]:
     return found
 
 
-def find_line(text: str, path: str) -> int:
-    """Return the line, from 1, of the member that ``path`` names, or of the nearest that there is.
+class DocumentLines:
+    """The lines of the members of a document."""
 
-    Args:
-        text: A valid JSON document.
-        path: Steps from its top, as violations have them: ``Statement[0].Condition["aws:x"]``.
-    """
-    steps = [key or quoted[1:-1] or index for key, index, quoted in _STEP.findall(path)]
-    lines = _lines(text)
-    found = 1
-    for end in range(1, len(steps) + 1):
-        # IAM allows one statement, action or resource without its list: such a step has no line of its own.
-        found = lines.get(tuple(steps[:end]), found)
-    return found
+    def __init__(self, text: str) -> None:
+        """Read a valid document; of another text, or one that is too long, no line is known."""
+        self._lines = _lines(text) if len(text) <= MAX_TEXT and text.lstrip().startswith("{") else {}
+
+    def find(self, path: str) -> int:
+        """Return the line, from 1, of the member that ``path`` names, or of the nearest that there is.
+
+        ``path`` has steps from the top, as violations have them: ``Statement[0].Condition["aws:x"]``. 0 means
+        that no line is known.
+        """
+        if not self._lines:
+            return 0
+        steps = [key or quoted[1:-1] or index for key, index, quoted in _STEP.findall(path)]
+        found = 1
+        for end in range(1, len(steps) + 1):
+            # IAM allows one statement or action without its list: such a step has no line of its own.
+            found = self._lines.get(tuple(steps[:end]), found)
+        return found
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:

@@ -17,7 +17,7 @@ from lessor_server.http_edge.body import read_json_body
 from lessor_server.http_edge.calls import Calls
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
 from lessor_server.http_edge.vault.parameters import Parameters
-from lessor_server.http_edge.vault.routes import VaultOperation
+from lessor_server.http_edge.vault.routes import RouteTable, VaultOperation
 from lessor_server.services.guard import CallRefusal
 from lessor_server.services.logins import Logins, NewToken
 
@@ -64,8 +64,9 @@ class VaultCall:
         request: BaseRequest,
         operation: VaultOperation,
         names: Mapping[str, str],
+        table: RouteTable,
     ) -> None:
-        """Serve ``request`` by ``operation``; ``names`` are those of its path."""
+        """Serve ``request`` by ``operation`` of ``table``; ``names`` are those of its path."""
         self._calls = calls
         self._operation = operation
         self._parameters: Parameters | None = None
@@ -73,6 +74,7 @@ class VaultCall:
         self.request = request
         self.facts = facts
         self.names = names
+        self.table = table
         self.peer = peer_from(request)
         self.request_id = ""
         """The id of the audit records of the first call, empty without an audit."""

@@ -100,7 +100,7 @@ class VaultFace:
         if (refused := refuse_headers(request)) is not None:
             await self._delay_stranger(request)
             return refused
-        call = VaultCall(self._calls, self._facts, request, operation, names)
+        call = VaultCall(self._calls, self._facts, request, operation, names, TABLE)
         return await self._serve(call, operation)
 
     async def _serve(self, call: VaultCall, operation: VaultOperation) -> StreamResponse:

@@ -48,6 +48,10 @@ class VaultRoute:
     operations: Mapping[Verb, VaultOperation]
     help: str
 
+    def open_to_all(self) -> list[Verb]:
+        """Return the operations that call no method with a right of its own: every identity has them."""
+        return [verb for verb, one in self.operations.items() if not one.rpcs and not one.is_public]
+
 
 class RouteTable:
     """All routes."""

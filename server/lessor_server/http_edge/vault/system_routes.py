@@ -17,14 +17,12 @@ CHECK: Final = "Health.Check"
 MAX_PATHS: Final = 100
 MAX_PATH: Final = 1_000
 _CODES: Final = ("sealedcode", "uninitcode", "standbycode", "activecode")
-_OPEN_PATHS: Final = {
-    "auth/token/lookup-self": ["read"],
-    "auth/token/renew-self": ["update"],
-    "auth/token/revoke-self": ["update"],
-    "auth/token/create": ["update"],
-    "sys/capabilities-self": ["update"],
+_CAPABILITIES: Final = {
+    Verb.READ: Capability.READ,
+    Verb.LIST: Capability.LIST,
+    Verb.WRITE: Capability.UPDATE,
+    Verb.DELETE: Capability.DELETE,
 }
-"""What every identity may do without a rule."""
 
 
 async def read_health(call: VaultCall) -> Reply:
@@ -98,17 +96,19 @@ async def read_capabilities(call: VaultCall) -> Reply:
     if len(paths) > MAX_PATHS or any(len(path) > MAX_PATH for path in paths):
         problem = f"has more than {MAX_PATHS} paths, or one of more than {MAX_PATH} characters"
         raise Invalid((Violation("paths", problem, "send fewer"),))
-    shape: dict[str, object] = {path: capabilities(principal, path.lstrip("/")) for path in paths}
+    shape: dict[str, object] = {path: _capabilities(call, principal, path.lstrip("/")) for path in paths}
     if len(paths) == 1:
         shape["capabilities"] = shape[paths[0]]
     return Reply(shape, beside=shape, warnings=call.warnings)
 
 
-def capabilities(principal: Principal, path: str) -> list[str]:
-    """Return what a caller may do on a path, in Vault's words."""
+def _capabilities(call: VaultCall, principal: Principal, path: str) -> list[str]:
+    """Return what a caller may do on a path, in Vault's words: by its rules, and what every identity may."""
     if principal.acl is None:
         return ["root"]
-    found = set(_OPEN_PATHS.get(path, ()))
+    row = call.table.find(path.split("/"))
+    open_to_all = row[0].open_to_all() if row is not None else ()
+    found = {_CAPABILITIES[verb].value for verb in open_to_all}
     for capability in Capability:
         grant = principal.find_grant(path, capability)
         if grant is not None and grant.denies:

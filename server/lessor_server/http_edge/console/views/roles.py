@@ -14,7 +14,7 @@ from lessor_server.domain.policy import policy
 from lessor_server.http_edge.console import strict_json
 from lessor_server.http_edge.console.answers import page_link, protect
 from lessor_server.http_edge.console.forms import FormProblem, fill_form, typed_of
-from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.problems import MAX_PROBLEMS, CallRefused, form_problems, status_of
 from lessor_server.http_edge.console.views import role_forms
 from lessor_server.http_edge.console.views.engines import count_live_leases
 from lessor_server.http_edge.console.visit import Visit
@@ -162,18 +162,17 @@ async def check_typed_role(visit: Visit) -> StreamResponse:
 async def check_typed_policy(visit: Visit) -> StreamResponse:
     """Return the problems of a policy that is being typed, as JSON; AWS is not asked."""
     text = visit.typed.get("policy_document", "").strip()
-    problems: list[FormProblem] = []
+    found: list[dict[str, str | int]] = []
     if text:
         try:
-            document = strict_json.parse_json_text(text)
-            problems = [
-                FormProblem("policy_document", f"{one.field}: {one.problem}; {one.fix}".lstrip(": "), line)
-                for one in policy.violations(document, field="")
-                for line in (strict_json.find_line(text, one.field),)
-            ]
+            document, lines = strict_json.parse_json_text(text), strict_json.DocumentLines(text)
         except strict_json.NotADocument as error:
-            problems = [FormProblem("policy_document", str(error), error.line)]
-    found = [{"line": one.line, "text": one.text.removeprefix(".")} for one in problems]
+            found = [{"line": error.line, "text": str(error)}]
+        else:
+            for one in policy.violations(document, field="")[:MAX_PROBLEMS]:
+                field = one.field.lstrip(".")
+                problem = f"{field}: {one.problem}" if field else one.problem
+                found.append({"line": lines.find(field), "text": f"{problem}; {one.fix}"})
     response = Response(body=json.dumps({"problems": found}).encode())
     protect(response)
     response.headers["Content-Type"] = "application/json"

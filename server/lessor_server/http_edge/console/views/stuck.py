@@ -15,6 +15,8 @@ MAX_READ: Final = 2_000
 """The number of leases being revoked that are read for one page, of each engine."""
 MAX_ENGINES: Final = 50
 """The number of engines that are read for one page."""
+MAX_SHOWN: Final = 200
+"""The number of leases in each list of the page."""
 _PAGE: Final = 1_000
 
 
@@ -30,7 +32,11 @@ async def show_stuck(visit: Visit) -> StreamResponse:
         stuck += [one for one in found if one.stuck]
         waiting += [one for one in found if one.attempts and not one.stuck]
     return await visit.render(
-        "stuck.html", title="Stuck revocations", stuck=stuck, waiting=waiting, is_partial=is_partial
+        "stuck.html",
+        title="Stuck revocations",
+        stuck=stuck[:MAX_SHOWN],
+        waiting=waiting[:MAX_SHOWN],
+        is_partial=is_partial or max(len(stuck), len(waiting)) > MAX_SHOWN,
     )
 
 
