@@ -137,7 +137,7 @@ def test_the_body_wins_over_the_query_and_a_null_member_is_absent() -> None:
 
 
 def test_parameters_that_nothing_reads_are_warned_of_and_those_without_meaning_are_not() -> None:
-    parameters = given(read="x", y=1, x=2, options=None, local=False, seal_wrap=True)
+    parameters = given(read="x", y=1, x=2, options=None, local=False, seal_wrap=True, name="app")
     parameters.text("read")
     assert parameters.warnings == ["Endpoint ignored these unrecognized parameters: [x y]"]
 

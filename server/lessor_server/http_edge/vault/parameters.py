@@ -39,12 +39,14 @@ _IDLE: Final = frozenset(
         "help",
         "list",
         "local",
+        "name",
         "options",
+        "path",
         "plugin_name",
         "seal_wrap",
     )
 )
-"""Parameters of Vault that have no meaning here, and no warning."""
+"""Parameters of Vault that have no meaning here or are in the path, and of which nothing is warned."""
 
 
 class Parameters:
