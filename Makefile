@@ -9,6 +9,8 @@ FIRST ?= 0
 SEEDS ?= 10000
 FRESH ?= 1000
 
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
 # Only wheels: an sdist would fetch what it is built with, which no lock file has.
 INSTALL := pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # What is built here is built with what requirements/build.txt installed.
@@ -30,7 +32,7 @@ SINCE := $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --q
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test quick prove soak lint protos docs examples bench bench-million bench-fleet bench-check lock sbom clean
+.PHONY: help .venv demo test test-clients quick prove soak lint protos docs examples bench bench-million bench-fleet bench-check lock sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +42,11 @@ help: ## list the targets
 demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
 	$(BIN)/lessor demo
 
-test: .venv/.test ## run all tests
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not fire"
+test: .venv/.test ## run the tests of the server and of its own clients
+	$(PYTEST) -m "not fire and not clients"
+
+test-clients: .venv/.test ## run the tests with SDKs, Vault's programs, a browser, and the commands of the docs
+	$(PYTEST) -m "clients and not fire"
 
 quick: .venv/.test ## run the tests that need no more than a few seconds each
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -25,7 +25,12 @@ from tests.support.readme import README, Printed, Step, blocks, looks_like, step
 from tests.support.server_process import TOKEN, ServerProcess, bare_environment
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 PAGE = (README.parent / "docs" / "access.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: f"## {part}" for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}

@@ -11,7 +11,12 @@ from tests.support.readme import README, looks_like, steps, walk
 from tests.support.server_process import TOKEN, serving
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 PAGE = (README.parent / "docs" / "audit.md").read_text(encoding="utf-8")
 

@@ -10,7 +10,12 @@ import pytest_asyncio
 from lessor.testing import DevServer, run_dev_server
 from tests.support.readme import README, Printed, Step, looks_like, steps, walk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 PAGE = (README.parent / "docs" / "clients.md").read_text(encoding="utf-8")
 TYPED = [step for step in steps(PAGE) if not step.typed.startswith("pip ")]

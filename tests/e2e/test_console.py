@@ -18,7 +18,12 @@ from tests.support.command_line import CommandLine
 from tests.support.server_process import ServerProcess, serving
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 POLICY = """{
   "Version": "2023-11-12",

@@ -18,7 +18,12 @@ from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 from tests.support.vault_source import TOKEN, VaultModel, role_data, vault_source
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 ARN = "arn:aws:iam::123456789012:role/deploy"
 

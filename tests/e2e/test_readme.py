@@ -82,6 +82,7 @@ def on_its_ports(text: str, running: Dev) -> str:
 
 
 @pytest.mark.e2e
+@pytest.mark.clients
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ async def test_the_commands_of_a_page_print_what_it_shows(walked: Walked, page: 
 
 
 @pytest.mark.e2e
+@pytest.mark.clients
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_dev_server_prints_what_the_page_shows(walked: Walked) -> None:

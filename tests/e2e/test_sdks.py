@@ -27,7 +27,12 @@ from tests.support.installed import ROOT, aws_cli, node_modules
 from tests.support.server_process import ServerProcess, bare_environment
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 SDKS = ROOT / "tests" / "sdks"
 LATER = 56 * 60

@@ -15,7 +15,12 @@ TASKS = Path(__file__).parents[2] / "docs" / "tasks"
 PAGES = ("five-minutes", "iam-user", "assumed-role", "federation-token", "session-token", "static-role")
 STEPS = [(name, step) for name in PAGES for step in steps((TASKS / f"{name}.md").read_text(encoding="utf-8"))]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="walked")

@@ -11,7 +11,7 @@ from lessor.testing import DevServer, DevServerFailed, dev_server, run_dev_serve
 
 __all__ = ["dev_server"]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.slow]
 
 
 def test_the_fixture_has_a_server_and_its_aws(dev_server: DevServer) -> None:

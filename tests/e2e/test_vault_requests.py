@@ -20,7 +20,12 @@ from tests.support.clients import NOBODY_THERE, ROOT_KEY, ROOT_SECRET, until
 from tests.support.server_process import ServerProcess, serving
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 DENY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "iam:*", "Resource": "*"}]}'
 FIXED = "lsr_the-fixed-token-of-the-operator-in-tests"
