@@ -66,7 +66,7 @@ class LoginAccess(Protocol):
         ...
 
     async def find_login_terms(self, principal: Principal) -> LoginTerms:
-        """Return what the credential of an identified caller buys.
+        """Return what kind of login token an identified caller may get, and for how long.
 
         Raises:
             LoginNotPossible: It is a client certificate.
@@ -360,7 +360,13 @@ def _read_text(
     elif len(value) > limit:
         violations.append(too_long(name, value, limit))
     elif not value.isascii() or not value.isprintable() or " " in value:
-        violations.append(Violation(name, "has characters that it can't have", "send it as it was issued"))
+        violations.append(
+            Violation(
+                name,
+                "has characters that it can't have",
+                "send it as it was issued, without a line break at its end",
+            )
+        )
     else:
         return value
     return ""

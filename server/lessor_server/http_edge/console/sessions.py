@@ -64,7 +64,7 @@ class LoginSessions:
         return is_login_token(text)
 
     async def begin(self, request: BaseRequest, token: str) -> str:
-        """Return a login token that the presented token buys; it can't be renewed."""
+        """Return a login token in exchange for the presented token; it can't be renewed."""
         async with self._admit(request, token) as principal:
             new = await self._logins.create_child(
                 principal, peer_from(request), ttl=SESSION_TTL, max_ttl=SESSION_TTL, renewable=False
