@@ -8,7 +8,7 @@ from typing import Final
 
 from lessor_server.domain.errors.base import ErrorKind, Invalid
 from lessor_server.http_edge.calls import CallRefused
-from lessor_server.http_edge.console import strict_json
+from lessor_server.http_edge.console import documents
 from lessor_server.http_edge.console.forms import FormProblem
 
 _WRAPPERS: Final = ("role", "config", "static_role")
@@ -56,7 +56,7 @@ def form_problems(
         if field not in fields:
             problems.append(FormProblem("", f"{violation.field}: {text}" if violation.field else text))
         elif inner and typed.get(field, "").lstrip().startswith("{"):
-            line = strict_json.find_line(typed[field], inner)
+            line = documents.find_line(typed[field], inner)
             problems.append(FormProblem(field, f"{inner}: {text}", line))
         else:
             problems.append(FormProblem(field, f"{inner}: {text}" if inner else text))

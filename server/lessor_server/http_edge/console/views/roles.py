@@ -13,7 +13,7 @@ from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.domain.policy import policy
 from lessor_server.http_edge.answers import http_status
 from lessor_server.http_edge.calls import CallRefused
-from lessor_server.http_edge.console import strict_json
+from lessor_server.http_edge.console import documents
 from lessor_server.http_edge.console.answers import page_link, protect
 from lessor_server.http_edge.console.forms import FormProblem, fill_form, typed_of
 from lessor_server.http_edge.console.problems import form_problems
@@ -167,13 +167,13 @@ async def check_typed_policy(visit: Visit) -> StreamResponse:
     problems: list[FormProblem] = []
     if text:
         try:
-            document = strict_json.parse_json_text(text)
+            document = documents.parse_json_text(text)
             problems = [
                 FormProblem("policy_document", f"{one.field}: {one.problem}; {one.fix}".lstrip(": "), line)
                 for one in policy.violations(document, field="")
-                for line in (strict_json.find_line(text, one.field),)
+                for line in (documents.find_line(text, one.field),)
             ]
-        except strict_json.NotADocument as error:
+        except documents.NotADocument as error:
             problems = [FormProblem("policy_document", str(error), error.line)]
     found = [{"line": one.line, "text": one.text.removeprefix(".")} for one in problems]
     response = Response(body=json.dumps({"problems": found}).encode())
