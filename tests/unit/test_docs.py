@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import get_args
 
 import pytest
-from pydantic import BaseModel
-
-from lessor_server.settings.model import SettingsFile
-from lessor_server.settings.sources import ConfigModel
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -39,24 +34,6 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     named |= set(re.findall(r"\]\(([\w./-]+)\)", text))
     assert len(named) > 10
     assert {path for path in named if not any((base / path).exists() for base in bases)} == set()
-
-
-def test_the_page_of_settings_has_each_setting_with_its_variable() -> None:
-    rows = re.findall(r"^\| `([\w.]+)`<br>`(\w+)` ", (DOCS / "settings.md").read_text(encoding="utf-8"), re.M)
-    assert sorted(rows) == sorted(
-        (name, f"LESSOR_{name.upper().replace('.', '_')}") for name in settings_of(SettingsFile)
-    )
-
-
-def settings_of(model: type[BaseModel], table: str = "") -> Iterator[str]:
-    """Return the name of each setting, with that of its table."""
-    for name, field in model.model_fields.items():
-        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
-        inner = next((kind for kind in kinds if issubclass(kind, ConfigModel)), None)
-        if inner is None:
-            yield f"{table}{name}"
-        else:
-            yield from settings_of(inner, f"{table}{name}.")
 
 
 def test_the_page_of_faults_has_each_check_and_each_alert() -> None:
