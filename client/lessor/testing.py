@@ -33,7 +33,7 @@ class DevServer:
         address: The address for ``lessor.Client``.
         token: The root token.
         aws_url: The URL of the embedded AWS, for ``endpoint_url`` of AWS's SDKs.
-        http_url: The URL of the HTTP edge.
+        http_url: The URL of Vault's API and the console.
     """
 
     address: str

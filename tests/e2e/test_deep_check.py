@@ -223,7 +223,9 @@ async def test_an_audit_key_that_is_gone(set_up: SetUp) -> None:
 async def test_an_address_for_metrics_that_is_taken_or_elsewhere(set_up: SetUp) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         found = await set_up.fail(LESSOR_METRICS_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
+        http = await set_up.fail(LESSOR_HTTP_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
     assert (found.check, found.fix.startswith("stop the process")) == ("listen", True)
+    assert http.fix == "stop the process that listens there, or set another address with LESSOR_HTTP_LISTEN"
     found = await set_up.fail(LESSOR_METRICS_LISTEN="192.0.2.1:9464")
     assert found.fix == "set an address of this machine with LESSOR_METRICS_LISTEN"
 

@@ -18,7 +18,7 @@ from lessor_server.domain.access.login_token import (
     login_digest,
     token_of,
 )
-from lessor_server.engine.logins import LoginTokens, LoginWish
+from lessor_server.engine.logins import LoginTokens, TokenOptions
 from tests.support import access_server
 from tests.support.access_server import policy, program, reload, rule, serving_with, who, write
 from tests.support.clients import connect
@@ -47,7 +47,7 @@ async def create(data: Path, count: int) -> list[NewLoginToken]:
         tokens = LoginTokens(store, random.SystemRandom())
         for _number in range(count):
             parent = made[-1].token if made else None
-            made.append(await tokens.create("app", terms, LoginWish(), parent))
+            made.append(await tokens.create("app", terms, TokenOptions(), parent))
     return made
 
 

@@ -18,15 +18,14 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lessor_server.domain.access.caller import ROOT, AuthMethod, Principal
 from lessor_server.domain.errors.base import Unauthenticated
-from lessor_server.http_edge.calls import Calls
+from lessor_server.http_edge.calls import CallRefused, Calls
 from lessor_server.http_edge.console.cookies import Cookies
 from lessor_server.http_edge.console.face import ConsoleFace
 from lessor_server.http_edge.console.pages import PageTemplates
-from lessor_server.http_edge.console.problems import CallRefused
 from lessor_server.http_edge.console.routes import ConsoleRoute
 from lessor_server.http_edge.console.site import ROUTES
 from lessor_server.http_edge.console.visit import Console
-from lessor_server.services.guard import CallRefusal, Guard
+from lessor_server.services.guard import Guard
 from lessor_server.services.logins import Logins
 from tests.support.access import FixedAccess
 from tests.support.call_notes import CallNotes
@@ -151,7 +150,7 @@ class FakeSessions:
 
     async def begin(self, request: BaseRequest, token: str) -> str:
         if token not in self._known:
-            raise CallRefused(CallRefusal(Unauthenticated("the token is not known"), sees_root=False))
+            raise CallRefused(Unauthenticated("the token is not known"))
         session = f"session-{next(self._numbers)}"
         self._known[session] = replace(self._known[token], auth_method=AuthMethod.LOGIN)
         return session

@@ -18,10 +18,10 @@ from yarl import URL
 
 from lessor_server.domain.access.caller import ROOT, Principal
 from lessor_server.domain.errors.base import LessorError
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.exchange import HttpExchange
 from lessor_server.http_edge.vault.call import ServerFacts
 from lessor_server.http_edge.vault.face import VaultFace
-from lessor_server.services.guard import CallRefusal
 from lessor_server.services.logins import NewToken
 
 NOW_US = 1_795_507_851_000_000
@@ -37,25 +37,23 @@ class FakeCalls:
     principal: Principal = ROOT
     asked: list[tuple[str, Message]] = field(default_factory=list)
 
-    async def serve(self, name: str, exchange: HttpExchange) -> Message | CallRefusal:
+    async def serve(self, name: str, exchange: HttpExchange) -> Message:
         if name == "unknown":
-            return CallRefusal(LessorError("unknown"), sees_root=False)
+            raise CallRefused(LessorError("unknown"))
         if self.error is not None:
-            return CallRefusal(self.error, sees_root=False)
+            raise CallRefused(self.error, rpc=name)
         try:
             message = await exchange._ask()
             self.asked.append((name, message))
             answer = self.answers[name]
             return answer if isinstance(answer, Message) else answer(message)
         except LessorError as error:
-            return CallRefusal(error, sees_root=False)
+            raise CallRefused(error, rpc=name) from None
 
-    async def identify(
-        self, _request: BaseRequest, _seconds: float = 25.0
-    ) -> tuple[HttpExchange, Principal | CallRefusal]:
+    async def identify(self, _request: BaseRequest, _seconds: float = 25.0) -> tuple[HttpExchange, Principal]:
         exchange = HttpExchange(_request, self._nothing)
         if self.error is not None:
-            return exchange, CallRefusal(self.error, sees_root=False)
+            raise CallRefused(self.error)
         return exchange, self.principal
 
     @asynccontextmanager
@@ -64,9 +62,9 @@ class FakeCalls:
             raise self.error
         yield self.principal
 
-    async def log_in(self, _request: BaseRequest, _name: str) -> NewToken | CallRefusal:
+    async def log_in(self, _request: BaseRequest, _name: str) -> NewToken:
         assert self.error is not None
-        return CallRefusal(self.error, sees_root=False)
+        raise CallRefused(self.error)
 
     async def _nothing(self) -> Message:
         raise AssertionError

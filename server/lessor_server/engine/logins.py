@@ -35,7 +35,7 @@ ENDED: Final = "the login token has ended"
 
 
 @dataclass(frozen=True, slots=True)
-class LoginWish:
+class TokenOptions:
     """What a caller asks of a new token; None or zero stands for what its credential gives."""
 
     ttl: timedelta | None = None
@@ -57,28 +57,28 @@ class LoginTokens:
         return self._store.now()
 
     async def create(
-        self, identity: str, terms: LoginTerms, wish: LoginWish, parent: LoginToken | None = None
+        self, identity: str, terms: LoginTerms, options: TokenOptions, parent: LoginToken | None = None
     ) -> NewLoginToken:
         """Store a new token of an identity, as the child of ``parent`` if there is one.
 
         Raises:
-            Invalid: A span of the wish is negative or not in whole seconds.
+            Invalid: A span of ``options`` is negative or not in whole seconds.
             LoginNotPossible: The parent has too many ancestors.
             TooManyLoginTokens: The identity has its maximum.
             Unauthenticated: The parent has ended.
         """
-        asked = (("ttl", wish.ttl), ("max_ttl", wish.max_ttl))
+        asked = (("ttl", options.ttl), ("max_ttl", options.max_ttl))
         require(one for field, span in asked for one in durations.violations(field, span or None))
         if parent is not None and parent.depth >= MAX_DEPTH:
             raise LoginNotPossible(f"the caller's token has {MAX_DEPTH} ancestors, the maximum")
         now, text = self._store.now(), token_of(self._rng.getrandbits(TOKEN_BITS))
-        max_ttl = min(terms.max_ttl, wish.max_ttl or terms.max_ttl)
+        max_ttl = min(terms.max_ttl, options.max_ttl or terms.max_ttl)
         max_expires_us = now + max_ttl // MICROSECOND
         if parent is not None:
             max_expires_us = min(max_expires_us, parent.max_expires_us)
         if max_expires_us - now < SECOND_US:
             raise Unauthenticated(ENDED)
-        ttl = min(wish.ttl or DEFAULT_TTL, timedelta(microseconds=max_expires_us - now))
+        ttl = min(options.ttl or DEFAULT_TTL, timedelta(microseconds=max_expires_us - now))
         token = LoginToken(
             digest=login_digest(text.reveal()),
             accessor=accessor_of(self._rng.getrandbits(ACCESSOR_BITS)),
@@ -88,7 +88,7 @@ class LoginTokens:
             expires_us=now + ttl // MICROSECOND,
             max_expires_us=max_expires_us,
             ttl=ttl,
-            renewable=wish.renewable,
+            renewable=options.renewable,
             parent=parent.digest if parent else "",
             depth=parent.depth + 1 if parent else 0,
         )

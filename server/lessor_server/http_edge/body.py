@@ -24,7 +24,7 @@ async def read_bytes(request: BaseRequest, limit: int = MAX_BODY) -> bytes:
     """Return the body of a request.
 
     Raises:
-        Invalid: It has more than ``limit`` bytes, or is compressed.
+        Invalid: It has more than ``limit`` bytes, is compressed, or malformed.
         DeadlineExceeded: It did not arrive within 10 s.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":

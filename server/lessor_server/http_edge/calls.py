@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from lessor_server.domain.access.caller import Principal
+from lessor_server.domain.errors.base import ErrorKind, LessorError
 from lessor_server.http_edge.body import parse_object, read_bytes
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
 from lessor_server.services.call import UNKNOWN_METHOD, Caller, Method
@@ -35,6 +36,30 @@ class Service(Protocol):
         ...
 
 
+class CallRefused(Exception):
+    """A call of ``rpc`` ended with an error.
+
+    ``sees_root`` says whether its caller may see the private parts of the error.
+    """
+
+    def __init__(self, error: LessorError, *, sees_root: bool = False, rpc: str = "") -> None:
+        """Keep the error."""
+        super().__init__(error.reason)
+        self.error = error
+        self.sees_root = sees_root
+        self.rpc = rpc
+
+    @property
+    def kind(self) -> ErrorKind:
+        """Return what the caller can do about it."""
+        return self.error.kind
+
+    @property
+    def is_missing(self) -> bool:
+        """Return whether what the call names does not exist."""
+        return self.kind is ErrorKind.NOT_FOUND
+
+
 class Calls:
     """The methods of our services, by their names."""
 
@@ -50,13 +75,17 @@ class Calls:
         for service in services:
             self._methods |= {one.name: one for _, one in guard.methods(service.DESCRIPTOR, service)}
 
-    async def serve(self, name: str, exchange: HttpExchange) -> Message | CallRefusal:
-        """Serve one call of a method, such as ``RoleService.GetRole``; a stream returns its last message."""
+    async def serve(self, name: str, exchange: HttpExchange) -> Message:
+        """Serve one call of a method, such as ``RoleService.GetRole``; a stream returns its last message.
+
+        Raises:
+            CallRefused: The call ended with an error.
+        """
         method = self._methods[name]
         exchange.is_public = method.needs is None
-        outcome = await self._guard.serve(method, exchange)
-        if outcome is not None:
-            return outcome
+        answer = await self._serve(method, exchange)
+        if answer is not None:
+            return answer
         return exchange.last if exchange.last is not None else method.request()
 
     def admit(self, request: BaseRequest) -> AbstractAsyncContextManager[Principal]:
@@ -67,10 +96,13 @@ class Calls:
         """
         return self._guard.admit(credential_of(request))
 
-    async def log_in(self, request: BaseRequest, name: str) -> NewToken | CallRefusal:
+    async def log_in(self, request: BaseRequest, name: str) -> NewToken:
         """Exchange the credential in a request's body for a login token, as ``Logins.log_in``.
 
         The guard bounds how many strangers may send a body at the same time, as for its methods.
+
+        Raises:
+            CallRefused: The login was refused.
         """
         found: list[NewToken] = []
 
@@ -84,13 +116,17 @@ class Calls:
 
         exchange = HttpExchange(request, ask)
         exchange.is_public = True
-        outcome = await self._guard.serve(Method("Token.Login", None, BytesValue, serve), exchange)
-        return outcome if isinstance(outcome, CallRefusal) else found[0]
+        await self._serve(Method("Token.Login", None, BytesValue, serve), exchange)
+        return found[0]
 
     async def identify(
         self, request: BaseRequest, seconds: float = CALL_SECONDS
-    ) -> tuple[HttpExchange, Principal | CallRefusal]:
-        """Return the caller of a request, whose call is that of ``WhoAmI``, or the error that refuses it."""
+    ) -> tuple[HttpExchange, Principal]:
+        """Return the caller of a request, whose call is that of ``WhoAmI``.
+
+        Raises:
+            CallRefused: The caller is not known, or is not served now.
+        """
         method = self._methods[_WHO_AM_I]
         found: list[Principal] = []
 
@@ -103,5 +139,11 @@ class Calls:
             return method.request()
 
         exchange = HttpExchange(request, ask, seconds=seconds)
-        outcome = await self._guard.serve(replace(method, serve=serve), exchange)
-        return exchange, outcome if isinstance(outcome, CallRefusal) else found[0]
+        await self._serve(replace(method, serve=serve), exchange)
+        return exchange, found[0]
+
+    async def _serve(self, method: Method, exchange: HttpExchange) -> Message | None:
+        outcome = await self._guard.serve(method, exchange)
+        if isinstance(outcome, CallRefusal):
+            raise CallRefused(outcome.error, sees_root=outcome.sees_root, rpc=method.name)
+        return outcome

@@ -7,15 +7,17 @@ head that is not complete, and errors that repeat nothing of what was sent.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp.http_parser import HttpRequestParserPy
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, StreamResponse
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_server import Server
+
+from lessor_server.http_edge.answers import error_response
 
 HEAD_SECONDS: Final = 10.0
 """The time in which the head of a request must arrive once the connection is open, or its first byte came."""
@@ -168,8 +170,7 @@ class CallerConnection(RequestHandler):
         if status >= 500:
             reference = self._report("http", exc) if exc is not None else ""
             problem = f"an unexpected error, reference {reference}; report it"
-        response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
-        response.headers.update({"Content-Type": "application/json", "Cache-Control": "no-store"})
+        response = error_response(HTTPStatus(status), problem)
         response.force_close()
         return response
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import os
 import socket
 import ssl
@@ -14,9 +13,10 @@ from http import HTTPStatus
 from typing import Final, Protocol, Self
 
 from aiohttp import HttpVersion10, HttpVersion11
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.domain.errors.base import LessorError
+from lessor_server.http_edge.answers import error_response
 from lessor_server.http_edge.connections import HEAD_SECONDS, Connections, Report
 from lessor_server.settings.parsers import Address
 
@@ -165,17 +165,19 @@ class HttpEdge:
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         """Give a request to the first face that owns its path."""
         if self._faces is None:
-            return refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the data keys are not decrypted yet; retry later")
+            return error_response(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the data keys are not decrypted yet; retry later"
+            )
         if request.version not in (HttpVersion10, HttpVersion11):
-            refused = refuse(HTTPStatus.BAD_REQUEST, "only HTTP/1.0 and HTTP/1.1 are served")
+            refused = error_response(HTTPStatus.BAD_REQUEST, "only HTTP/1.0 and HTTP/1.1 are served")
             refused.force_close()
             return refused
         if not self._knows_host(request.headers.getall("Host", ())):
-            return refuse(HTTPStatus.MISDIRECTED_REQUEST, _WRONG_HOST)
+            return error_response(HTTPStatus.MISDIRECTED_REQUEST, _WRONG_HOST)
         for face in self._faces:
             if face.owns(request.path):
                 return await face.answer(request)
-        return refuse(HTTPStatus.NOT_FOUND, "there is nothing at this path; check the URL")
+        return error_response(HTTPStatus.NOT_FOUND, "there is nothing at this path; check the URL")
 
     def _knows_host(self, given: Sequence[str]) -> bool:
         """Return whether the one Host is ours: a page of another site may have any name for this address."""
@@ -189,13 +191,6 @@ class HttpEdge:
         except ValueError:
             return False
         return self._config.address.host in _LOOPBACK or (self._config.address.is_local and found.is_loopback)
-
-
-def refuse(status: HTTPStatus, problem: str) -> Response:
-    """Return an answer with one error, in Vault's form."""
-    response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
-    response.headers.update({"Content-Type": "application/json", "Cache-Control": "no-store"})
-    return response
 
 
 def _host_of(given: str) -> str:

@@ -36,7 +36,7 @@ from lessor_server.domain.errors.base import (
     too_long,
 )
 from lessor_server.domain.secret import Secret
-from lessor_server.engine.logins import LoginTokens, LoginWish
+from lessor_server.engine.logins import LoginTokens, TokenOptions
 from lessor_server.engine.ports import Report
 from lessor_server.services.audit import CallAudit
 from lessor_server.services.effects import Effect
@@ -66,7 +66,7 @@ class LoginAccess(Protocol):
         ...
 
     async def find_login_terms(self, principal: Principal) -> LoginTerms:
-        """Return what the credential of an identified caller buys.
+        """Return what kind of login token an identified caller may get, and for how long.
 
         Raises:
             LoginNotPossible: It is a client certificate.
@@ -156,7 +156,7 @@ class Logins:
         records = LoginRecords(self._audit, Effect.CHANGE, "Token.Login", path, peer)
         async with records.record_end(self._report):
             principal = await self._identify(peer, name, fields)
-            return await self._create(records, principal, peer, LoginWish())
+            return await self._create(records, principal, peer, TokenOptions())
 
     async def create_child(
         self,
@@ -183,7 +183,7 @@ class Logins:
         records = LoginRecords(self._audit, Effect.CHANGE, "Token.Create", "auth/token/create", peer)
         async with records.record_end(self._report):
             records.principal = principal
-            return await self._create(records, principal, peer, LoginWish(ttl, max_ttl, renewable))
+            return await self._create(records, principal, peer, TokenOptions(ttl, max_ttl, renewable))
 
     async def renew_self(
         self, principal: Principal, peer: Peer, increment: timedelta | None = None
@@ -300,13 +300,13 @@ class Logins:
         return principal
 
     async def _create(
-        self, records: LoginRecords, principal: Principal, peer: Peer, wish: LoginWish
+        self, records: LoginRecords, principal: Principal, peer: Peer, options: TokenOptions
     ) -> NewToken:
         """Create a token and return it; a token whose answer can't be given is ended."""
         records.principal = principal
         terms = await self._access.find_login_terms(principal)
         await records.begin(principal)
-        created = await self._tokens.create(principal.name, terms, wish, principal.login)
+        created = await self._tokens.create(principal.name, terms, options, principal.login)
         try:
             caller = await self._access.identify_new_login(created.token, peer.address)
             await records.answer(created.token.accessor)
@@ -360,7 +360,13 @@ def _read_text(
     elif len(value) > limit:
         violations.append(too_long(name, value, limit))
     elif not value.isascii() or not value.isprintable() or " " in value:
-        violations.append(Violation(name, "has characters that it can't have", "send it as it was issued"))
+        violations.append(
+            Violation(
+                name,
+                "has characters that it can't have",
+                "send it as it was issued, without a line break at its end",
+            )
+        )
     else:
         return value
     return ""

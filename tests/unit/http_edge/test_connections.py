@@ -6,15 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import pytest
 from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.domain.errors.base import Invalid
+from lessor_server.http_edge.answers import error_response, json_response
 from lessor_server.http_edge.body import MAX_BODY, read_json_body
 from lessor_server.http_edge.connections import CallerConnection
-from lessor_server.http_edge.edge import EdgeConfig, HttpEdge, HttpPortTaken, refuse
-from lessor_server.http_edge.vault.reply import json_response
+from lessor_server.http_edge.edge import EdgeConfig, HttpEdge, HttpPortTaken
 from lessor_server.settings.parsers import Address
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -52,7 +53,7 @@ class Echo:
         try:
             return json_response(200, await read_json_body(request))
         except Invalid as error:
-            return refuse(400, error.violations[0].problem)
+            return error_response(HTTPStatus.BAD_REQUEST, error.violations[0].problem)
 
 
 class Running:
@@ -372,3 +373,12 @@ async def test_a_stop_ends_a_request_that_does_not_end() -> None:
         await edge.echo.called(1)
         await edge.edge.stop(0)
         assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("data", [GET.replace(b"localhost", b"elsewhere"), b"GET /x HTTP/1.1\r\n\r\n"])
+async def test_a_refusal_does_not_show_the_versions_of_libraries(data: bytes) -> None:
+    async with running() as edge, edge.connect() as (reader, writer):
+        writer.write(data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nServer: Lessor\r\n" in head
+        assert b"aiohttp" not in head

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lessor.v1 import role_pb2
 from lessor.values import JsonValue
+from lessor_server.http_edge.console.documents import DocumentLines, NotADocument, parse_json_text
 from lessor_server.http_edge.console.forms import Control, ControlKind, fill_form, typed_of
-from lessor_server.http_edge.console.strict_json import DocumentLines, NotADocument, parse_json_text
 from lessor_server.http_edge.console.views import role_forms
 
 TEXT = """{

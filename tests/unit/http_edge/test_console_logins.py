@@ -13,7 +13,7 @@ from lessor_server.adapters.identity.jwt_limiter import JwtLimits
 from lessor_server.adapters.sealing.keyring import DataKey
 from lessor_server.domain.access.access_config import Identity
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.http_edge.console.problems import CallRefused
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.sessions import LoginSessions
 from lessor_server.services.guard import Guard
 from lessor_server.services.sign_in_links import SignInLinks

@@ -11,9 +11,9 @@ from pathlib import Path
 from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.adapters.tls import Certificates
+from lessor_server.http_edge.answers import json_response
 from lessor_server.http_edge.edge import EdgeConfig, HttpEdge
 from lessor_server.http_edge.exchange import credential_of
-from lessor_server.http_edge.vault.reply import json_response
 from lessor_server.settings.parsers import Address
 from tests.support.certificates import Authority, KeyPair
 

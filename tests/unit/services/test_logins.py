@@ -44,7 +44,7 @@ def lives(status: TokenStatus) -> tuple[int, int, int]:
 
 
 @virtual
-async def test_a_fixed_token_buys_a_login_token() -> None:
+async def test_a_fixed_token_is_exchanged_for_a_login_token() -> None:
     async with login_server() as here:
         new = await here.log_in()
         caller = await here.who(new.token.reveal())
@@ -58,7 +58,7 @@ async def test_a_fixed_token_buys_a_login_token() -> None:
 
 
 @virtual
-async def test_a_jwt_buys_a_token_that_outlives_it() -> None:
+async def test_a_jwt_is_exchanged_for_a_token_that_outlives_it() -> None:
     async with login_server() as here:
         new = await here.log_in_by_jwt(exp=claims()["iat"] + 60)
         await asyncio.sleep(3500)
@@ -91,7 +91,7 @@ async def test_a_jwt_logs_in_only_at_its_own_issuer() -> None:
 
 
 @virtual
-async def test_a_bad_jwt_buys_nothing() -> None:
+async def test_a_bad_jwt_gets_no_token() -> None:
     async with login_server() as here:
         for jwt in (
             KEY.sign(claims(exp=claims()["iat"] - 60)),

@@ -295,7 +295,7 @@ class Identifier:
         return issuer is not None and issuer.name == name
 
     async def find_login_terms(self, principal: Principal) -> LoginTerms:
-        """Return what the credential of an identified caller buys.
+        """Return what kind of login token an identified caller may get, and for how long.
 
         Raises:
             LoginNotPossible: It is a client certificate.
@@ -318,7 +318,7 @@ class Identifier:
                 return LoginTerms(keep_jwt(config, issuer, proof.algorithm, claims), max_ttl)
             case LoginToken() as token:
                 return LoginTerms(token.credential, max_ttl)
-        raise LoginNotPossible("a client certificate buys no login token")
+        raise LoginNotPossible("a client certificate cannot be exchanged for a login token")
 
     async def identify_new_login(self, token: LoginToken, address: IpAddress | str | None) -> Principal:
         """Return the caller of a token that was just created, or renewed, here."""

@@ -1,4 +1,4 @@
-"""Judges login tokens by the access rules: each is worth what the credential that bought it is worth now."""
+"""Judges login tokens by the access rules: each is worth what the credential behind it is worth now."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def _identify(rules: LoginRules, credential: KeptCredential) -> tuple[Identified
         return Identified(_ROOT, ROOT_NAME, {}), True, math.inf
     fixed = rules.find_token(bytes.fromhex(credential.digest))
     if fixed is None:
-        raise Unauthenticated("the token that bought the login token is no longer accepted")
+        raise Unauthenticated("the token that the login token was issued for is no longer accepted")
     return fill_identity(fixed.identity, {}), False, fixed.validity.expires_at

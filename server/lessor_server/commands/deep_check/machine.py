@@ -152,6 +152,7 @@ def check_addresses(settings: Settings) -> Iterator[Finding]:
     """Check that the server could listen; not for a server that runs already."""
     metrics = settings.metrics.listen
     listeners = [(one.address, "LESSOR_LISTEN") for one in settings.listen]
+    listeners += [(settings.http.listen.address, "LESSOR_HTTP_LISTEN")] if settings.http.listen else []
     listeners += [(metrics, "LESSOR_METRICS_LISTEN")] if metrics is not None else []
     for address, variable in listeners:
         if address.path:

@@ -61,6 +61,9 @@ Continue in another shell:
   lessor creds reader
   eval "$(lessor creds reader --format env)"
   aws --endpoint-url {url} --region us-east-1 ec2 describe-regions
+{http}"""
+_HTTP = """
+The console opens in a browser with `lessor ui`. Clients of Vault use VAULT_ADDR={http_url}.
 """
 _POLICY = (
     '{"Version": "2012-10-17",'
@@ -118,7 +121,8 @@ def by(rule: Callable[[object], T]) -> Callable[[click.Context, click.Parameter,
     "http",
     metavar="HOST:PORT",
     callback=by(loopback),
-    help="Where the HTTP edge listens.  [default: LESSOR_HTTP_LISTEN, or 127.0.0.1:8200 if it is free]",
+    help="Where Vault's API and the console listen.  [default: LESSOR_HTTP_LISTEN, or 127.0.0.1:8200 if"
+    " it is free]",
 )
 @click.option(
     "--token",
@@ -223,7 +227,7 @@ def _data_dir(kept: Path | None) -> Iterator[Path]:
 def print_banner(token: str, address: str, url: str, kept: Path | None, http_url: str) -> None:
     """Print the next steps, then the line ``ready grpc=HOST:PORT aws=URL http=URL``.
 
-    ``kept`` stays after the end. Without an HTTP edge ``http_url`` is empty, and the line ends before it.
+    ``kept`` stays after the end. Without a listener for HTTP ``http_url`` is empty: the line ends before it.
 
     ``token`` is as ``token_variable`` returns it.
     """
@@ -234,6 +238,7 @@ def print_banner(token: str, address: str, url: str, kept: Path | None, http_url
             kept=f", but for {kept}" if kept else "",
             token=token,
             policy=_POLICY,
+            http=_HTTP.format(http_url=http_url) if http_url else "",
         )
     )
     http = f" http={http_url}" if http_url else ""

@@ -1,4 +1,4 @@
-"""What is kept of a JWT that has bought a login token, and who its bearer is by a later access file.
+"""What is kept of a JWT that was exchanged for a login token, and who its bearer is by a later access file.
 
 Only claims that the access file names are kept. A later file may name another one first: then nobody knows
 whom the JWT would match, and the token is refused until its bearer logs in again.
@@ -38,7 +38,7 @@ def identify_kept(config: AccessConfig, kept: KeptJwt) -> Identified:
     if kept.algorithm not in issuer.algorithms:
         raise Unauthenticated(f"the issuer does not accept the algorithm {shown(kept.algorithm)}")
     if not set(kept.audiences) & set(issuer.audiences):
-        raise Unauthenticated("the login token was bought with a JWT for another audience")
+        raise Unauthenticated("the login token was issued for a JWT for another audience")
     return identify_claims(config, issuer.name, kept.claims, _find_kept)
 
 

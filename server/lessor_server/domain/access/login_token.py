@@ -1,4 +1,4 @@
-"""Login tokens: what a caller buys with its credential, and presents instead of it.
+"""Login tokens: what a caller gets in exchange for its credential, and presents instead of it.
 
 A token is ``lst_``, 43 base62 digits of 256 random bits and their CRC-32 in 6 digits, so that secret scanners
 recognise a leaked one. Only its SHA-256 is stored.
@@ -42,16 +42,16 @@ ClaimTexts = str | tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class KeptToken:
-    """The root token or the fixed token that bought a login token, by its SHA-256 in hex."""
+    """The root token or the fixed token that was exchanged for a login token, by its SHA-256 in hex."""
 
     digest: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptJwt:
-    """What is kept of the JWT that bought a login token: enough to judge it by a new access file.
+    """What is kept of the JWT that was exchanged for a login token: enough to judge it by a new access file.
 
-    ``issuer`` is its ``iss``. ``claims`` are those that the access file named when the token was bought, also
+    ``issuer`` is its ``iss``. ``claims`` are those that the access file named at the login, also
     absent ones, and no others.
     """
 
@@ -90,7 +90,7 @@ class LoginToken:
 
 @dataclass(frozen=True, slots=True)
 class LoginTerms:
-    """What a caller's credential buys: what is kept of it, and the longest life of a token."""
+    """What a login token may be: what is kept of the credential, and the longest life."""
 
     credential: KeptCredential
     max_ttl: timedelta = DEFAULT_MAX_TTL

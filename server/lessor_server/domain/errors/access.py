@@ -83,7 +83,7 @@ class TooManyLoginTokens(QuotaExceeded):
 
 
 class LoginNotPossible(Precondition):
-    """The caller's credential can't buy a login token."""
+    """The caller's credential can't be exchanged for a login token."""
 
     reason = "LOGIN_NOT_POSSIBLE"
     fix = "call with the credential itself, or log in with a JWT or a fixed token"

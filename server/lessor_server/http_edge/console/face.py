@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lessor_server.domain.errors.base import ErrorKind
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console import answers
 from lessor_server.http_edge.console.cookies import csrf_token, is_csrf_token
-from lessor_server.http_edge.console.problems import CallRefused, page_problem, status_of
+from lessor_server.http_edge.console.problems import page_problem
 from lessor_server.http_edge.console.read_form import MAX_FORM, MAX_SIGN_IN, BadForm, read_form
 from lessor_server.http_edge.console.routes import ConsoleRoute, find_routes
 from lessor_server.http_edge.console.sessions import ConsoleSessions
@@ -99,7 +101,7 @@ class ConsoleFace:
                 raise
             problem = page_problem(refused)
             return await visit.render(
-                "refused.html", title=problem.heading, problem=problem, status=status_of(refused.kind)
+                "refused.html", title=problem.heading, problem=problem, status=http_status(refused.kind)
             )
 
     async def _open_visit(self, request: BaseRequest, names: Mapping[str, str]) -> Visit | StreamResponse:
@@ -201,7 +203,7 @@ class ConsoleFace:
             self._console.cookies.clear_session(response)
             return response
         shown = page_problem(failed)
-        return self._show_error(status_of(failed.kind), shown.heading, shown.text, shown.fix, shown.reason)
+        return self._show_error(http_status(failed.kind), shown.heading, shown.text, shown.fix, shown.reason)
 
     def _show_error(
         self, status: HTTPStatus, heading: str, text: str, fix: str = "", reason: str = ""

@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from lessor import values
-from lessor_server.http_edge.console import strict_json
+from lessor_server.http_edge.console import documents
 
 _MAX_INT32: Final = 2**31 - 1
 
@@ -78,7 +78,7 @@ def fill_form(message: Message, controls: Iterable[Control], typed: Mapping[str,
             continue
         try:
             _set(message, control, text)
-        except strict_json.NotADocument as error:
+        except documents.NotADocument as error:
             problems.append(FormProblem(control.name, str(error), error.line))
         except ValueError as error:
             problems.append(FormProblem(control.name, str(error)))
@@ -126,7 +126,7 @@ def _set(message: Message, control: Control, text: str) -> None:
                 arn, _, external_id = line.partition(",")
                 target.add(role_arn=arn.strip(), external_id=external_id.strip())
         case ControlKind.JSON:
-            target.update(strict_json.parse_json_text(text))
+            target.update(documents.parse_json_text(text))
         case ControlKind.TEXT | ControlKind.SECRET:
             setattr(message, name, text)
 

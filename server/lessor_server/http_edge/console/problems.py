@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Final, assert_never
+from typing import Final
 
-from lessor_server.domain.errors.base import ErrorKind, Invalid, LessorError
-from lessor_server.http_edge.console import strict_json
+from lessor_server.domain.errors.base import ErrorKind, Invalid
+from lessor_server.http_edge.calls import CallRefused
+from lessor_server.http_edge.console import documents
 from lessor_server.http_edge.console.forms import FormProblem
-from lessor_server.services.guard import CallRefusal
 
 MAX_PROBLEMS: Final = 20
 _WRAPPERS: Final = ("role", "config", "static_role")
 """Fields of requests that hold the message of a form."""
-
-
-class CallRefused(Exception):
-    """A call through the guard was refused."""
-
-    def __init__(self, refusal: CallRefusal) -> None:
-        """Keep the ``refusal``."""
-        super().__init__(refusal.error.reason)
-        self.refusal = refusal
-
-    @property
-    def error(self) -> LessorError:
-        """Return the error."""
-        return self.refusal.error
-
-    @property
-    def kind(self) -> ErrorKind:
-        """Return what the person can do about it."""
-        return self.refusal.error.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +30,7 @@ def page_problem(failed: CallRefused) -> PageProblem:
     """Return the error of a call for a page; AWS's text and private parts only for those who see the root."""
     error = failed.error
     text = error.message
-    if failed.refusal.sees_root:
+    if failed.sees_root:
         if error.private:
             text = f"{text} ({error.private})"
         if error.aws and error.aws.text:
@@ -67,7 +47,7 @@ def form_problems(
     if not isinstance(failed.error, Invalid):
         shown = page_problem(failed)
         return [FormProblem("", f"{shown.text}; {shown.fix}")]
-    lines: dict[str, strict_json.DocumentLines] = {}
+    lines: dict[str, documents.DocumentLines] = {}
     problems = []
     for violation in failed.error.violations[:MAX_PROBLEMS]:
         first, _, rest = violation.field.partition(".")
@@ -79,7 +59,7 @@ def form_problems(
             problems.append(FormProblem("", f"{violation.field}: {text}" if violation.field else text))
         elif inner:
             if field not in lines:
-                lines[field] = strict_json.DocumentLines(typed.get(field, ""))
+                lines[field] = documents.DocumentLines(typed.get(field, ""))
             problems.append(FormProblem(field, f"{inner}: {text}", lines[field].find(inner)))
         else:
             problems.append(FormProblem(field, text))
@@ -102,27 +82,3 @@ _HEADINGS: Final = {
     ErrorKind.UNIMPLEMENTED: "Not supported",
     ErrorKind.INTERNAL: "Unexpected error",
 }
-
-
-def status_of(kind: ErrorKind) -> HTTPStatus:
-    """Return the status of a page that shows an error of this kind."""
-    match kind:
-        case ErrorKind.INVALID:
-            return HTTPStatus.BAD_REQUEST
-        case ErrorKind.UNAUTHENTICATED | ErrorKind.DENIED:
-            return HTTPStatus.FORBIDDEN
-        case ErrorKind.NOT_FOUND:
-            return HTTPStatus.NOT_FOUND
-        case ErrorKind.EXISTS | ErrorKind.PRECONDITION | ErrorKind.ABORTED:
-            return HTTPStatus.CONFLICT
-        case ErrorKind.QUOTA:
-            return HTTPStatus.TOO_MANY_REQUESTS
-        case ErrorKind.UNAVAILABLE:
-            return HTTPStatus.SERVICE_UNAVAILABLE
-        case ErrorKind.DEADLINE:
-            return HTTPStatus.GATEWAY_TIMEOUT
-        case ErrorKind.UNIMPLEMENTED:
-            return HTTPStatus.NOT_IMPLEMENTED
-        case ErrorKind.INTERNAL:
-            return HTTPStatus.INTERNAL_SERVER_ERROR
-    assert_never(kind)

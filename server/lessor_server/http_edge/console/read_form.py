@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
 
 from aiohttp.web import BaseRequest
 
+from lessor_server.domain.errors.base import DeadlineExceeded, Invalid
+from lessor_server.http_edge.body import read_bytes
+
 MAX_FORM: Final = 256 << 10
 MAX_SIGN_IN: Final = 32 << 10
 """A stranger's form holds one token."""
 MAX_FIELDS: Final = 64
-READ_SECONDS: Final = 10.0
 _TYPE: Final = "application/x-www-form-urlencoded"
 
 
@@ -34,37 +35,23 @@ async def read_form(request: BaseRequest, limit: int) -> dict[str, str]:
     """
     if request.content_type != _TYPE:
         raise BadForm(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body is not a form; send {_TYPE}")
-    if (request.content_length or 0) > limit:
-        raise _too_large(limit)
     try:
-        async with asyncio.timeout(READ_SECONDS):
-            data = await _read_all(request, limit)
-    except TimeoutError:
+        data = await read_bytes(request, limit)
+    except DeadlineExceeded:
         raise BadForm(HTTPStatus.REQUEST_TIMEOUT, "the form did not arrive in time; send it again") from None
+    except Invalid as error:
+        is_large = (request.content_length or 0) > limit
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if is_large else HTTPStatus.BAD_REQUEST
+        (one,) = error.violations
+        raise BadForm(status, f"the form {one.problem}; {one.fix}") from None
     try:
         pairs = parse_qsl(
             data.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
         )
     except ValueError:
-        raise BadForm(
-            HTTPStatus.BAD_REQUEST, "the form can't be parsed; send it again from its page"
-        ) from None
+        problem = "the form can't be parsed; send it again from its page"
+        raise BadForm(HTTPStatus.BAD_REQUEST, problem) from None
     fields = {name: value.replace("\r\n", "\n").replace("\r", "\n") for name, value in pairs}
     if len(fields) != len(pairs):
         raise BadForm(HTTPStatus.BAD_REQUEST, "the form has a field twice; send it again from its page")
     return fields
-
-
-async def _read_all(request: BaseRequest, limit: int) -> bytes:
-    data = bytearray()
-    async for chunk in request.content.iter_any():
-        data += chunk
-        if len(data) > limit:
-            raise _too_large(limit)
-    return bytes(data)
-
-
-def _too_large(limit: int) -> BadForm:
-    return BadForm(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the form has more than {limit >> 10} KiB; send less"
-    )

@@ -11,9 +11,9 @@ from aiohttp.web import BaseRequest
 from lessor_server.domain.access.caller import Principal
 from lessor_server.domain.access.login_token import is_login_token
 from lessor_server.domain.errors.base import ErrorKind, LessorError, Unauthenticated
-from lessor_server.http_edge.console.problems import CallRefused
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.exchange import peer_from, token_credential
-from lessor_server.services.guard import CallRefusal, Guard
+from lessor_server.services.guard import Guard
 from lessor_server.services.logins import Logins
 from lessor_server.services.sign_in_links import LINK_REFUSED, NEW_LINK, SESSION_TTL, SignInLinks
 
@@ -64,7 +64,7 @@ class LoginSessions:
         return is_login_token(text)
 
     async def begin(self, request: BaseRequest, token: str) -> str:
-        """Return a login token that the presented token buys; it can't be renewed."""
+        """Return a login token in exchange for the presented token; it can't be renewed."""
         async with self._admit(request, token) as principal:
             new = await self._logins.create_child(
                 principal, peer_from(request), ttl=SESSION_TTL, max_ttl=SESSION_TTL, renewable=False
@@ -84,7 +84,7 @@ class LoginSessions:
         except Unauthenticated:
             pass
         # Its token has ended, or never was: for the person that is all the same.
-        raise CallRefused(CallRefusal(Unauthenticated(LINK_REFUSED, fix=NEW_LINK), sees_root=False))
+        raise CallRefused(Unauthenticated(LINK_REFUSED, fix=NEW_LINK))
 
     async def end(self, request: BaseRequest, session: str) -> None:
         """Revoke the login token."""
@@ -102,4 +102,4 @@ class LoginSessions:
             async with self._guard.admit(token_credential(request, token)) as principal:
                 yield principal
         except LessorError as error:
-            raise CallRefused(CallRefusal(error, sees_root=False)) from None
+            raise CallRefused(error) from None

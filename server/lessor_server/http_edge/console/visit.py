@@ -14,13 +14,12 @@ from google.protobuf.message import Message
 
 from lessor.v1 import config_pb2, system_pb2
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.calls import Calls
+from lessor_server.http_edge.answers import deliver
+from lessor_server.http_edge.calls import CallRefused, Calls
 from lessor_server.http_edge.console import answers
 from lessor_server.http_edge.console.cookies import Cookies, Note, csrf_token
 from lessor_server.http_edge.console.pages import PageTemplates
-from lessor_server.http_edge.console.problems import CallRefused
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, token_credential
-from lessor_server.services.guard import CallRefusal
 from lessor_server.services.messages import DEFAULT_MOUNT
 
 MAX_MOUNTS: Final = 1_000
@@ -68,11 +67,9 @@ class Visit:
 
         credential = token_credential(self.request, self.session)
         exchange = HttpExchange(self.request, ask, credential=credential, seconds=seconds)
-        outcome = await self.console.calls.serve(method, exchange)
-        if isinstance(outcome, CallRefusal):
-            raise CallRefused(outcome)
-        assert isinstance(outcome, answer)
-        return outcome
+        found = await self.console.calls.serve(method, exchange)
+        assert isinstance(found, answer)
+        return found
 
     async def follow(
         self, method: str, message: Message, begin: Callable[[], Awaitable[None]], send: Send
@@ -94,9 +91,7 @@ class Visit:
             begin=begin,
             write=send,
         )
-        outcome = await self.console.calls.serve(method, exchange)
-        if isinstance(outcome, CallRefusal):
-            raise CallRefused(outcome)
+        await self.console.calls.serve(method, exchange)
 
     async def identify(self) -> None:
         """Read who the person is.
@@ -169,15 +164,7 @@ class Visit:
 
     async def deliver(self, response: Response, lease_id: str) -> Response:
         """Send a page with a new key; revoke its lease if the browser has gone: nobody has the key then."""
-        is_delivered = False
-        try:
-            await response.prepare(self.request)
-            await response.write_eof()
-            transport = self.request.transport
-            is_delivered = transport is not None and not transport.is_closing()
-        finally:
-            if not is_delivered:
-                self.console.withdraw(lease_id)
+        await deliver(self.request, response, lambda: self.console.withdraw(lease_id))
         return response
 
     def go(self, path: str, *done: str, warnings: tuple[str, ...] = ()) -> StreamResponse:

@@ -8,7 +8,8 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 
 from lessor_server.domain.errors.access import TokenNotRenewable
-from lessor_server.http_edge.vault.call import Refused, VaultCall
+from lessor_server.http_edge.calls import CallRefused
+from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.reply import DONE, Reply, bad_request, no_handler
 from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import iso_us
@@ -22,9 +23,10 @@ async def log_in(call: VaultCall) -> Reply:
     """Exchange a credential for a login token."""
     try:
         new = await call.log_in(call.names["issuer"])
-    except Refused as refused:
+    except CallRefused as refused:
         if refused.is_missing:
-            return no_handler(f"auth/{call.names['issuer']}/login")
+            path = f"auth/{call.names['issuer']}/login"
+            return no_handler(path, f"{refused.error.message}; {refused.error.fix}")
         raise
     return _new_token(new)
 

@@ -12,13 +12,11 @@ from aiohttp.web import BaseRequest
 from google.protobuf.message import Message
 
 from lessor_server.domain.access.caller import Principal
-from lessor_server.domain.errors.base import ErrorKind, LessorError
 from lessor_server.http_edge.body import read_json_body
 from lessor_server.http_edge.calls import Calls
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.routes import RouteTable, VaultOperation
-from lessor_server.services.guard import CallRefusal
 from lessor_server.services.logins import Logins, NewToken
 
 M = TypeVar("M", bound=Message)
@@ -32,26 +30,6 @@ class ServerFacts:
     cluster_id: str
     storage: str
     wall_us: Callable[[], int]
-
-
-class Refused(Exception):
-    """A call ended with an error, which is the answer to the request."""
-
-    def __init__(self, refusal: CallRefusal, rpc: str) -> None:
-        """Keep the error, and the method that was called."""
-        super().__init__(refusal.error.reason)
-        self.refusal = refusal
-        self.rpc = rpc
-
-    @property
-    def error(self) -> LessorError:
-        """Return the error."""
-        return self.refusal.error
-
-    @property
-    def is_missing(self) -> bool:
-        """Return whether what the call names does not exist."""
-        return self.error.kind is ErrorKind.NOT_FOUND
 
 
 class VaultCall:
@@ -97,7 +75,7 @@ class VaultCall:
         ``Invalid``.
 
         Raises:
-            Refused: The call ended with an error.
+            CallRefused: The call ended with an error.
         """
         assert rpc in self._operation.rpcs, rpc
 
@@ -105,24 +83,22 @@ class VaultCall:
             return build(await self._read())
 
         exchange = HttpExchange(self.request, ask, seconds=min(self.seconds, at_most))
-        outcome = await self._calls.serve(rpc, exchange)
-        self.request_id = self.request_id or exchange.request_id
-        if isinstance(outcome, CallRefusal):
-            raise Refused(outcome, rpc)
-        assert isinstance(outcome, answer)
-        return outcome
+        try:
+            found = await self._calls.serve(rpc, exchange)
+        finally:
+            self.request_id = self.request_id or exchange.request_id
+        assert isinstance(found, answer)
+        return found
 
     async def ask(self, rpc: str, message: Message, answer: type[M]) -> M:
-        """Return the answer of a method to a message that needs no parameters; raises ``Refused``."""
+        """Return the answer of a method to a message that needs no parameters; raises ``CallRefused``."""
         return await self.call(rpc, lambda _: message, answer)
 
     async def identify(self) -> Principal:
-        """Return the caller, whose call is that of ``WhoAmI``; raises ``Refused``."""
-        exchange, outcome = await self._calls.identify(self.request, self.seconds)
+        """Return the caller, whose call is that of ``WhoAmI``; raises ``CallRefused``."""
+        exchange, principal = await self._calls.identify(self.request, self.seconds)
         self.request_id = self.request_id or exchange.request_id
-        if isinstance(outcome, CallRefusal):
-            raise Refused(outcome, "")
-        return outcome
+        return principal
 
     def admit(self) -> AbstractAsyncContextManager[Principal]:
         """Identify the caller of a call that is not a method; raises ``LessorError``."""
@@ -133,11 +109,8 @@ class VaultCall:
         return await self._read()
 
     async def log_in(self, name: str) -> NewToken:
-        """Return the token of a login; raises ``Refused``."""
-        outcome = await self._calls.log_in(self.request, name)
-        if isinstance(outcome, CallRefusal):
-            raise Refused(outcome, "")
-        return outcome
+        """Return the token of a login; raises ``CallRefused``."""
+        return await self._calls.log_in(self.request, name)
 
     @property
     def logins(self) -> Logins:
@@ -151,7 +124,7 @@ class VaultCall:
         return str(sent[0]).partition(" ")[2] if sent else ""
 
     async def read_parameters(self) -> Parameters:
-        """Return the parameters of an identified caller; raises ``Refused`` and ``Invalid``."""
+        """Return the parameters of an identified caller; raises ``CallRefused`` and ``Invalid``."""
         if self._parameters is None:
             await self.identify()
         return await self._read()

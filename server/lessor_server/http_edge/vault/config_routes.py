@@ -6,7 +6,8 @@ from typing import Final
 
 from lessor.v1 import config_pb2 as pb
 from lessor_server.domain.errors.preconditions import RootNotSet
-from lessor_server.http_edge.vault.call import Refused, VaultCall
+from lessor_server.http_edge.calls import CallRefused
+from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters, go_span
 from lessor_server.http_edge.vault.reply import MISSING, Reply, done
 from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
@@ -71,7 +72,7 @@ async def read_root(call: VaultCall) -> Reply:
     """Return the root, without its secret key."""
     try:
         root = await call.ask(GET_ROOT, pb.GetRootRequest(mount=call.names["mount"]), pb.GetRootResponse)
-    except Refused as refused:
+    except CallRefused as refused:
         if isinstance(refused.error, RootNotSet):
             return MISSING
         raise

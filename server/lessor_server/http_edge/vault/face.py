@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
@@ -14,12 +15,13 @@ from grpc_health.v1 import health_pb2
 
 from lessor_server.domain.access.caller import Peer
 from lessor_server.domain.errors.base import InternalError, LessorError
-from lessor_server.http_edge.calls import UNKNOWN, Calls
+from lessor_server.http_edge.answers import deliver, error_response, json_response
+from lessor_server.http_edge.calls import UNKNOWN, CallRefused, Calls
 from lessor_server.http_edge.connections import Report
 from lessor_server.http_edge.exchange import HttpExchange, as_text
 from lessor_server.http_edge.vault import reply
 from lessor_server.http_edge.vault.auth_routes import AUTH_ROUTES
-from lessor_server.http_edge.vault.call import Refused, ServerFacts, VaultCall
+from lessor_server.http_edge.vault.call import ServerFacts, VaultCall
 from lessor_server.http_edge.vault.config_routes import CONFIG_ROUTES
 from lessor_server.http_edge.vault.credential_routes import CREDENTIAL_ROUTES
 from lessor_server.http_edge.vault.lease_routes import LEASE_ROUTES
@@ -91,7 +93,7 @@ class VaultFace:
         route, names = found
         if request.query.get("help", "").lower() in _TRUE and request.method == "GET":
             await self._delay_stranger(request)
-            return reply.json_response(HTTPStatus.OK, {"help": route.help})
+            return json_response(HTTPStatus.OK, {"help": route.help})
         verb = verb_of(request)
         operation = None if verb is None else route.operations.get(verb)
         if operation is None or (request.method == "HEAD" and not operation.is_public):
@@ -108,29 +110,17 @@ class VaultFace:
         missing = not operation.says_missing
         try:
             answer = await operation.serve(call)
-        except Refused as refused:
-            sees_root = refused.refusal.sees_root
-            return reply.refuse_call(refused.error, sees_root=sees_root, hides_missing=missing)
+        except CallRefused as refused:
+            return reply.refuse_call(refused.error, sees_root=refused.sees_root, hides_missing=missing)
         except LessorError as error:
             return reply.refuse_call(error, sees_root=False, hides_missing=missing)
         except Exception as error:  # noqa: BLE001 - it ends this request, and nothing else
             unexpected = InternalError(self._report("vault api", error))
             return reply.refuse_call(unexpected, sees_root=False, hides_missing=missing)
         response = reply.respond(answer, self._request_id(call))
-        if answer.issued is not None:
-            await self._deliver(call, response, answer.issued)
+        if (issued := answer.issued) is not None:
+            await deliver(call.request, response, lambda: self._withdraw(issued, call.peer))
         return response
-
-    async def _deliver(self, call: VaultCall, response: Response, issued: Issued) -> None:
-        """Send the answer with a new key or token; revoke it if the caller has gone: nobody has it."""
-        request, delivered = call.request, False
-        try:
-            await response.prepare(request)
-            await response.write_eof()
-            delivered = request.transport is not None and not request.transport.is_closing()
-        finally:
-            if not delivered:
-                self._withdraw(issued, call.peer)
 
     def _request_id(self, call: VaultCall) -> str:
         """Return a UUID: that of the audit records in its last digits, or a random one."""
@@ -144,7 +134,8 @@ class VaultFace:
         async def ask() -> Message:
             return health_pb2.HealthCheckRequest()
 
-        await self._calls.serve(UNKNOWN, HttpExchange(request, ask))
+        with suppress(CallRefused):
+            await self._calls.serve(UNKNOWN, HttpExchange(request, ask))
 
 
 def verb_of(request: BaseRequest) -> Verb | None:
@@ -164,9 +155,9 @@ def split_path(request: BaseRequest) -> list[str]:
 def refuse_headers(request: BaseRequest) -> Response | None:
     """Return the answer to a request for what is not served: namespaces, and wrapped answers."""
     if request.headers.get("X-Vault-Namespace", "").strip("/").lower() not in _ROOT_NAMESPACES:
-        return reply.error_response(HTTPStatus.NOT_FOUND, "namespace not found", _NO_NAMESPACES)
+        return error_response(HTTPStatus.NOT_FOUND, "namespace not found", _NO_NAMESPACES)
     if request.headers.get("X-Vault-Wrap-TTL", "") not in ("", "0", "0s"):
-        return reply.error_response(HTTPStatus.BAD_REQUEST, _NO_WRAPPING)
+        return error_response(HTTPStatus.BAD_REQUEST, _NO_WRAPPING)
     return None
 
 
@@ -176,7 +167,7 @@ def _unknown(path: str) -> Response:
 
 def _wrong_verb(route: VaultRoute) -> Response:
     allowed = ", ".join(verb.value for verb in route.operations)
-    response = reply.error_response(
+    response = error_response(
         HTTPStatus.METHOD_NOT_ALLOWED, f"unsupported operation; this path has {allowed}"
     )
     response.headers["Allow"] = allowed

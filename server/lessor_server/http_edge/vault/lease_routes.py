@@ -14,7 +14,8 @@ from lessor_server.domain.errors.preconditions import (
     LeaseRevoking,
     NotRenewable,
 )
-from lessor_server.http_edge.vault.call import Refused, VaultCall
+from lessor_server.http_edge.calls import CallRefused
+from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.mount_routes import LIST as LIST_MOUNTS
 from lessor_server.http_edge.vault.mount_routes import each_mount
 from lessor_server.http_edge.vault.parameters import Parameters
@@ -48,7 +49,7 @@ async def lookup(call: VaultCall) -> Reply:
             lambda given: pb.LookupLeaseRequest(lease_id=_lease_id(call, given)),
             pb.LookupLeaseResponse,
         )
-    except Refused as refused:
+    except CallRefused as refused:
         if refused.is_missing:
             return bad_request("invalid lease")
         raise
@@ -68,7 +69,7 @@ async def list_leases(call: VaultCall) -> Reply:
     if prefix.count("/") < 3:
         try:
             found = await call.ask(COUNT, pb.CountLeasesRequest(prefix=prefix), pb.CountLeasesResponse)
-        except Refused as refused:
+        except CallRefused as refused:
             if refused.is_missing:
                 return MISSING
             raise
@@ -83,7 +84,7 @@ async def list_leases(call: VaultCall) -> Reply:
                 keys.append(lease.lease_id.rpartition("/")[2])
                 if len(keys) >= MAX_KEYS:
                     return Reply(keys_shape(sorted(keys)), warnings=[f"only {MAX_KEYS} leases are listed"])
-    except Refused as refused:
+    except CallRefused as refused:
         if not refused.is_missing:
             raise
     return _keys(sorted(keys))
@@ -97,7 +98,7 @@ async def extend_lease(call: VaultCall) -> Reply:
 
     try:
         renewed = await call.call(RENEW, build, pb.RenewLeaseResponse)
-    except Refused as refused:
+    except CallRefused as refused:
         error = refused.error
         if refused.is_missing or isinstance(error, LeaseRevoking | LeaseAbandoned):
             return bad_request("lease not found", f"{error.message}; {error.fix}")
@@ -155,7 +156,7 @@ async def revoke_prefix(call: VaultCall) -> Reply:
 async def revoke_force(call: VaultCall) -> Reply:
     """Try to revoke all leases below a prefix once, then stop the attempts for those that are left."""
     prefix = prefix_of(call.names["prefix"])
-    with suppress(Refused):
+    with suppress(CallRefused):
         order = pb.RevokePrefixRequest(prefix=prefix, sync=True)
         await call.call(REVOKE_PREFIX, lambda _: order, pb.RevokePrefixResponse, at_most=ATTEMPT_SECONDS)
     await call.ask(ABANDON, pb.AbandonLeasesRequest(prefix=prefix), pb.AbandonLeasesResponse)

@@ -10,12 +10,12 @@ from lessor.v1 import config_pb2 as pb
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.errors.base import ErrorKind, PermissionDenied
 from lessor_server.domain.lease_id import is_name
-from lessor_server.http_edge.vault.call import Refused, VaultCall
+from lessor_server.http_edge.calls import CallRefused
+from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import ACCEPTED, DONE, Reply, bad_request, done
 from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
 from lessor_server.http_edge.vault.shapes import mount_shape, tune_shape
-from lessor_server.services.guard import CallRefusal
 
 ENABLE, DISABLE = "ConfigService.EnableMount", "ConfigService.DisableMount"
 LIST, TUNE = "ConfigService.ListMounts", "ConfigService.TuneMount"
@@ -35,6 +35,7 @@ _IDLE_CONFIG: Final = (
     "token_type",
     "user_lockout_config",
 )
+_NO_ENGINE: Final = "name an engine that exists; `lessor mounts` and `bao secrets list` show them"
 
 
 async def each_mount(call: VaultCall) -> AsyncIterator[pb.Mount]:
@@ -91,8 +92,8 @@ async def enable(call: VaultCall) -> Reply:
 
     try:
         await call.call(ENABLE, build, pb.EnableMountResponse)
-    except Refused as refused:
-        if refused.error.kind is not ErrorKind.EXISTS:
+    except CallRefused as refused:
+        if refused.kind is not ErrorKind.EXISTS:
             raise
         return bad_request(f"path is already in use at {call.names['mount']}/")
     return done(call.warnings)
@@ -107,16 +108,19 @@ async def disable(call: VaultCall) -> Reply:
             lambda given: pb.DisableMountRequest(mount=name, force=given.boolean("force")),
             pb.DisableMountResponse,
         )
+    except CallRefused as refused:
+        if refused.is_missing:
+            return DONE
+        raise
+    try:
         pause = POLL_SECONDS
         while call.seconds > pause + MARGIN_SECONDS:
             await asyncio.sleep(pause)
             if await find_mount(call, name) is None:
                 return DONE
             pause = min(pause * 2, MAX_POLL_SECONDS)
-    except Refused as refused:
-        if refused.is_missing:
-            return DONE
-        if refused.error.kind is not ErrorKind.DENIED or refused.rpc != LIST:
+    except CallRefused as refused:
+        if refused.kind is not ErrorKind.DENIED:  # who may disable an engine need not see the list
             raise
     return ACCEPTED
 
@@ -169,7 +173,8 @@ async def read_ui_mount(call: VaultCall) -> Reply:
     elif is_name(name) and principal.may(path, Capability.READ):
         mount = pb.Mount(mount=name)
     if mount is None:
-        raise Refused(CallRefusal(PermissionDenied(f"no mount holds {path[:64]}"), sees_root=False), LIST)
+        # Not 404: the command line would then take the path for one of an old server.
+        raise PermissionDenied(f"no engine that you may use is at {name[:64]}/", fix=_NO_ENGINE)
     shape = {**mount_shape(mount), "path": f"{name}/"}
     return Reply(shape, beside=shape)
 

@@ -5,25 +5,22 @@ Source: HashiCorp Vault, "HTTP API"; its clients read more than that page says, 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final, assert_never
+from typing import Final
 
 from aiohttp.web import Response
 
 from lessor_server.domain.errors.base import AwsQuota, ErrorKind, Invalid, LessorError
+from lessor_server.http_edge.answers import JsonObject, error_response, http_status, json_response
 from lessor_server.services import status
 from lessor_server.services.logins import NewToken
 
 Issued = str | NewToken
 """The id of a new lease, or a new login token."""
-JsonObject = Mapping[str, object]
 
-SERVER: Final = "Lessor"
-"""Instead of the versions of Python and aiohttp."""
 MAX_ERRORS: Final = 20
 """The maximum number of errors in one answer."""
 
@@ -53,15 +50,13 @@ class Reply:
 
 DONE: Final = Reply(status=HTTPStatus.NO_CONTENT, is_empty=True)
 ACCEPTED: Final = Reply(status=HTTPStatus.ACCEPTED, is_empty=True)
-
-
 MISSING: Final = Reply(status=HTTPStatus.NOT_FOUND, body={"errors": []})
 
 
-def no_handler(path: str) -> Reply:
-    """Return the answer for a path that is not served."""
+def no_handler(path: str, *more: str) -> Reply:
+    """Return the answer for a path that is not served; ``more`` says why."""
     error = f'no handler for route "{path[:256]}". route entry not found.'
-    return Reply(status=HTTPStatus.NOT_FOUND, body={"errors": [error]})
+    return Reply(status=HTTPStatus.NOT_FOUND, body={"errors": [error, *more]})
 
 
 def bad_request(*errors: str) -> Reply:
@@ -104,28 +99,9 @@ def respond(reply: Reply, request_id: str) -> Response:
     )
 
 
-def json_response(status: int, body: JsonObject | None) -> Response:
-    """Return a response with a JSON body, or without a body."""
-    data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-    response = Response(status=status, body=data)
-    response.headers.update({"Cache-Control": "no-store", "Server": SERVER})
-    if data is not None:
-        # Exactly this text: hvac compares it, and reads no errors otherwise.
-        response.headers["Content-Type"] = "application/json"
-    return response
-
-
-def error_response(status: HTTPStatus, *errors: str, retry_in: float = 0.0) -> Response:
-    """Return the response that refuses a request; ``retry_in`` are seconds."""
-    response = json_response(status, {"errors": list(errors)})
-    if retry_in:
-        response.headers["Retry-After"] = str(max(math.ceil(retry_in), 1))
-    return response
-
-
 def refuse_call(error: LessorError, *, sees_root: bool, hides_missing: bool) -> Response:
     """Return the response to an error; ``hides_missing`` answers with an empty list what does not exist."""
-    code = http_status(error, hides_missing=hides_missing)
+    code = vault_status(error, hides_missing=hides_missing)
     retry_in = 0.0
     if code in _RETRIED:
         retry_in = error.retry_in or 1.0
@@ -144,29 +120,20 @@ def refuse_call(error: LessorError, *, sees_root: bool, hides_missing: bool) -> 
 _RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
-def http_status(error: LessorError, *, hides_missing: bool) -> HTTPStatus:
+def vault_status(error: LessorError, *, hides_missing: bool) -> HTTPStatus:
     """Return the status of an error; 412, 429 and 5xx, which clients retry, only if that may help."""
     if isinstance(error, AwsQuota):
         return HTTPStatus.BAD_REQUEST  # a quota of the account: no retry of a client helps
     match error.kind:
-        case ErrorKind.INVALID | ErrorKind.EXISTS | ErrorKind.PRECONDITION:
+        case ErrorKind.EXISTS | ErrorKind.PRECONDITION:
             return HTTPStatus.BAD_REQUEST
-        case ErrorKind.NOT_FOUND:
+        case ErrorKind.NOT_FOUND if not hides_missing:
             # The command line of Vault shows no text of a 404.
-            return HTTPStatus.NOT_FOUND if hides_missing else HTTPStatus.BAD_REQUEST
-        case ErrorKind.UNAUTHENTICATED | ErrorKind.DENIED:
-            return HTTPStatus.FORBIDDEN
-        case ErrorKind.QUOTA:
-            return HTTPStatus.TOO_MANY_REQUESTS
-        case ErrorKind.UNAVAILABLE | ErrorKind.ABORTED:
+            return HTTPStatus.BAD_REQUEST
+        case ErrorKind.ABORTED:
             return HTTPStatus.SERVICE_UNAVAILABLE
-        case ErrorKind.DEADLINE:
-            return HTTPStatus.GATEWAY_TIMEOUT
-        case ErrorKind.UNIMPLEMENTED:
-            return HTTPStatus.NOT_IMPLEMENTED
-        case ErrorKind.INTERNAL:
-            return HTTPStatus.INTERNAL_SERVER_ERROR
-    assert_never(error.kind)
+        case _:
+            return http_status(error.kind)
 
 
 def _violations(error: Invalid) -> list[str]:

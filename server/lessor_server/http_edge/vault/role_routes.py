@@ -6,7 +6,8 @@ from typing import Final
 
 from lessor.v1 import role_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.vault.call import Refused, VaultCall
+from lessor_server.http_edge.calls import CallRefused
+from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import DONE, MISSING, Reply, done
 from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
@@ -58,7 +59,7 @@ async def write_role(call: VaultCall) -> Reply:
 
     try:
         put = await call.call(PUT, change, pb.PutRoleResponse)
-    except Refused as refused:
+    except CallRefused as refused:
         if not refused.is_missing or getattr(refused.error, "resource", "") != "role":
             raise
         put = await call.call(PUT, create, pb.PutRoleResponse)
@@ -126,7 +127,7 @@ async def delete_role(call: VaultCall) -> Reply:
             ),
             pb.DeleteRoleResponse,
         )
-    except Refused as refused:
+    except CallRefused as refused:
         if not refused.is_missing:
             raise
     return DONE
@@ -191,7 +192,7 @@ async def _find_static_role(call: VaultCall) -> pb.StaticRole | None:
     request = pb.GetStaticRoleRequest(mount=call.names["mount"], name=call.names["role"])
     try:
         return (await call.ask(GET_STATIC, request, pb.GetStaticRoleResponse)).static_role
-    except Refused as refused:
+    except CallRefused as refused:
         if refused.is_missing or refused.error.kind is ErrorKind.DENIED:
             return None
         raise
@@ -215,7 +216,7 @@ async def delete_static_role(call: VaultCall) -> Reply:
             ),
             pb.DeleteStaticRoleResponse,
         )
-    except Refused as refused:
+    except CallRefused as refused:
         if not refused.is_missing:
             raise
     return DONE

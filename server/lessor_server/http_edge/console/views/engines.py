@@ -11,9 +11,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lessor.v1 import config_pb2 as pb
 from lessor.v1 import lease_pb2
 from lessor_server.domain.errors.base import ErrorKind
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.answers import page_link, redirect
 from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form, typed_of
-from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.problems import form_problems
 from lessor_server.http_edge.console.visit import Visit
 
 LIMITS: Final = (
@@ -90,7 +92,7 @@ async def enable_engine(visit: Visit) -> StreamResponse:
     try:
         await visit.call("ConfigService.EnableMount", request, pb.EnableMountResponse)
     except CallRefused as failed:
-        return await _render_new(visit, _problems(failed, visit), status_of(failed.kind))
+        return await _render_new(visit, _problems(failed, visit), http_status(failed.kind))
     return visit.go(page_link("engines", request.mount), f"Enabled {request.mount}. Next, give it a root.")
 
 
@@ -172,7 +174,7 @@ async def tune_engine(visit: Visit) -> StreamResponse:
         await visit.call("ConfigService.TuneMount", request, pb.TuneMountResponse)
     except CallRefused as failed:
         problems = _problems(failed, visit)
-        return await render_engine(visit, dict(visit.typed), problems, status_of(failed.kind))
+        return await render_engine(visit, dict(visit.typed), problems, http_status(failed.kind))
     return visit.go(page_link("engines", name), f"Saved the limits of {name}.")
 
 
@@ -186,7 +188,7 @@ async def save_lease_defaults(visit: Visit) -> StreamResponse:
         await visit.call("ConfigService.SetLeaseDefaults", request, pb.SetLeaseDefaultsResponse)
     except CallRefused as failed:
         problems = _problems(failed, visit)
-        return await render_engine(visit, dict(visit.typed), problems, status_of(failed.kind))
+        return await render_engine(visit, dict(visit.typed), problems, http_status(failed.kind))
     return visit.go(page_link("engines", name), f"Saved the lease defaults of {name}.")
 
 

@@ -13,9 +13,11 @@ from google.protobuf.message import Message
 
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.answers import protect
 from lessor_server.http_edge.console.pages import in_order
-from lessor_server.http_edge.console.problems import CallRefused, form_problems, page_problem, status_of
+from lessor_server.http_edge.console.problems import form_problems, page_problem
 from lessor_server.http_edge.console.views.leases import complete_prefix
 from lessor_server.http_edge.console.visit import Visit
 
@@ -38,7 +40,7 @@ async def show_events(visit: Visit) -> StreamResponse:
     except CallRefused as failed:
         if failed.kind not in (ErrorKind.INVALID, ErrorKind.NOT_FOUND):
             raise
-        problems, status = form_problems(failed, ("prefix",), {}), status_of(failed.kind)
+        problems, status = form_problems(failed, ("prefix",), {}), http_status(failed.kind)
     return await visit.render(
         "events.html",
         title="Events",
@@ -106,7 +108,7 @@ def _frame(event: str, data: dict[str, str]) -> bytes:
 
 
 def _refuse(failed: CallRefused, text: str) -> Response:
-    response = Response(status=status_of(failed.kind), body=text.encode())
+    response = Response(status=http_status(failed.kind), body=text.encode())
     protect(response)
     response.headers["Content-Type"] = "text/plain; charset=utf-8"
     return response

@@ -14,9 +14,11 @@ from google.protobuf.duration_pb2 import Duration
 from lessor.v1 import creds_pb2 as pb
 from lessor.v1 import role_pb2
 from lessor_server.domain.errors.base import ErrorKind
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form
 from lessor_server.http_edge.console.pages import type_name
-from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.problems import form_problems
 from lessor_server.http_edge.console.visit import Visit
 
 MAX_ROLES: Final = 1_000
@@ -111,7 +113,7 @@ async def issue_credential(visit: Visit) -> StreamResponse:
         )
     except CallRefused as failed:
         return await _render(
-            visit, mount, typed, form_problems(failed, _NAMES, typed), status_of(failed.kind)
+            visit, mount, typed, form_problems(failed, _NAMES, typed), http_status(failed.kind)
         )
     page = await visit.render(
         "issued.html",

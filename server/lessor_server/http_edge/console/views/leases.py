@@ -10,9 +10,11 @@ from aiohttp.web import StreamResponse
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind, Invalid
 from lessor_server.domain.lease_id import IdRange, LeaseId
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.answers import lease_link, page_link, redirect
 from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form
-from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.problems import form_problems
 from lessor_server.http_edge.console.views.engines import count_live_leases
 from lessor_server.http_edge.console.visit import Visit
 
@@ -67,7 +69,7 @@ async def show_leases(visit: Visit) -> StreamResponse:
     except CallRefused as failed:
         if failed.kind not in (ErrorKind.INVALID, ErrorKind.NOT_FOUND):
             raise
-        problems, status = form_problems(failed, ("prefix", "state", "owner"), {}), status_of(failed.kind)
+        problems, status = form_problems(failed, ("prefix", "state", "owner"), {}), http_status(failed.kind)
     return await visit.render(
         "leases.html",
         title="Leases",
@@ -135,7 +137,7 @@ async def renew_lease(visit: Visit) -> StreamResponse:
         if failed.kind in (ErrorKind.NOT_FOUND, ErrorKind.DENIED):
             raise
         problems = form_problems(failed, ("increment",), visit.typed)
-        return await _render_lease(visit, lease_id, problems, status_of(failed.kind))
+        return await _render_lease(visit, lease_id, problems, http_status(failed.kind))
     until = f"{answer.expire_time.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"
     return visit.go(lease_link(lease_id), f"Renewed until {until}.", warnings=tuple(answer.warnings))
 

@@ -11,10 +11,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lessor.v1 import role_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.domain.policy import policy
-from lessor_server.http_edge.console import strict_json
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
+from lessor_server.http_edge.console import documents
 from lessor_server.http_edge.console.answers import page_link, protect
 from lessor_server.http_edge.console.forms import FormProblem, fill_form, typed_of
-from lessor_server.http_edge.console.problems import MAX_PROBLEMS, CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.problems import MAX_PROBLEMS, form_problems
 from lessor_server.http_edge.console.views import role_forms
 from lessor_server.http_edge.console.views.engines import count_live_leases
 from lessor_server.http_edge.console.visit import Visit
@@ -115,7 +117,7 @@ async def _put(visit: Visit, request: pb.PutRoleRequest, *, is_new: bool = False
         answer = await visit.call("RoleService.PutRole", request, pb.PutRoleResponse)
     except CallRefused as failed:
         problems = form_problems(failed, _NAMES, visit.typed)
-        return await _show_problems(visit, problems, status_of(failed.kind), is_new=is_new)
+        return await _show_problems(visit, problems, http_status(failed.kind), is_new=is_new)
     path = page_link("roles", request.mount, answer.role.name)
     return visit.go(path, f"Saved {request.mount}/{answer.role.name}.", warnings=tuple(answer.warnings))
 
@@ -155,7 +157,7 @@ async def check_typed_role(visit: Visit) -> StreamResponse:
         answer = await visit.call("RoleService.CheckRole", request, pb.CheckRoleResponse)
     except CallRefused as failed:
         problems = form_problems(failed, _NAMES, visit.typed)
-        return await _show_problems(visit, problems, status_of(failed.kind), is_new=is_new)
+        return await _show_problems(visit, problems, http_status(failed.kind), is_new=is_new)
     return await _render(visit, mount, dict(visit.typed), [], is_new=is_new, warnings=list(answer.warnings))
 
 
@@ -165,8 +167,8 @@ async def check_typed_policy(visit: Visit) -> StreamResponse:
     found: list[dict[str, str | int]] = []
     if text:
         try:
-            document, lines = strict_json.parse_json_text(text), strict_json.DocumentLines(text)
-        except strict_json.NotADocument as error:
+            document, lines = documents.parse_json_text(text), documents.DocumentLines(text)
+        except documents.NotADocument as error:
             found = [{"line": error.line, "text": str(error)}]
         else:
             for one in policy.violations(document, field="")[:MAX_PROBLEMS]:

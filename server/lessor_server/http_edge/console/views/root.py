@@ -9,6 +9,8 @@ from aiohttp.web import StreamResponse
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from lessor.v1 import config_pb2 as pb
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.answers import page_link
 from lessor_server.http_edge.console.forms import (
     Control,
@@ -18,7 +20,7 @@ from lessor_server.http_edge.console.forms import (
     typed_of,
     without_secrets,
 )
-from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.problems import form_problems
 from lessor_server.http_edge.console.views.engines import find_stored_root, render_engine
 from lessor_server.http_edge.console.visit import Visit
 
@@ -127,7 +129,7 @@ async def save_root(visit: Visit) -> StreamResponse:
         await visit.call("ConfigService.SetRoot", request, pb.SetRootResponse)
     except CallRefused as failed:
         problems = form_problems(failed, {one.name for one in CONTROLS}, typed)
-        return await _render(visit, typed, problems, status_of(failed.kind))
+        return await _render(visit, typed, problems, http_status(failed.kind))
     return visit.go(
         page_link("engines", name), f"Saved the root of {name}. Check it to see whether AWS accepts it."
     )
@@ -141,7 +143,7 @@ async def check_stored_root(visit: Visit) -> StreamResponse:
             "ConfigService.CheckRoot", pb.CheckRootRequest(mount=name), pb.CheckRootResponse
         )
     except CallRefused as failed:
-        return await render_engine(visit, {}, form_problems(failed, (), {}), status_of(failed.kind))
+        return await render_engine(visit, {}, form_problems(failed, (), {}), http_status(failed.kind))
     return await visit.render(
         "root_check.html",
         title=f"Check of the root of {name}",
@@ -159,5 +161,5 @@ async def rotate_root_key(visit: Visit) -> StreamResponse:
     try:
         answer = await visit.call("ConfigService.RotateRoot", request, pb.RotateRootResponse, seconds=60)
     except CallRefused as failed:
-        return await render_engine(visit, {}, form_problems(failed, (), {}), status_of(failed.kind))
+        return await render_engine(visit, {}, form_problems(failed, (), {}), http_status(failed.kind))
     return visit.go(page_link("engines", name), f"Rotated: the root of {name} is now {answer.access_key}.")

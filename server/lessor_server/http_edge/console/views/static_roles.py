@@ -9,9 +9,11 @@ from aiohttp.web import StreamResponse
 
 from lessor.v1 import creds_pb2
 from lessor.v1 import role_pb2 as pb
+from lessor_server.http_edge.answers import http_status
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.answers import page_link
 from lessor_server.http_edge.console.forms import Control, ControlKind, FormProblem, fill_form, typed_of
-from lessor_server.http_edge.console.problems import CallRefused, form_problems, status_of
+from lessor_server.http_edge.console.problems import form_problems
 from lessor_server.http_edge.console.visit import Visit
 
 CONTROLS: Final = (
@@ -92,7 +94,7 @@ async def save_static_role(visit: Visit) -> StreamResponse:
         )
     except CallRefused as failed:
         problems = form_problems(failed, _NAMES, typed)
-        return await _render_form(visit, mount, typed, problems, status_of(failed.kind))
+        return await _render_form(visit, mount, typed, problems, http_status(failed.kind))
     return visit.go(page_link("static-roles", mount, role.name), f"Saved {mount}/{role.name}.")
 
 
@@ -132,7 +134,7 @@ async def rotate_static_key(visit: Visit) -> StreamResponse:
             "RoleService.RotateStaticRole", request, pb.RotateStaticRoleResponse, seconds=ROTATE_SECONDS
         )
     except CallRefused as failed:
-        return await _render_role(visit, form_problems(failed, (), {}), status_of(failed.kind))
+        return await _render_role(visit, form_problems(failed, (), {}), http_status(failed.kind))
     return visit.go(
         page_link("static-roles", mount, name), f"Rotated: the key is now {answer.static_role.access_key}."
     )
@@ -147,7 +149,7 @@ async def resume_static_role(visit: Visit) -> StreamResponse:
             "RoleService.ResumeStaticRole", request, pb.ResumeStaticRoleResponse, seconds=ROTATE_SECONDS
         )
     except CallRefused as failed:
-        return await _render_role(visit, form_problems(failed, (), {}), status_of(failed.kind))
+        return await _render_role(visit, form_problems(failed, (), {}), http_status(failed.kind))
     return visit.go(page_link("static-roles", mount, name), f"Resumed {mount}/{name}.")
 
 
@@ -160,7 +162,7 @@ async def show_static_key(visit: Visit) -> StreamResponse:
             "CredsService.GetStaticCredentials", request, creds_pb2.GetStaticCredentialsResponse
         )
     except CallRefused as failed:
-        return await _render_role(visit, form_problems(failed, (), {}), status_of(failed.kind))
+        return await _render_role(visit, form_problems(failed, (), {}), http_status(failed.kind))
     return await _render_role(visit, [], key=key)
 
 

@@ -8,7 +8,7 @@ from aiohttp.web import StreamResponse
 
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind
-from lessor_server.http_edge.console.problems import CallRefused
+from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.visit import Visit
 
 MAX_READ: Final = 2_000
