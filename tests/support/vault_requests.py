@@ -113,9 +113,12 @@ def request_of(method: str, path: str, data: bytes, headers: Mapping[str, str]) 
     payload = streams.StreamReader(protocol, 1 << 16, loop=loop)  # type: ignore[arg-type]
     payload.feed_data(data)
     payload.feed_eof()
-    sent = CIMultiDictProxy(CIMultiDict({"Host": "localhost", **headers}))
+    sent = CIMultiDict(headers)
+    sent.add("Host", "localhost")
     url = URL(path, encoded=True)
-    head = RawRequestMessage(method, path, HttpVersion11, sent, (), False, None, False, False, url)  # type: ignore[call-arg]
+    head = RawRequestMessage(
+        method, path, HttpVersion11, CIMultiDictProxy(sent), (), False, None, False, False, url
+    )  # type: ignore[call-arg]
     return BaseRequest(head, payload, protocol, None, None, loop)  # type: ignore[arg-type]
 
 

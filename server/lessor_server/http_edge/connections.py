@@ -10,8 +10,10 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Final
 
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParserPy
 from aiohttp.web import BaseRequest, Response, StreamResponse
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
@@ -31,6 +33,10 @@ MAX_HEADERS: Final = 64
 MAX_BUFFERED: Final = 64 << 10
 MAX_QUEUED: Final = 8
 """The number of requests that are read from one connection before the first is answered."""
+
+SERVER: Final = "Lessor"
+"""The header ``Server``, instead of the versions of Python and aiohttp."""
+RETRY_SECONDS: Final = 1
 
 Handle = Callable[[BaseRequest], Awaitable[StreamResponse]]
 Report = Callable[[str, BaseException], str]
@@ -168,13 +174,25 @@ class CallerConnection(RequestHandler):
         if status >= 500:
             reference = self._report("http", exc) if exc is not None else ""
             problem = f"an unexpected error, reference {reference}; report it"
-        response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
-        response.headers.update({"Content-Type": "application/json", "Cache-Control": "no-store"})
+        response = refuse(status, problem)
         response.force_close()
         return response
 
     def log_exception(self, *_: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's signature
-        """Report an exception that has ended a connection."""
+        """Report an exception that has ended a connection, unless a malformed body is its cause."""
         error = details.get("exc_info")
+        if isinstance(error, RequestPayloadError | HttpProcessingError):
+            return  # its text repeats what was sent, and a stranger could fill the log with it
         if isinstance(error, BaseException):
             self._report("http", error)
+
+
+def refuse(status: int, problem: str) -> Response:
+    """Return an answer with one error, in Vault's form."""
+    response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
+    response.headers.update(
+        {"Content-Type": "application/json", "Cache-Control": "no-store", "Server": SERVER}
+    )
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return response

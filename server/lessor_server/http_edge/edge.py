@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import os
 import socket
 import ssl
@@ -14,10 +13,10 @@ from http import HTTPStatus
 from typing import Final, Protocol, Self
 
 from aiohttp import HttpVersion10, HttpVersion11
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.http_edge.connections import HEAD_SECONDS, Connections, Report
+from lessor_server.http_edge.connections import HEAD_SECONDS, Connections, Report, refuse
 from lessor_server.settings.parsers import Address
 
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound by this
@@ -185,13 +184,6 @@ class HttpEdge:
         except ValueError:
             return False
         return own.is_unspecified or (own.is_loopback and found.is_loopback)
-
-
-def refuse(status: HTTPStatus, problem: str) -> Response:
-    """Return an answer with one error, in Vault's form."""
-    response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
-    response.headers.update({"Content-Type": "application/json", "Cache-Control": "no-store"})
-    return response
 
 
 def _host_of(given: str) -> str:

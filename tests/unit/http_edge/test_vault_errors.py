@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from multidict import MultiDict
 
 from lessor_server.domain.errors.base import (
     AwsAnswer,
@@ -127,3 +128,17 @@ async def test_an_error_of_aws_has_its_code_and_not_its_text() -> None:
 async def test_a_full_role_says_when_to_retry(error: LessorError, seconds: str) -> None:
     answer = await Api(FakeCalls(error=error)).ask("GET", "aws/creds/app")
     assert (answer.status, answer.headers["Retry-After"]) == (429, seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless", "refused", "status"),
+    [("X-Vault-Namespace", "root", "ns1", 404), ("X-Vault-Wrap-TTL", "0", "60s", 400)],
+)
+async def test_a_second_header_can_not_hide_what_is_not_served(
+    name: str, harmless: str, refused: str, status: int
+) -> None:
+    calls = FakeCalls()
+    answer = await Api(calls).ask(
+        "GET", "aws/creds/app", None, MultiDict([(name, harmless), (name, refused)])
+    )
+    assert (answer.status, calls.asked) == (status, [])

@@ -163,9 +163,10 @@ def split_path(request: BaseRequest) -> list[str]:
 
 def refuse_headers(request: BaseRequest) -> Response | None:
     """Return the answer to a request for what is not served: namespaces, and wrapped answers."""
-    if request.headers.get("X-Vault-Namespace", "").strip("/").lower() not in _ROOT_NAMESPACES:
+    namespaces = request.headers.getall("X-Vault-Namespace", ())
+    if any(name.strip("/").lower() not in _ROOT_NAMESPACES for name in namespaces):
         return reply.error_response(HTTPStatus.NOT_FOUND, "namespace not found", _NO_NAMESPACES)
-    if request.headers.get("X-Vault-Wrap-TTL", "") not in ("", "0", "0s"):
+    if any(ttl not in ("", "0", "0s") for ttl in request.headers.getall("X-Vault-Wrap-TTL", ())):
         return reply.error_response(HTTPStatus.BAD_REQUEST, _NO_WRAPPING)
     return None
 

@@ -15,6 +15,7 @@ from typing import Final, assert_never
 from aiohttp.web import Response
 
 from lessor_server.domain.errors.base import AwsQuota, ErrorKind, Invalid, LessorError
+from lessor_server.http_edge.connections import SERVER
 from lessor_server.services import status
 from lessor_server.services.logins import NewToken
 
@@ -22,8 +23,6 @@ Issued = str | NewToken
 """The id of a new lease, or a new login token."""
 JsonObject = Mapping[str, object]
 
-SERVER: Final = "Lessor"
-"""Instead of the versions of Python and aiohttp."""
 MAX_ERRORS: Final = 20
 """The maximum number of errors in one answer."""
 
@@ -91,6 +90,7 @@ def respond(reply: Reply, request_id: str) -> Response:
     return json_response(
         HTTPStatus.OK if reply.is_empty else reply.status,
         {
+            **reply.beside,
             "request_id": request_id,
             "lease_id": reply.lease_id,
             "renewable": reply.renewable,
@@ -99,7 +99,6 @@ def respond(reply: Reply, request_id: str) -> Response:
             "wrap_info": None,
             "warnings": list(reply.warnings) or None,
             "auth": reply.auth,
-            **reply.beside,
         },
     )
 
