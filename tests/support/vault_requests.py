@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,11 +51,16 @@ class FakeCalls:
         return answer if isinstance(answer, Message) else answer(message)
 
     async def identify(
-        self, _request: BaseRequest, _seconds: float = 25.0
+        self,
+        _request: BaseRequest,
+        _seconds: float = 25.0,
+        read: Callable[[], Awaitable[object]] | None = None,
     ) -> tuple[HttpExchange, Principal | CallRefusal]:
         exchange = HttpExchange(_request, self._nothing)
         if self.error is not None:
             return exchange, CallRefusal(self.error, sees_root=False)
+        if read is not None:
+            await read()
         return exchange, self.principal
 
     @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, Protocol
@@ -88,9 +88,15 @@ class Calls:
         return outcome if isinstance(outcome, CallRefusal) else found[0]
 
     async def identify(
-        self, request: BaseRequest, seconds: float = CALL_SECONDS
+        self,
+        request: BaseRequest,
+        seconds: float = CALL_SECONDS,
+        read: Callable[[], Awaitable[object]] | None = None,
     ) -> tuple[HttpExchange, Principal | CallRefusal]:
-        """Return the caller of a request, whose call is that of ``WhoAmI``, or the error that refuses it."""
+        """Return the caller of a request, whose call is that of ``WhoAmI``, or the error that refuses it.
+
+        ``read`` reads the body once the caller is known, within the limits of its calls: bodies take memory.
+        """
         method = self._methods[_WHO_AM_I]
         found: list[Principal] = []
 
@@ -100,6 +106,8 @@ class Calls:
             return answer
 
         async def ask() -> Message:
+            if read is not None:
+                await read()
             return method.request()
 
         exchange = HttpExchange(request, ask, seconds=seconds)

@@ -59,15 +59,15 @@ class Connections(Server):
         """Return the protocol of a new connection."""
         return CallerConnection(self, asyncio.get_running_loop())
 
-    def make_room(self) -> bool:
+    def make_room(self, *, of_known: bool) -> bool:
         """Close the oldest connection that can be spared; return whether there was one.
 
-        First come those on which no caller was identified, the idle before the others, and then idle ones of
-        known callers. So strangers keep out nobody but strangers.
+        First come those on which no caller was identified, the idle before the others, and then, with
+        ``of_known``, idle ones of known callers. So strangers keep out nobody but strangers.
         """
         opened = [one for one in self.connections if isinstance(one, CallerConnection)]
         spared = min(opened, key=_worth, default=None)
-        if spared is None or _worth(spared) == _BUSY_AND_KNOWN:
+        if spared is None or _worth(spared) == _BUSY_AND_KNOWN or (spared.is_known and not of_known):
             return False
         spared.force_close()
         return True

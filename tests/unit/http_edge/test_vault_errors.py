@@ -142,3 +142,28 @@ async def test_a_second_header_can_not_hide_what_is_not_served(
         "GET", "aws/creds/app", None, MultiDict([(name, harmless), (name, refused)])
     )
     assert (answer.status, calls.asked) == (status, [])
+
+
+async def test_a_mount_has_help_and_nothing_else_at_its_own_path() -> None:
+    api = Api(FakeCalls())
+    assert "creds/ROLE" in (await api.ask("GET", "aws/?help=1")).body["help"]
+    listed = await api.ask("GET", "aws/?list=true")
+    assert (listed.status, listed.body["errors"]) == (
+        404,
+        ['no handler for route "aws". route entry not found.'],
+    )
+
+
+async def test_the_envelope_has_no_member_that_a_caller_chose() -> None:
+    answer = await Api(FakeCalls()).ask("POST", "sys/capabilities-self", {"paths": ["data", "auth", "x"]})
+    assert answer.body["auth"] is None
+    assert answer.body["data"] == {"data": ["root"], "auth": ["root"], "x": ["root"]}
+    assert answer.body["x"] == ["root"]
+
+
+async def test_a_static_role_that_the_caller_can_not_read_is_not_replaced() -> None:
+    calls = FakeCalls(error=PermissionDenied("this needs read on aws/static-roles/legacy"))
+    answer = await Api(calls).ask(
+        "PUT", "aws/static-roles/legacy", {"username": "legacy", "rotation_period": "1h"}
+    )
+    assert (answer.status, calls.asked) == (403, [])

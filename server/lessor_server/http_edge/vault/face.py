@@ -92,6 +92,9 @@ class VaultFace:
         if request.query.get("help", "").lower() in _TRUE and request.method == "GET":
             await self._delay_stranger(request)
             return reply.json_response(HTTPStatus.OK, {"help": route.help})
+        if not route.operations:
+            await self._delay_stranger(request)
+            return _unknown("/".join(path))
         verb = verb_of(request)
         operation = None if verb is None else route.operations.get(verb)
         if operation is None or (request.method == "HEAD" and not operation.is_public):
