@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,10 +50,17 @@ class FakeCalls:
         except LessorError as error:
             raise CallRefused(error, rpc=name) from None
 
-    async def identify(self, _request: BaseRequest, _seconds: float = 25.0) -> tuple[HttpExchange, Principal]:
+    async def identify(
+        self,
+        _request: BaseRequest,
+        _seconds: float = 25.0,
+        read: Callable[[], Awaitable[object]] | None = None,
+    ) -> tuple[HttpExchange, Principal]:
         exchange = HttpExchange(_request, self._nothing)
         if self.error is not None:
             raise CallRefused(self.error)
+        if read is not None:
+            await read()
         return exchange, self.principal
 
     @asynccontextmanager
@@ -111,9 +118,12 @@ def request_of(method: str, path: str, data: bytes, headers: Mapping[str, str]) 
     payload = streams.StreamReader(protocol, 1 << 16, loop=loop)  # type: ignore[arg-type]
     payload.feed_data(data)
     payload.feed_eof()
-    sent = CIMultiDictProxy(CIMultiDict({"Host": "localhost", **headers}))
+    sent = CIMultiDict(headers)
+    sent.add("Host", "localhost")
     url = URL(path, encoded=True)
-    head = RawRequestMessage(method, path, HttpVersion11, sent, (), False, None, False, False, url)  # type: ignore[call-arg]
+    head = RawRequestMessage(
+        method, path, HttpVersion11, CIMultiDictProxy(sent), (), False, None, False, False, url
+    )  # type: ignore[call-arg]
     return BaseRequest(head, payload, protocol, None, None, loop)  # type: ignore[arg-type]
 
 

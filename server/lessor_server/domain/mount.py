@@ -8,13 +8,15 @@ from enum import Enum
 from typing import Final
 
 from lessor_server.domain import durations
-from lessor_server.domain.errors.base import Violation
+from lessor_server.domain.errors.base import Violation, shown
 from lessor_server.domain.lease_id import name_violations
 
 DEFAULT_LEASE_TTL: Final = timedelta(hours=768)
 DEFAULT_MAX_USERS: Final = 5_000
 """AWS's quota of IAM users in an account ("IAM and AWS STS quotas")."""
 MAX_DESCRIPTION: Final = 1_000
+RESERVED_NAMES: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
+"""Vault's own first parts of paths: a rule on ``sys/*`` must not be one on the keys of a mount ``sys``."""
 
 
 class MountState(Enum):
@@ -40,6 +42,14 @@ class Mount:
     lease_max: timedelta | None = None
     state: MountState = MountState.ENABLED
     created_us: int = 0
+
+
+def new_violations(mount: Mount) -> list[Violation]:
+    """Return every violation of a mount that does not exist yet."""
+    found = violations(mount)
+    if mount.name in RESERVED_NAMES:
+        found.append(Violation("mount", f"{shown(mount.name)} is reserved", "choose another name"))
+    return found
 
 
 def violations(mount: Mount) -> list[Violation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, Protocol
@@ -120,9 +120,14 @@ class Calls:
         return found[0]
 
     async def identify(
-        self, request: BaseRequest, seconds: float = CALL_SECONDS
+        self,
+        request: BaseRequest,
+        seconds: float = CALL_SECONDS,
+        read: Callable[[], Awaitable[object]] | None = None,
     ) -> tuple[HttpExchange, Principal]:
         """Return the caller of a request, whose call is that of ``WhoAmI``.
+
+        ``read`` reads the body once the caller is known, within the limits of its calls: bodies take memory.
 
         Raises:
             CallRefused: The caller is not known, or is not served now.
@@ -136,6 +141,8 @@ class Calls:
             return answer
 
         async def ask() -> Message:
+            if read is not None:
+                await read()
             return method.request()
 
         exchange = HttpExchange(request, ask, seconds=seconds)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParserPy
 from aiohttp.web import BaseRequest, StreamResponse
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
@@ -55,15 +56,15 @@ class Connections(Server):
         """Return the protocol of a new connection."""
         return CallerConnection(self, asyncio.get_running_loop())
 
-    def make_room(self) -> bool:
+    def make_room(self, *, of_known: bool) -> bool:
         """Close the oldest connection that can be spared; return whether there was one.
 
-        First come those on which no caller was identified, the idle before the others, and then idle ones of
-        known callers. So strangers keep out nobody but strangers.
+        First come those on which no caller was identified, the idle before the others, and then, with
+        ``of_known``, idle ones of known callers. So strangers keep out nobody but strangers.
         """
         opened = [one for one in self.connections if isinstance(one, CallerConnection)]
         spared = min(opened, key=_worth, default=None)
-        if spared is None or _worth(spared) == _BUSY_AND_KNOWN:
+        if spared is None or _worth(spared) == _BUSY_AND_KNOWN or (spared.is_known and not of_known):
             return False
         spared.force_close()
         return True
@@ -175,7 +176,9 @@ class CallerConnection(RequestHandler):
         return response
 
     def log_exception(self, *_: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's signature
-        """Report an exception that has ended a connection."""
+        """Report an exception that has ended a connection, unless a malformed body is its cause."""
         error = details.get("exc_info")
+        if isinstance(error, RequestPayloadError | HttpProcessingError):
+            return  # its text repeats what was sent, and a stranger could fill the log with it
         if isinstance(error, BaseException):
             self._report("http", error)

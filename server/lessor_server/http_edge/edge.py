@@ -75,8 +75,8 @@ class HttpEdge:
         self._faces: Sequence[Face] | None = None
         self._listener: socket.socket | None = None
         self._connections: Connections | None = None
-        self._opening = 0
-        """The number of connections whose TLS handshake goes on."""
+        self._opening: dict[asyncio.Task[None], None] = {}
+        """The connections whose TLS handshake goes on, the oldest first."""
         self._group = asyncio.TaskGroup()
         self._accepting: asyncio.Task[None] | None = None
         self.url = ""
@@ -138,12 +138,28 @@ class HttpEdge:
             except OSError:  # too many open files, or a caller that has gone
                 await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
-            is_full = self._opening + len(connections.connections) >= self._config.max_connections
-            if is_full and not connections.make_room():
+            is_full = len(self._opening) + len(connections.connections) >= self._config.max_connections
+            if is_full and not self._make_room(connections):
                 connection.close()
                 continue
-            self._opening += 1
-            self._group.create_task(self._connect(connection, connections))
+            task = self._group.create_task(self._connect(connection, connections))
+            self._opening[task] = None
+            task.add_done_callback(lambda done: self._opening.pop(done, None))
+            await asyncio.sleep(0)  # it has begun, so that its cancellation closes the connection
+
+    def _make_room(self, connections: Connections) -> bool:
+        """Close what can be spared for a new connection; return whether there was something.
+
+        Handshakes that go on are those of strangers too; they may take half of the room before they go first.
+        """
+        if len(self._opening) <= self._config.max_connections // 2 and connections.make_room(of_known=False):
+            return True
+        if self._opening:
+            oldest = next(iter(self._opening))
+            del self._opening[oldest]
+            oldest.cancel()
+            return True
+        return connections.make_room(of_known=True)
 
     async def _connect(self, connection: socket.socket, connections: Connections) -> None:
         tls = self._config.tls
@@ -159,14 +175,14 @@ class HttpEdge:
         except Exception as error:  # noqa: BLE001 - it ends one connection, and nothing else
             self._report("http connection", error)
             connection.close()
-        finally:
-            self._opening -= 1
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         """Give a request to the first face that owns its path."""
         if self._faces is None:
             return error_response(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the data keys are not decrypted yet; retry later"
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the data keys are not decrypted yet; retry later",
+                retry_in=1.0,
             )
         if request.version not in (HttpVersion10, HttpVersion11):
             refused = error_response(HTTPStatus.BAD_REQUEST, "only HTTP/1.0 and HTTP/1.1 are served")

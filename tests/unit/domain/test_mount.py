@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from lessor_server.domain.mount import Mount, MountState, violations
+from lessor_server.domain.mount import Mount, MountState, new_violations, violations
 
 HOUR = timedelta(hours=1)
 MOUNT = Mount("aws")
@@ -48,3 +48,10 @@ def test_all_violations_of_a_mount_are_reported() -> None:
         "lease",
         "max_users",
     }
+
+
+@pytest.mark.parametrize("name", ["sys", "auth"])
+def test_a_new_mount_can_not_have_a_name_of_the_systems_paths(name: str) -> None:
+    (violation,) = new_violations(Mount(name))
+    assert violation.field == "mount"
+    assert not violations(Mount(name)), "one that exists can be changed"

@@ -218,6 +218,27 @@ async def test_a_refusal_repeats_nothing_of_what_was_sent() -> None:
         assert (status, b"the-token" in body) == (400, False)
 
 
+@pytest.mark.parametrize("rest", [b"4;" + b"y" * 10_000, b"0\r\n" + b"X: y\r\n" * 500])
+async def test_a_body_whose_chunks_are_malformed_is_refused_and_not_reported(rest: bytes) -> None:
+    """A report would repeat it in the log."""
+    async with running() as edge, edge.connect() as (reader, writer):
+        writer.write(b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await edge.echo.called(1)
+        writer.write(rest + b"\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400 ")
+        await reader.read()
+        assert not edge.reported
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET /x HTTP/1.1\r\n\r\n", b"GET /x HTTP/1.0\r\nHost: evil\r\n\r\n"]
+)
+async def test_a_refusal_names_no_version_of_what_serves(request_line: bytes) -> None:
+    async with running() as edge, edge.connect() as (reader, writer):
+        writer.write(request_line)
+        assert b"\r\nServer: Lessor\r\n" in await reader.read()
+
+
 async def test_an_unexpected_exception_ends_one_request_and_its_text_is_only_reported() -> None:
     async with running() as edge, edge.connect() as (reader, writer):
         writer.write(b"GET /x/fails HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -350,7 +371,9 @@ async def test_before_it_serves_every_request_is_put_off() -> None:
         await edge.open()
         reader, writer = await asyncio.open_connection("127.0.0.1", int(edge.url.rpartition(":")[2]))
         writer.write(GET)
-        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 503 ")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in head
         writer.transport.abort()
 
 

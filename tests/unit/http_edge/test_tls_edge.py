@@ -36,10 +36,10 @@ class Witness:
 
 @asynccontextmanager
 async def serving(
-    certificates: Certificates, *, client_auth: bool = True
+    certificates: Certificates, *, client_auth: bool = True, max_connections: int = 100
 ) -> AsyncIterator[tuple[int, Witness]]:
     witness, context = Witness(), certificates.http_context(client_auth=client_auth)
-    config = EdgeConfig(Address("127.0.0.1", 0), tls=context)
+    config = EdgeConfig(Address("127.0.0.1", 0), tls=context, max_connections=max_connections)
     async with asyncio.timeout(30), HttpEdge(config, lambda *_: "") as edge:
         url = await edge.serve([witness])
         assert url.startswith("https://")
@@ -140,3 +140,16 @@ async def test_a_handshake_that_does_not_come_closes_its_connection(tmp_path: Pa
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         assert await reader.read() == b""
         writer.transport.abort()
+
+
+async def test_handshakes_that_never_end_make_room_for_others(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = authority.sign("server")
+    certificates = Certificates(server.cert, server.key, None)
+    async with serving(certificates, client_auth=False, max_connections=4) as (port, _):
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+        answer, _ = await ask(port, authority.ca)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert await silent[0][0].read() == b""
+        for _, writer in silent:
+            writer.transport.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from multidict import MultiDict
 
 from lessor_server.domain.errors.base import (
     AwsAnswer,
@@ -127,3 +128,42 @@ async def test_an_error_of_aws_has_its_code_and_not_its_text() -> None:
 async def test_a_full_role_says_when_to_retry(error: LessorError, seconds: str) -> None:
     answer = await Api(FakeCalls(error=error)).ask("GET", "aws/creds/app")
     assert (answer.status, answer.headers["Retry-After"]) == (429, seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless", "refused", "status"),
+    [("X-Vault-Namespace", "root", "ns1", 404), ("X-Vault-Wrap-TTL", "0", "60s", 400)],
+)
+async def test_a_second_header_can_not_hide_what_is_not_served(
+    name: str, harmless: str, refused: str, status: int
+) -> None:
+    calls = FakeCalls()
+    answer = await Api(calls).ask(
+        "GET", "aws/creds/app", None, MultiDict([(name, harmless), (name, refused)])
+    )
+    assert (answer.status, calls.asked) == (status, [])
+
+
+async def test_a_mount_has_help_and_nothing_else_at_its_own_path() -> None:
+    api = Api(FakeCalls())
+    assert "creds/ROLE" in (await api.ask("GET", "aws/?help=1")).body["help"]
+    listed = await api.ask("GET", "aws/?list=true")
+    assert (listed.status, listed.body["errors"]) == (
+        404,
+        ['no handler for route "aws". route entry not found.'],
+    )
+
+
+async def test_the_envelope_has_no_member_that_a_caller_chose() -> None:
+    answer = await Api(FakeCalls()).ask("POST", "sys/capabilities-self", {"paths": ["data", "auth", "x"]})
+    assert answer.body["auth"] is None
+    assert answer.body["data"] == {"data": ["root"], "auth": ["root"], "x": ["root"]}
+    assert answer.body["x"] == ["root"]
+
+
+async def test_a_static_role_that_the_caller_can_not_read_is_not_replaced() -> None:
+    calls = FakeCalls(error=PermissionDenied("this needs read on aws/static-roles/legacy"))
+    answer = await Api(calls).ask(
+        "PUT", "aws/static-roles/legacy", {"username": "legacy", "rotation_period": "1h"}
+    )
+    assert (answer.status, calls.asked) == (403, [])

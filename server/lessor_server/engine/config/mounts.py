@@ -60,7 +60,7 @@ class Mounts:
 
     async def enable(self, mount: Mount, by: str) -> Mount:
         """Enable a new mount, or raise ``Invalid`` or ``AlreadyExists``."""
-        require(mount_rules.violations(mount))
+        require(mount_rules.new_violations(mount))
         made = replace(mount, created_us=self._store.now())
         if not await self._store.put_mount(None, made):
             raise AlreadyExists("mount", mount.name)

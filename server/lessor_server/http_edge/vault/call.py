@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -96,7 +96,15 @@ class VaultCall:
 
     async def identify(self) -> Principal:
         """Return the caller, whose call is that of ``WhoAmI``; raises ``CallRefused``."""
-        exchange, principal = await self._calls.identify(self.request, self.seconds)
+        return await self._identify(None)
+
+    async def identify_and_read(self) -> tuple[Principal, Parameters]:
+        """Return the caller, as ``identify``, and its parameters; raises ``CallRefused`` and ``Invalid``."""
+        principal = await self._identify(self._read)
+        return principal, await self._read()
+
+    async def _identify(self, read: Callable[[], Awaitable[object]] | None) -> Principal:
+        exchange, principal = await self._calls.identify(self.request, self.seconds, read)
         self.request_id = self.request_id or exchange.request_id
         return principal
 
@@ -122,12 +130,6 @@ class VaultCall:
         """Return the caller's token, empty if it has presented a certificate."""
         sent = credential_of(self.request).authorization
         return str(sent[0]).partition(" ")[2] if sent else ""
-
-    async def read_parameters(self) -> Parameters:
-        """Return the parameters of an identified caller; raises ``CallRefused`` and ``Invalid``."""
-        if self._parameters is None:
-            await self.identify()
-        return await self._read()
 
     @property
     def warnings(self) -> list[str]:

@@ -94,7 +94,7 @@ async def rotate_root(call: VaultCall) -> Reply:
 async def write_lease(call: VaultCall) -> Reply:
     """Set the default life of users' leases; what is not given stays."""
     mount = call.names["mount"]
-    given = await call.read_parameters()
+    _, given = await call.identify_and_read()
     request = pb.SetLeaseDefaultsRequest(
         mount=mount, lease=given.span("lease"), lease_max=given.span("lease_max")
     )

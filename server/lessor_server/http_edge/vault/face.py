@@ -94,6 +94,9 @@ class VaultFace:
         if request.query.get("help", "").lower() in _TRUE and request.method == "GET":
             await self._delay_stranger(request)
             return json_response(HTTPStatus.OK, {"help": route.help})
+        if not route.operations:
+            await self._delay_stranger(request)
+            return _unknown("/".join(path))
         verb = verb_of(request)
         operation = None if verb is None else route.operations.get(verb)
         if operation is None or (request.method == "HEAD" and not operation.is_public):
@@ -154,9 +157,10 @@ def split_path(request: BaseRequest) -> list[str]:
 
 def refuse_headers(request: BaseRequest) -> Response | None:
     """Return the answer to a request for what is not served: namespaces, and wrapped answers."""
-    if request.headers.get("X-Vault-Namespace", "").strip("/").lower() not in _ROOT_NAMESPACES:
+    namespaces = request.headers.getall("X-Vault-Namespace", ())
+    if any(name.strip("/").lower() not in _ROOT_NAMESPACES for name in namespaces):
         return error_response(HTTPStatus.NOT_FOUND, "namespace not found", _NO_NAMESPACES)
-    if request.headers.get("X-Vault-Wrap-TTL", "") not in ("", "0", "0s"):
+    if any(ttl not in ("", "0", "0s") for ttl in request.headers.getall("X-Vault-Wrap-TTL", ())):
         return error_response(HTTPStatus.BAD_REQUEST, _NO_WRAPPING)
     return None
 

@@ -193,7 +193,7 @@ async def list_stuck(call: VaultCall) -> Reply:
 
 
 async def _require_irrevocable(call: VaultCall) -> Reply | None:
-    given = await call.read_parameters()
+    _, given = await call.identify_and_read()
     given.ignore(("limit", "include_child_namespaces"))
     if given.text("type") == "irrevocable":
         return None

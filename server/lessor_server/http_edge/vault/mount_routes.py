@@ -207,4 +207,10 @@ MOUNT_ROUTES: Final = (
         {Verb.READ: VaultOperation(read_ui_mount, (LIST,))},
         "The engine that holds a path.",
     ),
+    VaultRoute(
+        "{mount}",
+        {},
+        "An AWS engine: roles/ROLE, creds/ROLE, static-roles/ROLE, static-creds/ROLE, config/root,"
+        " config/lease and config/rotate-root.",
+    ),
 )

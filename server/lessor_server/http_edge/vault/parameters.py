@@ -221,7 +221,8 @@ def _microseconds(value: object) -> int | None:
     if isinstance(value, int):
         return value * 1_000_000
     if isinstance(value, float):
-        return round(value * 1e6) if math.isfinite(value) else None
+        micros = value * 1e6  # it may overflow to infinity
+        return round(micros) if math.isfinite(micros) else None
     if not isinstance(value, str):
         return None
     text = value.strip()

@@ -86,6 +86,7 @@ def respond(reply: Reply, request_id: str) -> Response:
     return json_response(
         HTTPStatus.OK if reply.is_empty else reply.status,
         {
+            **reply.beside,
             "request_id": request_id,
             "lease_id": reply.lease_id,
             "renewable": reply.renewable,
@@ -94,7 +95,6 @@ def respond(reply: Reply, request_id: str) -> Response:
             "wrap_info": None,
             "warnings": list(reply.warnings) or None,
             "auth": reply.auth,
-            **reply.beside,
         },
     )
 

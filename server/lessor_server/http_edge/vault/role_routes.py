@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from lessor.v1 import role_pb2 as pb
-from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.vault.call import VaultCall
 from lessor_server.http_edge.vault.parameters import Parameters
@@ -150,7 +149,7 @@ async def list_static_roles(call: VaultCall) -> Reply:
 
 async def write_static_role(call: VaultCall) -> Reply:
     """Change the members of a static role that are given, or create it."""
-    given = await call.read_parameters()
+    _, given = await call.identify_and_read()
     mount, name = call.names["mount"], call.names["role"]
     stored = await _find_static_role(call)
     role = pb.StaticRole(name=name)
@@ -188,12 +187,15 @@ async def write_static_role(call: VaultCall) -> Reply:
 
 
 async def _find_static_role(call: VaultCall) -> pb.StaticRole | None:
-    """Return a static role that the caller may read, None if there is none."""
+    """Return a static role, None if there is none; the caller must be allowed to read it.
+
+    A write that can't read it would reset what it doesn't send, such as ``held``.
+    """
     request = pb.GetStaticRoleRequest(mount=call.names["mount"], name=call.names["role"])
     try:
         return (await call.ask(GET_STATIC, request, pb.GetStaticRoleResponse)).static_role
     except CallRefused as refused:
-        if refused.is_missing or refused.error.kind is ErrorKind.DENIED:
+        if refused.is_missing:
             return None
         raise
 

@@ -88,8 +88,7 @@ async def _is_serving(call: VaultCall) -> bool:
 
 async def read_capabilities(call: VaultCall) -> Reply:
     """Return what the caller may do on paths, in ``data`` and beside it."""
-    principal = await call.identify()
-    given = await call.read_parameters()
+    principal, given = await call.identify_and_read()
     paths = [path for name in ("paths", "path") for path in given.texts(name)]
     if not paths:
         raise given.invalid("paths", "is missing", "send paths, or path")
