@@ -146,8 +146,8 @@ class FakeSessions:
         self.links: dict[str, str] = {}
         self.ended: list[str] = []
 
-    def is_session(self, text: str) -> bool:
-        return text.startswith(("session-", "planted"))
+    def open(self, cookie: str) -> str:
+        return cookie if cookie.startswith(("session-", "planted")) else ""
 
     async def begin(self, request: BaseRequest, token: str) -> str:
         if token not in self._known:

@@ -104,8 +104,8 @@ class ConsoleFace:
 
     async def _open_visit(self, request: BaseRequest, names: Mapping[str, str]) -> Visit | StreamResponse:
         """Identify the person, and only then read the form; return an answer if the person must sign in."""
-        session = self._console.cookies.session_of(request)
-        if not self._sessions.is_session(session):
+        session = self._sessions.open(self._console.cookies.session_of(request))
+        if not session:
             return self._ask_to_sign_in(request)
         visit = Visit(self._console, request, session, names)
         await visit.identify()
@@ -162,27 +162,26 @@ class ConsoleFace:
             problem = "enter a token or a JWT; it has printable ASCII characters only"
             return self._show_sign_in(request, problem=problem, next_path=next_path)
         try:
-            session = await self._sessions.begin(request, token)
+            cookie = await self._sessions.begin(request, token)
         except CallRefused as failed:
             return self._show_sign_in(request, problem=_sentence(failed), next_path=next_path)
-        return await self._begin(request, session, next_path)
+        return await self._begin(request, cookie, next_path)
 
     async def _sign_in_by_link(self, request: BaseRequest) -> StreamResponse:
         typed = await self._read_sign_in(request)
         try:
-            session = await self._sessions.begin_by_link(request, typed.get("code", ""))
+            cookie = await self._sessions.begin_by_link(request, typed.get("code", ""))
         except CallRefused as failed:
             return self._show_sign_in(request, problem=_sentence(failed))
-        return await self._begin(request, session, "/")
+        return await self._begin(request, cookie, "/")
 
-    async def _begin(self, request: BaseRequest, session: str, path: str) -> StreamResponse:
+    async def _begin(self, request: BaseRequest, cookie: str, path: str) -> StreamResponse:
         """Lead to a page in a new session; one that the browser had before ends."""
-        before = self._console.cookies.session_of(request)
-        if self._sessions.is_session(before) and before != session:
+        if before := self._sessions.open(self._console.cookies.session_of(request)):
             with suppress(CallRefused):  # its cookie is replaced in any case, and it ends within hours
                 await self._sessions.end(request, before)
         response = answers.redirect(path)
-        self._console.cookies.set_session(response, session)
+        self._console.cookies.set_session(response, cookie)
         return response
 
     async def _sign_out(self, visit: Visit) -> StreamResponse:
