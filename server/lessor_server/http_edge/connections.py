@@ -17,6 +17,14 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_server import Server
 
+BARE_HEADERS: Final = {
+    "Content-Type": "application/json",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+}
+"""The headers of an answer that comes before any page or path is known; a browser may show it."""
 HEAD_SECONDS: Final = 10.0
 """The time in which the head of a request must arrive once the connection is open, or its first byte came."""
 IDLE_SECONDS: Final = 120.0
@@ -169,7 +177,7 @@ class CallerConnection(RequestHandler):
             reference = self._report("http", exc) if exc is not None else ""
             problem = f"an unexpected error, reference {reference}; report it"
         response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
-        response.headers.update({"Content-Type": "application/json", "Cache-Control": "no-store"})
+        response.headers.update(BARE_HEADERS)
         response.force_close()
         return response
 

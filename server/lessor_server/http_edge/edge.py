@@ -17,7 +17,7 @@ from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.http_edge.connections import HEAD_SECONDS, Connections, Report
+from lessor_server.http_edge.connections import BARE_HEADERS, HEAD_SECONDS, Connections, Report
 from lessor_server.settings.parsers import Address
 
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound by this
@@ -190,7 +190,7 @@ class HttpEdge:
 def refuse(status: HTTPStatus, problem: str) -> Response:
     """Return an answer with one error, in Vault's form."""
     response = Response(status=status, body=json.dumps({"errors": [problem]}).encode())
-    response.headers.update({"Content-Type": "application/json", "Cache-Control": "no-store"})
+    response.headers.update(BARE_HEADERS)
     return response
 
 

@@ -64,6 +64,9 @@ class ConsoleFace:
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         path, verb = request.path, "GET" if request.method == "HEAD" else request.method
+        if not request.raw_path.isascii():
+            text = "Its address has bytes that are not allowed there; percent-encode them."
+            return self._show_error(HTTPStatus.BAD_REQUEST, "This request is not valid", text)
         if path.startswith("/static/") and verb == "GET":
             return self._send_static(path.removeprefix("/static/"))
         if verb == "POST":

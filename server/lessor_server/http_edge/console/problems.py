@@ -75,12 +75,21 @@ def form_problems(
         inner = path[len(field) :].lstrip(".")
         if field not in fields:
             problems.append(FormProblem("", f"{violation.field}: {text}" if violation.field else text))
-        elif inner and typed.get(field, "").lstrip().startswith("{"):
-            line = strict_json.find_line(typed[field], inner)
-            problems.append(FormProblem(field, f"{inner}: {text}", line))
         else:
-            problems.append(FormProblem(field, f"{inner}: {text}" if inner else text))
+            line = _line_of(typed.get(field, ""), inner)
+            problems.append(FormProblem(field, f"{inner}: {text}" if inner else text, line))
     return problems
+
+
+def _line_of(text: str, path: str) -> int:
+    """Return the line of a document's member; 0 without a path, or if the text is no document."""
+    if not path or not text.lstrip().startswith("{"):
+        return 0
+    try:
+        strict_json.parse_json_text(text)
+    except strict_json.NotADocument:
+        return 0  # an item of a list may begin with a brace, too
+    return strict_json.find_line(text, path)
 
 
 _HEADINGS: Final = {
