@@ -256,17 +256,20 @@ async def hide(tab: Tab, *, hidden: bool) -> None:
 async def test_pages_fit_every_width_in_both_schemes(
     tab: Tab, server: ServerProcess, lessor: Lessor, mount: str
 ) -> None:
-    await lessor.put_role(mount)
-    await lessor.generate(mount)
+    role = "r" * 64
+    await lessor.put_role(mount, role)
+    lease_id = (await lessor.generate(mount, role)).lease_id
     await sign_in(tab, server.token)
-    for path in (f"/leases?prefix={mount}/", f"/roles/{mount}/app", f"/engines/{mount}", "/events"):
+    deletion = f"/roles/{mount}/{role}/delete"
+    lists = (f"/leases?prefix={mount}/", f"/engines/{mount}", f"/events?prefix={mount}/")
+    for path in (*lists, f"/roles/{mount}/{role}", deletion, f"/leases/{lease_id}"):
         await tab.open(path)
         for width, height in SIZES:
             await tab.page.set_viewport_size({"width": width, "height": height})
             wide = await tab.page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, (path, width)
     await tab.page.emulate_media(color_scheme="dark")
-    for path in (f"/leases?prefix={mount}/", f"/roles/{mount}/app"):
+    for path in (f"/leases?prefix={mount}/", f"/roles/{mount}/{role}"):
         await tab.open(path)
         for width, height in SIZES[:2]:
             await tab.page.set_viewport_size({"width": width, "height": height})

