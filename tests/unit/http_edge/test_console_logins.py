@@ -106,7 +106,7 @@ async def test_a_login_token_of_another_client_is_no_session_and_may_live_longer
     async with site() as s:
         bought = await s.server.logins.create_child(await s.server.who(TOKEN), PEER)
         assert s.sessions.open(bought.token.reveal()) == ""
-        assert s.sessions.open((await s.create_link())) == ""
+        assert s.sessions.open(await s.create_link()) == ""
 
 
 @virtual

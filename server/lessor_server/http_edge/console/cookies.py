@@ -1,8 +1,8 @@
 """The console's cookies, its CSRF tokens, and the notes that it shows once after a redirect.
 
 A session's cookie holds its token, sealed. The CSRF token of its forms is an HMAC under that token, so that
-every replica can check it and none stores it. The form of the sign-in has a cookie of its own: another site's link
-opens the sign-in without the session's cookie (SameSite=Strict), and must not replace it.
+every replica can check it and none stores it. The form of the sign-in has a cookie of its own: another site's
+link opens the sign-in without the session's cookie (SameSite=Strict), and must not replace it.
 
 Sources: RFC 6265bis, sections 4.1.3 (``__Host-``) and 5.5 (SameSite); OWASP, "Cross-Site Request Forgery
 Prevention Cheat Sheet", HMAC based token pattern.

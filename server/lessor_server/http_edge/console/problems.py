@@ -82,7 +82,7 @@ def form_problems(
 
 
 def _line_of(text: str, path: str) -> int:
-    """Return the line of a document's member; 0 without a path, or if the text is no document."""
+    """Return the line of a document's member; 0 without a path, or if the text is not a document."""
     if not path or not text.lstrip().startswith("{"):
         return 0
     try:

@@ -1,6 +1,6 @@
 """Sessions of the console: each is a login token, sealed in a cookie, which lives 8 h at most.
 
-A sealed token is no credential outside of the console, and a token that was not sealed here is no session.
+A sealed token has no effect outside of the console, and one that was not sealed here begins no session.
 """
 
 from __future__ import annotations
