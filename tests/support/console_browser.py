@@ -159,6 +159,10 @@ class FakeSessions:
     async def begin_by_link(self, request: BaseRequest, code: str) -> str:
         return await self.begin(request, self.links.pop(code, ""))
 
+    async def find_link_owner(self, request: BaseRequest, code: str) -> str:
+        known = self._known.get(self.links.get(code, ""))
+        return known.name if known else ""
+
     async def end(self, request: BaseRequest, session: str) -> None:
         self._known.pop(session, None)
         self.ended.append(session)

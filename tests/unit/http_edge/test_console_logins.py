@@ -158,6 +158,17 @@ async def test_a_link_begins_one_session_of_eight_hours() -> None:
 
 
 @virtual
+async def test_a_link_says_who_created_it_and_that_does_not_use_it_up() -> None:
+    async with site() as s:
+        code = await s.create_link()
+        request = request_of_browser("GET", f"/sign-in/link/{code}", b"", {})
+        assert await s.sessions.find_link_owner(request, code) == "ci"
+        assert await s.sessions.find_link_owner(request, code[::-1]) == ""
+        await s.begin_by_link(code)
+        assert await s.sessions.find_link_owner(request, code) == ""
+
+
+@virtual
 async def test_a_link_holds_for_a_minute() -> None:
     async with site() as s:
         code = await s.create_link()

@@ -403,7 +403,8 @@ async def test_a_role_that_is_not_usable_stays_the_chosen_one_and_is_refused() -
 async def test_a_missing_object_is_a_page_that_says_so() -> None:
     async with browser() as b:
         await b.sign_in()
-        for path in ("/roles/aws/nobody", "/engines/nobody", "/roles?mount=nobody", "/nope"):
+        asked = ("/engines/nobody/disable", "/leases/revoke-prefix?prefix=nobody/")
+        for path in ("/roles/aws/nobody", "/engines/nobody", "/roles?mount=nobody", "/nope", *asked):
             page = await b.get(path)
             assert page.status == 404, path
         assert (await b.get("/roles/aws/a%2Fb")).status in (400, 404)

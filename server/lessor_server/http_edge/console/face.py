@@ -79,7 +79,9 @@ class ConsoleFace:
             case ("POST", "/sign-in/link"):
                 return await self._sign_in_by_link(request)
             case ("GET", _) if path.startswith(f"{_LINK}/"):
-                return self._show_sign_in(request, code=path.removeprefix(f"{_LINK}/"))
+                code = path.removeprefix(f"{_LINK}/")
+                owner = await self._sessions.find_link_owner(request, code)
+                return self._show_sign_in(request, code=code, owner=owner)
         found = find_routes(self._routes, path)
         if not found and path != "/sign-out":
             return self._show_error(HTTPStatus.NOT_FOUND, "Not found", "This console has no such page.")
@@ -134,7 +136,13 @@ class ConsoleFace:
         return answers.redirect(answers.page_link("sign-in", next=here))
 
     def _show_sign_in(
-        self, request: BaseRequest, *, code: str = "", problem: str = "", next_path: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        code: str = "",
+        owner: str = "",
+        problem: str = "",
+        next_path: str = "",
     ) -> Response:
         cookies = self._console.cookies
         value = cookies.form_of(request) or cookies.draw_form()
@@ -143,6 +151,7 @@ class ConsoleFace:
             title="Open the console" if code else "Sign in",
             csrf=csrf_token(value),
             code=code[:256],
+            owner=owner,
             next=next_path or answers.own_path(request.query.get("next", "/")),
             problem=problem,
             failed=bool(problem),

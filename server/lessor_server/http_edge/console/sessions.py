@@ -52,6 +52,10 @@ class ConsoleSessions(Protocol):
         """
         ...
 
+    async def find_link_owner(self, request: BaseRequest, code: str) -> str:
+        """Return the identity that a link signs in as; empty if it can't be used any more."""
+        ...
+
     async def end(self, request: BaseRequest, session: str) -> None:
         """End the session with this token, unless it has ended already.
 
@@ -97,6 +101,15 @@ class LoginSessions:
             pass
         # Its token has ended, or never was: for the person that is all the same.
         raise CallRefused(CallRefusal(Unauthenticated(LINK_REFUSED, fix=NEW_LINK), sees_root=False))
+
+    async def find_link_owner(self, request: BaseRequest, code: str) -> str:
+        """Identify who created a link, which stays unused: somebody else may have sent it."""
+        try:
+            async with self._admit(request, self._links.open(code).reveal()) as principal:
+                is_new = principal.login is not None and not principal.login.renewed_us
+                return principal.name if is_new else ""
+        except (CallRefused, Unauthenticated):
+            return ""
 
     async def end(self, request: BaseRequest, session: str) -> None:
         """Revoke the login token."""
