@@ -8,8 +8,8 @@ from http import HTTPStatus
 from typing import Final, assert_never
 
 from lessor_server.domain.errors.base import ErrorKind, Invalid, LessorError
-from lessor_server.http_edge.console import strict_json
 from lessor_server.http_edge.console.forms import FormProblem
+from lessor_server.http_edge.console.strict_json import LineFinder
 from lessor_server.services.guard import CallRefusal
 
 _WRAPPERS: Final = ("role", "config", "static_role")
@@ -67,6 +67,7 @@ def form_problems(
         shown = page_problem(failed)
         return [FormProblem("", f"{shown.text}; {shown.fix}")]
     problems = []
+    documents: dict[str, LineFinder] = {}
     for violation in failed.error.violations:
         first, _, rest = violation.field.partition(".")
         path = rest if first in _WRAPPERS else violation.field
@@ -76,20 +77,11 @@ def form_problems(
         if field not in fields:
             problems.append(FormProblem("", f"{violation.field}: {text}" if violation.field else text))
         else:
-            line = _line_of(typed.get(field, ""), inner)
+            if inner and field not in documents:
+                documents[field] = LineFinder(typed.get(field, ""))
+            line = documents[field].find(inner) if inner else 0
             problems.append(FormProblem(field, f"{inner}: {text}" if inner else text, line))
     return problems
-
-
-def _line_of(text: str, path: str) -> int:
-    """Return the line of a document's member; 0 without a path, or if the text is not a document."""
-    if not path or not text.lstrip().startswith("{"):
-        return 0
-    try:
-        strict_json.parse_json_text(text)
-    except strict_json.NotADocument:
-        return 0  # an item of a list may begin with a brace, too
-    return strict_json.find_line(text, path)
 
 
 _HEADINGS: Final = {

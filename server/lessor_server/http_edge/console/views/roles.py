@@ -166,10 +166,14 @@ async def check_typed_policy(visit: Visit) -> StreamResponse:
     if text:
         try:
             document = strict_json.parse_json_text(text)
+            lines = strict_json.LineFinder(text)
             problems = [
-                FormProblem("policy_document", f"{one.field}: {one.problem}; {one.fix}".lstrip(": "), line)
+                FormProblem(
+                    "policy_document",
+                    f"{one.field}: {one.problem}; {one.fix}".lstrip(": "),
+                    lines.find(one.field),
+                )
                 for one in policy.violations(document, field="")
-                for line in (strict_json.find_line(text, one.field),)
             ]
         except strict_json.NotADocument as error:
             problems = [FormProblem("policy_document", str(error), error.line)]
