@@ -138,6 +138,24 @@ async def issue_key(tab: Tab) -> None:
     assert secret not in await page.content()
 
 
+async def test_an_issued_secret_is_not_shown_to_who_goes_back(
+    tab: Tab, server: ServerProcess, lessor: Lessor, mount: str
+) -> None:
+    await lessor.put_role(mount)
+    await sign_in(tab, server.token)
+    await tab.open(f"/issue?mount={mount}&role=app")
+    await tab.press("Issue")
+    await tab.require_heading("Credential issued")
+    assert await tab.page.get_by_role("button", name="Copy the secret access key").count() == 1
+    secret = await tab.page.locator("#copy-secret").inner_text()
+    await tab.follow("Leases")
+    await tab.page.go_back()
+    await tab.require_heading("Issue a credential")
+    assert secret not in await tab.page.content()
+    await tab.page.go_forward()
+    await tab.require_heading("Leases")
+
+
 async def renew_and_revoke(tab: Tab, mount: str) -> None:
     page = tab.page
     await tab.open(f"/leases?prefix={mount}/")
@@ -224,23 +242,39 @@ async def test_events_appear_as_they_occur(
     event = tab.page.locator("#events li").first
     await event.wait_for()
     assert issued.lease_id in await event.inner_text()
+    await hide(tab, hidden=True)
+    await tab.page.get_by_text("Paused while the page is hidden").wait_for()
+    await hide(tab, hidden=False)
+    await tab.page.get_by_text("Events appear as they occur").wait_for()
     await tab.require_accessible()
+
+
+async def hide(tab: Tab, *, hidden: bool) -> None:
+    """Let the page believe that its tab is in the background: a browser without a screen has none there."""
+    state = "true" if hidden else "false"
+    await tab.page.evaluate(
+        f"Object.defineProperty(document, 'hidden', {{value: {state}, configurable: true}});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
 
 
 async def test_pages_fit_every_width_in_both_schemes(
     tab: Tab, server: ServerProcess, lessor: Lessor, mount: str
 ) -> None:
-    await lessor.put_role(mount)
-    await lessor.generate(mount)
+    role = "r" * 64
+    await lessor.put_role(mount, role)
+    lease_id = (await lessor.generate(mount, role)).lease_id
     await sign_in(tab, server.token)
-    for path in (f"/leases?prefix={mount}/", f"/roles/{mount}/app", f"/engines/{mount}", "/events"):
+    deletion = f"/roles/{mount}/{role}/delete"
+    lists = (f"/leases?prefix={mount}/", f"/engines/{mount}", f"/events?prefix={mount}/")
+    for path in (*lists, f"/roles/{mount}/{role}", deletion, f"/leases/{lease_id}"):
         await tab.open(path)
         for width, height in SIZES:
             await tab.page.set_viewport_size({"width": width, "height": height})
             wide = await tab.page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, (path, width)
     await tab.page.emulate_media(color_scheme="dark")
-    for path in (f"/leases?prefix={mount}/", f"/roles/{mount}/app"):
+    for path in (f"/leases?prefix={mount}/", f"/roles/{mount}/{role}"):
         await tab.open(path)
         for width, height in SIZES[:2]:
             await tab.page.set_viewport_size({"width": width, "height": height})

@@ -145,8 +145,8 @@ class FakeSessions:
         self.links: dict[str, str] = {}
         self.ended: list[str] = []
 
-    def is_session(self, text: str) -> bool:
-        return text.startswith(("session-", "planted"))
+    def open(self, cookie: str) -> str:
+        return cookie if cookie.startswith(("session-", "planted")) else ""
 
     async def begin(self, request: BaseRequest, token: str) -> str:
         if token not in self._known:
@@ -157,6 +157,10 @@ class FakeSessions:
 
     async def begin_by_link(self, request: BaseRequest, code: str) -> str:
         return await self.begin(request, self.links.pop(code, ""))
+
+    async def find_link_owner(self, request: BaseRequest, code: str) -> str:
+        known = self._known.get(self.links.get(code, ""))
+        return known.name if known else ""
 
     async def end(self, request: BaseRequest, session: str) -> None:
         self._known.pop(session, None)

@@ -16,13 +16,21 @@ JsonObject = Mapping[str, object]
 
 SERVER: Final = "Lessor"
 """Instead of the versions of Python and aiohttp."""
+BARE_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "Server": SERVER,
+    "X-Content-Type-Options": "nosniff",
+}
+"""The headers of each answer that is not a page: a browser may show it."""
 
 
 def json_response(status: int, body: JsonObject | None) -> Response:
     """Return a response with a JSON body, or without a body."""
     data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
     response = Response(status=status, body=data)
-    response.headers.update({"Cache-Control": "no-store", "Server": SERVER})
+    response.headers.update(BARE_HEADERS)
     if data is not None:
         # Exactly this text: hvac compares it, and reads no errors otherwise.
         response.headers["Content-Type"] = "application/json"

@@ -51,26 +51,22 @@ class SignInLinks:
     def __init__(self, logins: Logins, sealer: Sealer) -> None:
         """Create login tokens by ``logins``; seal them by ``sealer``."""
         self._logins = logins
-        self._sealer = sealer
+        self.sealer = sealer
         self._used: dict[str, None] = {}
         """Accessors of the links used last: two uses at the same time would find the same row."""
 
     async def create(self, principal: Principal, peer: Peer) -> SignInLink:
         """Return a link that signs in as ``principal``. Raises as ``Logins.create_child``."""
         new = await self._logins.create_child(principal, peer, ttl=LINK_TTL, max_ttl=SESSION_TTL)
-        sealed = self._sealer.seal(new.token.reveal().encode(), _PLACE, _VERSION)
         assert new.status.expires_us is not None
-        return SignInLink(base64.urlsafe_b64encode(sealed).decode().rstrip("="), new.status.expires_us)
+        return SignInLink(seal_token(self.sealer, new.token, _PLACE), new.status.expires_us)
 
     def open(self, code: str) -> Secret:
         """Return the login token in a link; raises ``Unauthenticated`` if it holds none."""
-        try:
-            if len(code) > MAX_CODE or not code.isascii():
-                raise Unauthenticated(LINK_REFUSED)
-            sealed = base64.urlsafe_b64decode(code + "=" * (-len(code) % 4))
-            return Secret(self._sealer.open(sealed, _PLACE, _VERSION).decode())
-        except (SealBroken, binascii.Error, ValueError):
-            raise Unauthenticated(LINK_REFUSED) from None
+        token = open_token(self.sealer, code, _PLACE)
+        if token is None:
+            raise Unauthenticated(LINK_REFUSED)
+        return token
 
     async def use(self, principal: Principal, peer: Peer) -> None:
         """Let the login token of a link be that of a session, once.
@@ -85,3 +81,20 @@ class SignInLinks:
         if len(self._used) > _MAX_USED:
             del self._used[next(iter(self._used))]
         await self._logins.renew_self(principal, peer, SESSION_TTL)
+
+
+def seal_token(sealer: Sealer, token: Secret, place: str) -> str:
+    """Return a token sealed for one place, in characters that URLs and cookies allow."""
+    sealed = sealer.seal(token.reveal().encode(), place, _VERSION)
+    return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+
+
+def open_token(sealer: Sealer, text: str, place: str) -> Secret | None:
+    """Return the token that was sealed for a place, or None if ``text`` holds none."""
+    if len(text) > MAX_CODE or not text.isascii():
+        return None
+    try:
+        sealed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return Secret(sealer.open(sealed, place, _VERSION).decode())
+    except (SealBroken, binascii.Error, ValueError):
+        return None

@@ -359,6 +359,22 @@ def test_an_address_that_the_listener_has_is_answered(listen: str, host: str) ->
     assert not edge._knows_host(["evil.example"])
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /x HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+        b"GET /y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GE T / HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_no_face_gives_is_no_page_for_a_browser(data: bytes) -> None:
+    async with running() as edge, edge.connect() as (reader, writer):
+        writer.write(data)
+        head = (await reader.read()).partition(b"\r\n\r\n")[0]
+        assert b"X-Content-Type-Options: nosniff" in head
+        assert b"Content-Security-Policy: default-src 'none'" in head
+
+
 async def test_a_path_that_no_face_owns_is_not_found() -> None:
     async with running() as edge:
         assert (await edge.send(b"GET /y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))[0][

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lessor.v1 import role_pb2
 from lessor.values import JsonValue
-from lessor_server.http_edge.console.documents import DocumentLines, NotADocument, parse_json_text
+from lessor_server.http_edge.console.documents import MAX_TEXT, LineFinder, NotADocument, parse_json_text
 from lessor_server.http_edge.console.forms import Control, ControlKind, fill_form, typed_of
 from lessor_server.http_edge.console.views import role_forms
 
@@ -58,7 +58,7 @@ DOCUMENTS = st.dictionaries(
     ],
 )
 def test_the_line_of_a_member_is_found(path: str, line: int) -> None:
-    assert DocumentLines(TEXT).find(path) == line
+    assert LineFinder(TEXT).find(path) == line
 
 
 @given(DOCUMENTS, st.sampled_from([None, 2]))
@@ -74,7 +74,7 @@ def test_every_document_is_parsed_as_json_parses_it_and_has_a_line_for_every_key
             and indent
             and not any(isinstance(one, dict | list) for one in document.values())
         ):
-            assert DocumentLines(text).find(key) == number + 2
+            assert LineFinder(text).find(key) == number + 2
 
 
 @given(st.text(max_size=30))
@@ -86,14 +86,14 @@ def test_no_text_raises_anything_else(text: str) -> None:
 
 
 def test_a_long_text_is_refused_before_it_is_read() -> None:
-    with pytest.raises(NotADocument, match="has 40003 characters"):
+    with pytest.raises(NotADocument, match="has more than 32,768 characters"):
         parse_json_text('{"' + "a" * 39_996 + '": 1}')
-    assert DocumentLines('{"a": 1}' + " " * 40_000).find("a") == 0
+    assert LineFinder('{"a": 1}' + " " * 40_000).find("a") == 0
 
 
 @pytest.mark.parametrize("text", ["@secret", "", "["])
 def test_a_text_that_is_not_an_object_has_no_lines(text: str) -> None:
-    assert DocumentLines(text).find("a") == 0
+    assert LineFinder(text).find("a") == 0
 
 
 @pytest.mark.parametrize("text", ["[" * 1000, '{"a":' * 500, "{" * 30_000])
@@ -151,3 +151,27 @@ def test_a_secret_is_never_filled_into_a_form() -> None:
 def test_the_form_of_a_role_has_every_field_of_the_message() -> None:
     fields = {name for name in role_pb2.Role.DESCRIPTOR.fields_by_name if name != "etag"}
     assert {one.name for one in role_forms.CONTROLS} == fields
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"' + '\\"' * 16_000,
+        "[" * 32_000,
+        '{"a": "' + "\\" * 32_000,
+        "{" * 100_000,
+        '"' * 100_000,
+        "\\" * 32_000,
+    ],
+)
+def test_a_text_that_is_no_document_is_refused_after_one_reading(text: str) -> None:
+    """A reading for each quote of a string without an end would take minutes, in which nobody is served."""
+    with pytest.raises(NotADocument):
+        parse_json_text(text)
+    assert LineFinder(text).find("a") == 0
+
+
+def test_a_document_that_is_longer_than_any_policy_is_refused() -> None:
+    text = '{"Version": "2012-10-17"' + " " * MAX_TEXT + "}"
+    with pytest.raises(NotADocument, match="more than 32,768 characters"):
+        parse_json_text(text)

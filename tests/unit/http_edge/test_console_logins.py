@@ -38,11 +38,16 @@ class Site:
 
     async def begin(self, token: str = TOKEN) -> str:
         """Sign in with a token; return the session's."""
+        return self.sessions.open(await self.begin_cookie(token))
+
+    async def begin_cookie(self, token: str = TOKEN) -> str:
+        """Sign in with a token; return the cookie."""
         return await self.sessions.begin(request_of_browser("POST", "/sign-in", b"", {}), token)
 
     async def begin_by_link(self, code: str) -> str:
-        """Sign in by a link."""
-        return await self.sessions.begin_by_link(request_of_browser("POST", "/sign-in/link", b"", {}), code)
+        """Sign in by a link; return the session's token."""
+        request = request_of_browser("POST", "/sign-in/link", b"", {})
+        return self.sessions.open(await self.sessions.begin_by_link(request, code))
 
     async def end(self, session: str) -> None:
         """Sign out."""
@@ -66,7 +71,6 @@ async def site(store: MemoryStore | None = None, key: DataKey | None = None) -> 
 async def test_a_session_is_a_login_token_of_the_same_identity_for_eight_hours() -> None:
     async with site() as s:
         session = await s.begin()
-        assert s.sessions.is_session(session)
         person = await s.server.who(session)
         assert (person.name, person.auth_method.value) == ("ci", "login")
         await asyncio.sleep(7.9 * HOUR)
@@ -94,7 +98,23 @@ async def test_a_jwt_begins_a_session_too() -> None:
 @virtual
 async def test_no_other_token_works_as_a_cookie(text: str) -> None:
     async with site() as s:
-        assert not s.sessions.is_session(text)
+        assert s.sessions.open(text) == ""
+
+
+@virtual
+async def test_a_login_token_of_another_client_is_no_session_and_may_live_longer_than_one() -> None:
+    async with site() as s:
+        bought = await s.server.logins.create_child(await s.server.who(TOKEN), PEER)
+        assert s.sessions.open(bought.token.reveal()) == ""
+        assert s.sessions.open(await s.create_link()) == ""
+
+
+@virtual
+async def test_a_session_cookie_is_no_credential_of_a_call() -> None:
+    async with site() as s:
+        cookie = await s.begin_cookie()
+        assert "lst_" not in cookie
+        assert await s.server.refusal(cookie)
 
 
 @virtual
@@ -135,6 +155,17 @@ async def test_a_link_begins_one_session_of_eight_hours() -> None:
             await s.begin_by_link(code)
         await asyncio.sleep(0.2 * HOUR)
         assert await s.server.refusal(session)
+
+
+@virtual
+async def test_a_link_says_who_created_it_and_that_does_not_use_it_up() -> None:
+    async with site() as s:
+        code = await s.create_link()
+        request = request_of_browser("GET", f"/sign-in/link/{code}", b"", {})
+        assert await s.sessions.find_link_owner(request, code) == "ci"
+        assert await s.sessions.find_link_owner(request, code[::-1]) == ""
+        await s.begin_by_link(code)
+        assert await s.sessions.find_link_owner(request, code) == ""
 
 
 @virtual

@@ -268,6 +268,7 @@ async def test_a_link_of_the_command_line_becomes_a_session_by_a_form_and_once()
     async with browser() as b:
         b.sessions.links["code-1"] = ROOT_TOKEN
         page = await b.get("/sign-in/link/code-1")
+        assert "signs you in as root" in page.words()
         assert SESSION not in b.cookies
         after = await b.send(page.form("/sign-in/link"))
         assert after.title() == "Engines – Lessor"

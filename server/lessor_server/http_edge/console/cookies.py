@@ -1,8 +1,8 @@
 """The console's cookies, its CSRF tokens, and the notes that it shows once after a redirect.
 
-A session's cookie holds its token. The CSRF token of its forms is an HMAC under that token, so that every
-replica can check it and none stores it. The form of the sign-in has a cookie of its own: another site's link
-opens the sign-in without the session's cookie (SameSite=Strict), and must not replace it.
+A session's cookie holds its token, sealed. The CSRF token of its forms is an HMAC under that token, so that
+every replica can check it and none stores it. The form of the sign-in has a cookie of its own: another site's
+link opens the sign-in without the session's cookie (SameSite=Strict), and must not replace it.
 
 Sources: RFC 6265bis, sections 4.1.3 (``__Host-``) and 5.5 (SameSite); OWASP, "Cross-Site Request Forgery
 Prevention Cheat Sheet", HMAC based token pattern.
@@ -72,7 +72,7 @@ class Cookies:
         return self._tls
 
     def session_of(self, request: BaseRequest) -> str:
-        """Return the token of the request's session; empty without one."""
+        """Return the cookie of the request's session; empty without one."""
         return self._read(request, self.names.session)
 
     def form_of(self, request: BaseRequest) -> str:
@@ -83,9 +83,9 @@ class Cookies:
         """Return a new value for the cookie of a sign-in form."""
         return base64.urlsafe_b64encode(self._rng.randbytes(24)).decode()
 
-    def set_session(self, response: StreamResponse, token: str) -> None:
+    def set_session(self, response: StreamResponse, value: str) -> None:
         """Begin a session in the browser, and end the sign-in form's."""
-        self._set(response, self.names.session, token, None)
+        self._set(response, self.names.session, value, None)
         self._set(response, self.names.form, "", 0)
 
     def clear_session(self, response: StreamResponse) -> None:
@@ -132,7 +132,7 @@ class Cookies:
 
 
 def csrf_token(secret: str) -> str:
-    """Return the CSRF token of the forms of a session, or of a sign-in form, by its cookie's value."""
+    """Return the CSRF token of the forms of a session by its token, or of a sign-in form by its cookie."""
     return _sign(secret, _CSRF, "")
 
 

@@ -11,12 +11,13 @@ from typing import Final, NoReturn
 
 from lessor.values import MAX_EXACT, JsonValue
 
-MAX_TEXT: Final = 32 << 10
-"""The maximum characters of a document: IAM takes 2,048 without white space."""
 MAX_DEPTH: Final = 20
 """The maximum depth of a document; a policy has six levels."""
+MAX_TEXT: Final = 32 << 10
+"""The maximum number of characters; IAM allows a policy 6,144 without space. More would block the loop."""
 _STEP: Final = re.compile(r"\.?([A-Za-z][A-Za-z0-9]*)|\[(\d{1,6})\]|\[(\"[^\"]*\")\]")
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+"""A string without an end goes to the end of the text: so each character is read once, whatever was typed."""
 
 
 class NotADocument(ValueError):
@@ -36,11 +37,11 @@ def parse_json_text(text: str) -> dict[str, JsonValue]:
     """Return the JSON object that a text holds.
 
     Raises:
-        NotADocument: It is too long or nested too deeply, holds something else, has a duplicate key, or has a
-            number that JSON can't represent exactly.
+        NotADocument: It holds something else, is nested too deeply, has a duplicate key, or has a number that
+            JSON can't represent exactly.
     """
     if len(text) > MAX_TEXT:
-        raise NotADocument(f"has {len(text)} characters; write at most {MAX_TEXT}")
+        raise NotADocument(f"has more than {MAX_TEXT:,} characters; write a shorter document")
     if _depth(text) > MAX_DEPTH:
         raise NotADocument(f"is nested deeper than {MAX_DEPTH} levels; write one JSON object")
     try:
@@ -55,25 +56,30 @@ def parse_json_text(text: str) -> dict[str, JsonValue]:
     return found
 
 
-class DocumentLines:
-    """The lines of the members of a document."""
+class LineFinder:
+    """Finds the lines of members in one document, which is read once."""
 
     def __init__(self, text: str) -> None:
-        """Read a valid document; of another text, or one that is too long, no line is known."""
-        self._lines = _lines(text) if len(text) <= MAX_TEXT and text.lstrip().startswith("{") else {}
+        """Read ``text``; if it is not a document, no line is known."""
+        try:
+            parse_json_text(text)
+        except NotADocument:
+            self._lines: dict[tuple[str, ...], int] = {}
+        else:
+            self._lines = _lines(text)
 
     def find(self, path: str) -> int:
         """Return the line, from 1, of the member that ``path`` names, or of the nearest that there is.
 
-        ``path`` has steps from the top, as violations have them: ``Statement[0].Condition["aws:x"]``. 0 means
-        that no line is known.
+        ``path`` are steps from the top, as violations have them: ``Statement[0].Condition["aws:x"]``. The
+        line is 0 if the text is not a document.
         """
         if not self._lines:
             return 0
         steps = [key or quoted[1:-1] or index for key, index, quoted in _STEP.findall(path)]
         found = 1
         for end in range(1, len(steps) + 1):
-            # IAM allows one statement or action without its list: such a step has no line of its own.
+            # IAM allows one statement, action or resource without its list: such a step has no line.
             found = self._lines.get(tuple(steps[:end]), found)
         return found
 

@@ -66,6 +66,9 @@ class ConsoleFace:
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         path, verb = request.path, "GET" if request.method == "HEAD" else request.method
+        if not request.raw_path.isascii():
+            text = "Its address has bytes that are not allowed there; percent-encode them."
+            return self._show_error(HTTPStatus.BAD_REQUEST, "This request is not valid", text)
         if path.startswith("/static/") and verb == "GET":
             return self._send_static(path.removeprefix("/static/"))
         if verb == "POST":
@@ -78,7 +81,9 @@ class ConsoleFace:
             case ("POST", "/sign-in/link"):
                 return await self._sign_in_by_link(request)
             case ("GET", _) if path.startswith(f"{_LINK}/"):
-                return self._show_sign_in(request, code=path.removeprefix(f"{_LINK}/"))
+                code = path.removeprefix(f"{_LINK}/")
+                owner = await self._sessions.find_link_owner(request, code)
+                return self._show_sign_in(request, code=code, owner=owner)
         found = find_routes(self._routes, path)
         if not found and path != "/sign-out":
             return self._show_error(HTTPStatus.NOT_FOUND, "Not found", "This console has no such page.")
@@ -106,8 +111,8 @@ class ConsoleFace:
 
     async def _open_visit(self, request: BaseRequest, names: Mapping[str, str]) -> Visit | StreamResponse:
         """Identify the person, and only then read the form; return an answer if the person must sign in."""
-        session = self._console.cookies.session_of(request)
-        if not self._sessions.is_session(session):
+        session = self._sessions.open(self._console.cookies.session_of(request))
+        if not session:
             return self._ask_to_sign_in(request)
         visit = Visit(self._console, request, session, names)
         await visit.identify()
@@ -133,7 +138,13 @@ class ConsoleFace:
         return answers.redirect(answers.page_link("sign-in", next=here))
 
     def _show_sign_in(
-        self, request: BaseRequest, *, code: str = "", problem: str = "", next_path: str = ""
+        self,
+        request: BaseRequest,
+        *,
+        code: str = "",
+        owner: str = "",
+        problem: str = "",
+        next_path: str = "",
     ) -> Response:
         cookies = self._console.cookies
         value = cookies.form_of(request) or cookies.draw_form()
@@ -142,6 +153,7 @@ class ConsoleFace:
             title="Open the console" if code else "Sign in",
             csrf=csrf_token(value),
             code=code[:256],
+            owner=owner,
             next=next_path or answers.own_path(request.query.get("next", "/")),
             problem=problem,
             failed=bool(problem),
@@ -164,27 +176,26 @@ class ConsoleFace:
             problem = "enter a token or a JWT; it has printable ASCII characters only"
             return self._show_sign_in(request, problem=problem, next_path=next_path)
         try:
-            session = await self._sessions.begin(request, token)
+            cookie = await self._sessions.begin(request, token)
         except CallRefused as failed:
             return self._show_sign_in(request, problem=_sentence(failed), next_path=next_path)
-        return await self._begin(request, session, next_path)
+        return await self._begin(request, cookie, next_path)
 
     async def _sign_in_by_link(self, request: BaseRequest) -> StreamResponse:
         typed = await self._read_sign_in(request)
         try:
-            session = await self._sessions.begin_by_link(request, typed.get("code", ""))
+            cookie = await self._sessions.begin_by_link(request, typed.get("code", ""))
         except CallRefused as failed:
             return self._show_sign_in(request, problem=_sentence(failed))
-        return await self._begin(request, session, "/")
+        return await self._begin(request, cookie, "/")
 
-    async def _begin(self, request: BaseRequest, session: str, path: str) -> StreamResponse:
+    async def _begin(self, request: BaseRequest, cookie: str, path: str) -> StreamResponse:
         """Lead to a page in a new session; one that the browser had before ends."""
-        before = self._console.cookies.session_of(request)
-        if self._sessions.is_session(before) and before != session:
+        if before := self._sessions.open(self._console.cookies.session_of(request)):
             with suppress(CallRefused):  # its cookie is replaced in any case, and it ends within hours
                 await self._sessions.end(request, before)
         response = answers.redirect(path)
-        self._console.cookies.set_session(response, session)
+        self._console.cookies.set_session(response, cookie)
         return response
 
     async def _sign_out(self, visit: Visit) -> StreamResponse:

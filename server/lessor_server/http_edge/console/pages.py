@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Final
@@ -60,11 +61,14 @@ class PageTemplates:
         )
         self._templates.filters |= {
             "span": span_text,
+            "left": left_text,
             "moment": moment_text,
             "iso": iso_text,
             "document": document_text,
             "state": state_name,
             "kind": type_name,
+            "sentence": sentence,
+            "shell": shlex.quote,
         }
         self._templates.globals |= {
             "link": answers.page_link,
@@ -92,6 +96,17 @@ def span_text(value: Duration | timedelta) -> str:
     return values.written(value.ToTimedelta() if isinstance(value, Duration) else value)
 
 
+def left_text(value: Duration) -> str:
+    """Return the time that is left, in its two largest units, as the script counts it down."""
+    seconds = value.seconds
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours >= 48:
+        return f"{hours // 24}d{hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"
+
+
 def moment_text(value: Timestamp) -> str:
     """Return an instant for people, in UTC."""
     return f"{value.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"
@@ -107,6 +122,12 @@ def document_text(value: Struct) -> str:
     return values.policy_text(MessageToDict(value), indent=2)
 
 
+def sentence(text: str) -> str:
+    """Return a text of an error or a warning as a sentence: with a capital letter and a full stop."""
+    end = "" if not text or text[-1] in ".!?" else "."
+    return f"{text[:1].upper()}{text[1:]}{end}"
+
+
 def state_name(lease: lease_pb2.Lease) -> str:
     """Return the state of a lease by its name."""
     return lease_pb2.Lease.State.Name(lease.state)
@@ -119,7 +140,7 @@ def type_name(value: role_pb2.Role.CredentialType.ValueType) -> str:
 
 def expiry_holds(info: system_pb2.GetInfoResponse) -> list[str]:
     """Return why expiry is held: an operator's hold, or a clock that is not trusted."""
-    return [one for one in info.warnings if one.startswith(HELD)]
+    return [one.removeprefix(HELD).lstrip(": ") for one in info.warnings if one.startswith(HELD)]
 
 
 def other_warnings(info: system_pb2.GetInfoResponse) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from lessor_server.domain.errors.base import ErrorKind, Invalid
 from lessor_server.http_edge.calls import CallRefused
-from lessor_server.http_edge.console import documents
+from lessor_server.http_edge.console.documents import LineFinder
 from lessor_server.http_edge.console.forms import FormProblem
 
 MAX_PROBLEMS: Final = 20
@@ -47,7 +47,7 @@ def form_problems(
     if not isinstance(failed.error, Invalid):
         shown = page_problem(failed)
         return [FormProblem("", f"{shown.text}; {shown.fix}")]
-    lines: dict[str, documents.DocumentLines] = {}
+    lines: dict[str, LineFinder] = {}
     problems = []
     for violation in failed.error.violations[:MAX_PROBLEMS]:
         first, _, rest = violation.field.partition(".")
@@ -59,7 +59,7 @@ def form_problems(
             problems.append(FormProblem("", f"{violation.field}: {text}" if violation.field else text))
         elif inner:
             if field not in lines:
-                lines[field] = documents.DocumentLines(typed.get(field, ""))
+                lines[field] = LineFinder(typed.get(field, ""))
             problems.append(FormProblem(field, f"{inner}: {text}", lines[field].find(inner)))
         else:
             problems.append(FormProblem(field, text))

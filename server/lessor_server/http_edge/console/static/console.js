@@ -3,23 +3,28 @@
 
 const all = (selector) => document.querySelectorAll(selector);
 
-// A credential is shown once: loading the page again must not send its form again.
-for (const deed of all("[data-once]")) history.replaceState(null, "", deed.dataset.once);
+// A credential is shown once: loading the page again must not send its form again, and a browser that keeps
+// pages in memory must not show it when somebody goes back.
+for (const deed of all("[data-once]")) {
+  history.replaceState(null, "", deed.dataset.once);
+  addEventListener("pagehide", () => deed.remove());
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+}
 
 // Copying.
 for (const button of all("[data-copy]")) {
   if (!navigator.clipboard) continue;
-  const label = button.textContent;
+  const shown = button.firstChild, label = shown.data;  // what it copies follows, for screen readers
   button.hidden = false;
   button.setAttribute("aria-live", "polite");
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-      button.textContent = "Copied";
+      shown.data = "Copied";
     } catch {
-      button.textContent = "Select it";
+      shown.data = "Select";
     }
-    setTimeout(() => { button.textContent = label; }, 1500);
+    setTimeout(() => { shown.data = label; }, 1500);
   });
 }
 
@@ -28,6 +33,7 @@ function left(until) {
   const seconds = Math.max(0, Math.floor((Date.parse(until) - Date.now()) / 1000));
   const hours = Math.floor(seconds / 3600), minutes = Math.floor(seconds / 60) % 60;
   if (!seconds) return "ended";
+  if (hours >= 48) return `${Math.floor(hours / 24)}d${hours % 24}h`;
   if (hours) return `${hours}h${minutes}m`;
   return minutes ? `${minutes}m${seconds % 60}s` : `${seconds}s`;
 }
@@ -103,19 +109,11 @@ for (const place of all("[data-check]")) {
 const MAX_EVENTS = 200;
 for (const state of all("[data-events]")) {
   const list = document.getElementById("events"), text = state.querySelector("[role=status]");
-  const source = new EventSource(state.dataset.events);
   function set(kind, words) {
     state.className = `live ${kind}`;
     text.textContent = words;
   }
-  text.textContent = "Connecting…";
-  source.addEventListener("open", () => set("on", "Events appear as they occur."));
-  source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) set("off", "No events: load this page again.");
-    else set("off", "Disconnected; trying again.");
-  });
-  source.addEventListener("end", (event) => set("off", JSON.parse(event.data).text));
-  source.addEventListener("lease", (event) => {
+  function show(event) {
     const { type, lease, time, error } = JSON.parse(event.data);
     const item = document.createElement("li");
     item.className = type;
@@ -130,9 +128,32 @@ for (const state of all("[data-events]")) {
     const end = lease.lastIndexOf("/") + 1;
     link.append(lease.slice(0, end), document.createElement("wbr"), lease.slice(end));
     item.append(when, what, link);
-    if (error) item.append(error);
+    if (error) {
+      const why = document.createElement("span");
+      why.className = "why";
+      why.textContent = error;
+      item.append(why);
+    }
     list.prepend(item);
     while (list.children.length > MAX_EVENTS) list.lastChild.remove();
-  });
-  addEventListener("pagehide", () => source.close());
+  }
+  // A browser opens six connections to a host: a page that nobody sees must not keep one of them.
+  let source = null;
+  function watch() {
+    if (source) source.close();
+    source = null;
+    if (document.hidden) return set("off", "Paused while the page is hidden.");
+    const opened = source = new EventSource(state.dataset.events);
+    set("off", "Connecting…");
+    opened.addEventListener("open", () => set("on", "Events appear as they occur."));
+    opened.addEventListener("error", () => {
+      if (opened.readyState === EventSource.CLOSED) set("off", "No events: load this page again.");
+      else set("off", "Disconnected; trying again.");
+    });
+    opened.addEventListener("end", (event) => set("off", JSON.parse(event.data).text));
+    opened.addEventListener("lease", show);
+  }
+  watch();
+  document.addEventListener("visibilitychange", watch);
+  addEventListener("pagehide", () => source && source.close());
 }

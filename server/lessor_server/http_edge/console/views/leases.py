@@ -9,7 +9,7 @@ from aiohttp.web import StreamResponse
 
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.errors.base import ErrorKind, Invalid
-from lessor_server.domain.lease_id import IdRange, LeaseId
+from lessor_server.domain.lease_id import LeaseId
 from lessor_server.http_edge.answers import http_status
 from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.answers import lease_link, page_link, redirect
@@ -157,7 +157,6 @@ async def revoke_lease(visit: Visit) -> StreamResponse:
 async def ask_to_revoke_prefix(visit: Visit) -> StreamResponse:
     """Say how many leases are under a prefix, and ask whether to revoke them."""
     prefix = complete_prefix(visit.query("prefix").strip())
-    IdRange.parse(prefix)
     return await visit.render(
         "revoke_prefix.html",
         title="Revoke leases",

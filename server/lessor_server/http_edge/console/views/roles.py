@@ -167,7 +167,7 @@ async def check_typed_policy(visit: Visit) -> StreamResponse:
     found: list[dict[str, str | int]] = []
     if text:
         try:
-            document, lines = documents.parse_json_text(text), documents.DocumentLines(text)
+            document, lines = documents.parse_json_text(text), documents.LineFinder(text)
         except documents.NotADocument as error:
             found = [{"line": error.line, "text": str(error)}]
         else:
