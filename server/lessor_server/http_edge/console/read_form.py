@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 
 from aiohttp.web import BaseRequest
 
-MAX_FORM: Final = 256 << 10
+MAX_FORM: Final = 128 << 10
+"""A policy of 32,768 characters, of which each is escaped, and the other fields of a role."""
 MAX_SIGN_IN: Final = 32 << 10
 """A stranger's form holds one token."""
 MAX_FIELDS: Final = 64
