@@ -465,6 +465,8 @@ async def test_a_static_role_is_created_shown_rotated_and_deleted() -> None:
         page = await b.send(page.form("/new/static-role/aws"), rotation_period="24h")
         assert page.title() == "Static role aws/batch – Lessor", page.words()
         assert "batch" in (await b.get("/static-roles")).words()
+        again = await b.send(form, name="batch", username="other", rotation_period="48h")
+        assert (again.status, "that exists" in again.words()) == (400, True)
         shown = await b.send(page.form("/static-roles/aws/batch/key"))
         secret = re.findall(r'id="copy-secret"[^>]*>([^<]+)<', shown.text)
         assert len(secret) == 1

@@ -11,7 +11,8 @@ from aiohttp.web import BaseRequest
 from lessor_server.domain.errors.base import DeadlineExceeded, Invalid
 from lessor_server.http_edge.body import read_bytes
 
-MAX_FORM: Final = 256 << 10
+MAX_FORM: Final = 128 << 10
+"""A policy of 32,768 characters, of which each is escaped, and the other fields of a role."""
 MAX_SIGN_IN: Final = 32 << 10
 """A stranger's form holds one token."""
 MAX_FIELDS: Final = 64

@@ -9,6 +9,7 @@ from aiohttp.web import StreamResponse
 
 from lessor.v1 import creds_pb2
 from lessor.v1 import role_pb2 as pb
+from lessor_server.domain.errors.base import ErrorKind
 from lessor_server.http_edge.answers import http_status
 from lessor_server.http_edge.calls import CallRefused
 from lessor_server.http_edge.console.answers import page_link
@@ -81,10 +82,14 @@ async def _render_form(
 
 
 async def save_static_role(visit: Visit) -> StreamResponse:
-    """Store a static role."""
+    """Store a new static role; one that exists is not replaced."""
     mount, role = visit.path["mount"], pb.StaticRole()
     typed = dict(visit.typed)
-    if problems := fill_form(role, CONTROLS, typed):
+    problems = fill_form(role, CONTROLS, typed)
+    if not problems and role.name and await _exists(visit, mount, role.name):
+        # Saving would also release one that is held.
+        problems.append(FormProblem("name", "is the name of a static role that exists; choose another one"))
+    if problems:
         return await _render_form(visit, mount, typed, problems, HTTPStatus.BAD_REQUEST)
     other = bool(typed.get("delete_other_key"))
     request = pb.PutStaticRoleRequest(mount=mount, static_role=role, delete_other_key=other)
@@ -96,6 +101,17 @@ async def save_static_role(visit: Visit) -> StreamResponse:
         problems = form_problems(failed, _NAMES, typed)
         return await _render_form(visit, mount, typed, problems, http_status(failed.kind))
     return visit.go(page_link("static-roles", mount, role.name), f"Saved {mount}/{role.name}.")
+
+
+async def _exists(visit: Visit, mount: str, name: str) -> bool:
+    request = pb.GetStaticRoleRequest(mount=mount, name=name)
+    try:
+        await visit.call("RoleService.GetStaticRole", request, pb.GetStaticRoleResponse)
+    except CallRefused as failed:
+        if failed.kind in (ErrorKind.NOT_FOUND, ErrorKind.DENIED, ErrorKind.INVALID):
+            return False
+        raise
+    return True
 
 
 async def show_static_role(visit: Visit) -> StreamResponse:
