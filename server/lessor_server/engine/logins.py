@@ -112,6 +112,11 @@ class LoginTokens:
             raise Unauthenticated(ENDED)
         return renewed
 
+    async def read_whether_renewed(self, token: LoginToken) -> bool:
+        """Return whether a token was renewed before, on any server of the store, or has ended."""
+        chain = await self._store.read_login_chain(token.digest)
+        return not chain or bool(chain[0].renewed_us)
+
     async def end(self, digest: str) -> list[str]:
         """End a token and all that descend from it; return the digests of those that were there."""
         return await self._store.end_login_token(digest)

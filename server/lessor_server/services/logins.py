@@ -210,6 +210,13 @@ class Logins:
             await records.answer()
             return status
 
+    async def read_whether_renewed(self, token: LoginToken) -> bool:
+        """Return whether a login token was renewed before, on any server, or has ended.
+
+        A caller's ``login`` can be 10 s old. Raises ``StoreUnavailable``.
+        """
+        return await self._tokens.read_whether_renewed(token)
+
     async def revoke_self(self, principal: Principal, peer: Peer) -> None:
         """End the caller's login token and all that it has created. It goes on without audit.
 

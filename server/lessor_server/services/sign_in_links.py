@@ -78,6 +78,8 @@ class SignInLinks:
         if login is None or login.renewed_us or login.accessor in self._used:
             raise Unauthenticated(LINK_REFUSED)
         self._used[login.accessor] = None
+        if await self._logins.read_whether_renewed(login):  # another server has let it be used
+            raise Unauthenticated(LINK_REFUSED)
         if len(self._used) > _MAX_USED:
             del self._used[next(iter(self._used))]
         await self._logins.renew_self(principal, peer, SESSION_TTL)

@@ -178,6 +178,16 @@ async def test_a_link_holds_for_a_minute() -> None:
 
 
 @virtual
+async def test_a_link_that_one_replica_has_let_in_is_refused_by_the_one_that_created_it() -> None:
+    key = DataKey(bytes(32))
+    async with site(key=key) as first, site(first.server.store, key) as second:
+        code = await first.create_link()
+        await second.begin_by_link(code)
+        with pytest.raises(CallRefused):
+            await first.begin_by_link(code)
+
+
+@virtual
 async def test_a_link_is_used_once_also_by_two_browsers_at_the_same_moment() -> None:
     async with site() as s:
         code = await s.create_link()

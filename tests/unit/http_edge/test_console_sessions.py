@@ -6,14 +6,17 @@ import base64
 from urllib.parse import urlencode
 
 import pytest
+from aiohttp.web import RequestPayloadError
 
 from lessor_server.http_edge.console.answers import own_path
 from lessor_server.http_edge.console.cookies import csrf_token
+from lessor_server.http_edge.console.read_form import MAX_SIGN_IN, BadForm, read_form
 from lessor_server.http_edge.exchange import credential_of
 from tests.support.access import principal
 from tests.support.console_browser import HOST, ROOT_TOKEN, browser, request_of_browser
 from tests.support.virtual_loop import virtual
 
+FORM = "application/x-www-form-urlencoded"
 OWN = {"Origin": f"http://{HOST}"}
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -189,11 +192,11 @@ async def test_the_sign_in_needs_its_own_csrf_token() -> None:
         (b"a=1", "text/plain", 415),
         (b"a=1", "multipart/form-data; boundary=x", 415),
         (b"{}", "application/json", 415),
-        (b"a=" + b"x" * (300 << 10), "application/x-www-form-urlencoded", 413),
-        (b"a=%ff", "application/x-www-form-urlencoded", 400),
-        (b"a=\xff", "application/x-www-form-urlencoded", 400),
-        (b"a=1&a=2", "application/x-www-form-urlencoded", 400),
-        (b"&".join(b"f%d=1" % number for number in range(100)), "application/x-www-form-urlencoded", 400),
+        (b"a=" + b"x" * (300 << 10), FORM, 413),
+        (b"a=%ff", FORM, 400),
+        (b"a=\xff", FORM, 400),
+        (b"a=1&a=2", FORM, 400),
+        (b"&".join(b"f%d=1" % number for number in range(100)), FORM, 400),
     ],
 )
 @virtual
@@ -209,6 +212,22 @@ async def test_a_stranger_may_send_only_as_much_as_a_token_has() -> None:
     async with browser() as b:
         await b.get("/sign-in")
         assert (await b.ask("POST", "/sign-in", b"token=" + b"x" * (40 << 10), OWN)).status == 413
+
+
+@virtual
+async def test_a_form_whose_body_is_malformed_is_refused_and_not_an_unexpected_error() -> None:
+    request = request_of_browser("POST", "/sign-in", b"", {"Content-Type": FORM})
+    request.content.set_exception(RequestPayloadError("a chunk without its size"))
+    with pytest.raises(BadForm, match=r"the form is not valid HTTP/1\.1") as refused:
+        await read_form(request, MAX_SIGN_IN)
+    assert refused.value.status == 400
+
+
+@virtual
+async def test_a_compressed_form_is_refused() -> None:
+    headers = {"Content-Type": FORM, "Content-Encoding": "gzip"}
+    with pytest.raises(BadForm, match="the form is compressed"):
+        await read_form(request_of_browser("POST", "/sign-in", b"a=1", headers), MAX_SIGN_IN)
 
 
 @virtual

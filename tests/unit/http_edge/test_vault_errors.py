@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from multidict import MultiDict
 
+from lessor.v1 import config_pb2
 from lessor_server.domain.errors.base import (
     AwsAnswer,
     AwsQuota,
@@ -167,3 +168,19 @@ async def test_a_static_role_that_the_caller_can_not_read_is_not_replaced() -> N
         "PUT", "aws/static-roles/legacy", {"username": "legacy", "rotation_period": "1h"}
     )
     assert (answer.status, calls.asked) == (403, [])
+
+
+async def test_a_login_at_an_unknown_issuer_says_where_to_log_in() -> None:
+    error = NotFound("issuer", "nowhere", fix="log in at the name of an issuer")
+    answer = await Api(FakeCalls(error=error)).ask("POST", "auth/nowhere/login", {"jwt": "x"})
+    assert answer.status == 404
+    assert answer.body["errors"][0].startswith('no handler for route "auth/nowhere/login"')
+    assert answer.body["errors"][1].endswith("; log in at the name of an issuer")
+
+
+async def test_a_path_below_no_engine_says_how_to_find_one_also_to_root() -> None:
+    calls = FakeCalls({"ConfigService.ListMounts": config_pb2.ListMountsResponse()})
+    answer = await Api(calls).ask("GET", "sys/internal/ui/mounts/secret/x")
+    assert answer.status == 403
+    assert answer.body["errors"][0] == "permission denied"
+    assert answer.body["errors"][1].startswith("no engine that you may use is at secret/; name an engine")
