@@ -12,6 +12,7 @@ from tests.support.postgres_store import open_on_postgres
 from tests.support.sealed_store import edit, open_with_keyring, put_back, rows_of
 from tests.support.stores import Bench, HandClock
 
+from lessor_server.adapters.sql.transaction import REPEAT
 from lessor_server.adapters.sqlite.store import FILE
 from lessor_server.domain.access.login_token import LoginToken
 from lessor_server.domain.errors.access import TooManyLoginTokens
@@ -213,7 +214,8 @@ async def test_tokens_count_under_a_new_data_key(tmp_path: Path) -> None:
         await store._jobs.write(
             lambda tx: tx.change(
                 "UPDATE login_tokens SET depth = 3 WHERE digest = :digest", {"digest": digest(3)}
-            )
+            ),
+            REPEAT,
         )
         old = keyring.active_id
         key = await keyring.make()
@@ -256,7 +258,7 @@ async def test_a_restored_postgresql_database_has_no_tokens(tmp_path: Path) -> N
     async with open_on_postgres(tmp_path, clock) as store:
         assert await store.read_login_chain(token.digest) == (token,)
         await store._jobs.write(
-            lambda tx: tx.change("UPDATE meta SET value = 'another' WHERE key = 'incarnation'", {})
+            lambda tx: tx.change("UPDATE meta SET value = 'another' WHERE key = 'incarnation'", {}), REPEAT
         )
     async with open_on_postgres(tmp_path, clock) as store:
         assert await store.read_login_chain(token.digest) == ()

@@ -43,7 +43,7 @@ def test_a_worker_serves_its_metrics_to_its_supervisor() -> None:
 
 def test_workers_share_the_port_of_http() -> None:
     given = settings(LESSOR_LISTEN="127.0.0.1:0", LESSOR_HTTP_LISTEN="127.0.0.1:0")
-    own = WorkerPlace.parse("2:50051,8200").apply(given)
+    own = WorkerPlace.parse("2:50051,8200:supervisor").apply(given)
     assert own.http.listen is not None
     assert own.http.listen.address == Address("127.0.0.1", 8200)
     assert [one.address.port for one in own.listen] == [50051]

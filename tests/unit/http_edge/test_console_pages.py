@@ -485,19 +485,3 @@ async def test_a_key_that_does_not_reach_the_browser_is_revoked() -> None:
         b.is_gone = True
         await b.send(form, role="app")
         assert b.withdrawn == list(b.world.states())
-
-
-@pytest.mark.parametrize(("prefix", "status"), [("aws", 400), ("", 400), ("aws/nonsense/", 400)])
-@virtual
-async def test_a_stream_of_events_that_is_refused_says_why(prefix: str, status: int) -> None:
-    async with browser() as b:
-        await b.sign_in()
-        seen = await b.ask("GET", f"/events/stream?prefix={prefix}")
-        assert seen.status == status
-        assert seen.text
-
-
-@virtual
-async def test_a_stranger_gets_no_events() -> None:
-    async with browser() as b:
-        assert (await b.ask("GET", "/events/stream?prefix=aws/")).status == 303

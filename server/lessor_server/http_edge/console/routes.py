@@ -23,17 +23,26 @@ class ConsoleRoute:
     verb: Verb
     path: str
     handler: Handler
-    _pattern: re.Pattern[str] = field(init=False, repr=False)
+    _steps: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Compile the path."""
-        text = _NAME.sub(lambda found: f"(?P<{found[1]}>{'.+' if found[2] else '[^/]+'})", self.path)
-        object.__setattr__(self, "_pattern", re.compile(text))
+        """Split the path."""
+        object.__setattr__(self, "_steps", tuple(self.path.split("/")))
 
     def match(self, path: str) -> Mapping[str, str] | None:
         """Return the names in a path, or None if it is another path."""
-        found = self._pattern.fullmatch(path)
-        return None if found is None else found.groupdict()
+        names: dict[str, str] = {}
+        given = path.split("/")
+        for number, step in enumerate(self._steps):
+            rest = "/".join(given[number:])
+            found = _NAME.fullmatch(step)
+            if found is not None and found[2]:
+                return names | {found[1]: rest} if rest else None
+            if number >= len(given) or not (given[number] if found else given[number] == step):
+                return None
+            if found is not None:
+                names[found[1]] = given[number]
+        return names if len(given) == len(self._steps) else None
 
 
 def find_routes(routes: Iterable[ConsoleRoute], path: str) -> dict[str, tuple[Handler, Mapping[str, str]]]:

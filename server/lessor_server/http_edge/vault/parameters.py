@@ -30,6 +30,7 @@ MAX_WARNED: Final = 20
 _UNITS: Final = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}
 """Microseconds in each unit."""
 _PART: Final = re.compile(r"(\d{1,12})(?:\.(\d{1,6})\d{0,9})?(ms|d|h|m|s)", re.ASCII)
+_WHOLE: Final = re.compile(r"-?\d{1,10}", re.ASCII)
 _SECONDS: Final = re.compile(r"(\d{1,12})(?:\.(\d{1,6})\d{0,9})?", re.ASCII)
 _SPAN_FIX: Final = 'send seconds, or text such as "1h30m"'
 _IDLE: Final = frozenset(
@@ -102,7 +103,7 @@ class Parameters:
         if value is None or value == "":
             return 0
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,10}", text, re.ASCII):
+        if isinstance(value, bool) or not _WHOLE.fullmatch(text):
             raise _invalid(name, f"{shown(text)} is not a whole number", "send a number")
         if abs(int(text)) > MAX_NUMBER:
             raise _invalid(name, f"{text} is too large", f"send at most {MAX_NUMBER}")
