@@ -19,9 +19,9 @@ from lessor_server.domain.errors.base import (
     Violation,
 )
 from lessor_server.domain.errors.preconditions import RootRefused
-from lessor_server.http_edge.vault.face import TABLE
+from lessor_server.http_edge.vault.face import TABLE, VaultFace, split_path
 from lessor_server.http_edge.vault.routes import VaultRoute, Verb
-from tests.support.vault_requests import Api, FakeCalls
+from tests.support.vault_requests import FACTS, Api, FakeCalls, request_of
 from tests.unit.domain.test_errors import ERRORS
 from tests.unit.services.test_status import made
 
@@ -167,3 +167,10 @@ async def test_a_static_role_that_the_caller_can_not_read_is_not_replaced() -> N
         "PUT", "aws/static-roles/legacy", {"username": "legacy", "rotation_period": "1h"}
     )
     assert (answer.status, calls.asked) == (403, [])
+
+
+async def test_several_slashes_count_as_one() -> None:
+    asked = request_of("GET", "/v1//aws///roles/app/", b"", {})
+    assert split_path(asked) == ["aws", "roles", "app"]
+    face = VaultFace(None, FACTS, None, None, None)  # type: ignore[arg-type]
+    assert [face.owns(path) for path in ("//v1/aws", "/v1", "/v1x", "/x/v1/")] == [True, True, False, False]
