@@ -26,6 +26,8 @@ IDLE_SECONDS: Final = 120.0
 """An idle connection is closed after this time; Go's clients close theirs after 90 s."""
 LINGER_SECONDS: Final = 2.0
 """The time in which the rest of a body that nobody reads is thrown away."""
+WRITE_SECONDS: Final = 30.0
+"""A connection whose client does not read an answer is closed after this time."""
 MAX_LINE: Final = 8 << 10
 """The maximum bytes of the first line, and of each header."""
 MAX_HEAD: Final = 32 << 10
@@ -66,7 +68,7 @@ class Connections(Server):
         spared = min(opened, key=_worth, default=None)
         if spared is None or _worth(spared) == _BUSY_AND_KNOWN or (spared.is_known and not of_known):
             return False
-        spared.force_close()
+        spared.abort()
         return True
 
 
@@ -81,7 +83,7 @@ _BUSY_AND_KNOWN: Final = (True, True)
 class CallerConnection(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report", "is_known")
+    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report", "_write_timer", "is_known")
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
         """Begin without a request."""
@@ -117,6 +119,7 @@ class CallerConnection(RequestHandler):
         self._head_seconds = connections.head_seconds
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -129,9 +132,33 @@ class CallerConnection(RequestHandler):
         self._wait_for_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the head."""
+        """Forget the head, and the answer that is not read."""
         self._forget_head()
+        self._forget_write()
         super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """End the connection immediately, also if its client does not read what was sent."""
+        transport = self.transport
+        self.force_close()
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read its answer, for 30 s at most."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self._loop.call_later(WRITE_SECONDS, self.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        self._forget_write()
+        super().resume_writing()
+
+    def _forget_write(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def data_received(self, data: bytes) -> None:
         """Parse data; bound the time and the size of a head that is not complete."""

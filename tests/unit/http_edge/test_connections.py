@@ -12,6 +12,7 @@ import pytest
 from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.domain.errors.base import Invalid
+from lessor_server.http_edge import connections
 from lessor_server.http_edge.answers import error_response, json_response
 from lessor_server.http_edge.body import MAX_BODY, read_json_body
 from lessor_server.http_edge.connections import CallerConnection
@@ -304,6 +305,19 @@ async def test_requests_of_strangers_make_room_for_new_connections() -> None:
                 edge.echo.gate.set()
                 other.write(GET)
                 assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_answer_that_is_not_read_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.05)
+    async with running() as edge, edge.connect() as (_, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(8):
+            writer.write(post(b'{"x": "%s"}' % (b"y" * 1_000_000)).replace(b"Connection: close\r\n", b""))
+        with pytest.raises(ConnectionError):  # noqa: PT012 - which write fails is open
+            while True:
+                writer.write(GET)
+                await writer.drain()
+                await asyncio.sleep(0)
 
 
 async def test_connections_with_a_request_of_a_known_caller_are_not_closed_for_new_ones() -> None:

@@ -20,9 +20,9 @@ from lessor_server.domain.errors.base import (
     Violation,
 )
 from lessor_server.domain.errors.preconditions import RootRefused
-from lessor_server.http_edge.vault.face import TABLE
+from lessor_server.http_edge.vault.face import TABLE, VaultFace, split_path
 from lessor_server.http_edge.vault.routes import VaultRoute, Verb
-from tests.support.vault_requests import Api, FakeCalls
+from tests.support.vault_requests import FACTS, Api, FakeCalls, request_of
 from tests.unit.domain.test_errors import ERRORS
 from tests.unit.services.test_status import made
 
@@ -184,3 +184,10 @@ async def test_a_path_below_no_engine_says_how_to_find_one_also_to_root() -> Non
     assert answer.status == 403
     assert answer.body["errors"][0] == "permission denied"
     assert answer.body["errors"][1].startswith("no engine that you may use is at secret/; name an engine")
+
+
+async def test_several_slashes_count_as_one() -> None:
+    asked = request_of("GET", "/v1//aws///roles/app/", b"", {})
+    assert split_path(asked) == ["aws", "roles", "app"]
+    face = VaultFace(None, FACTS, None, None, None)  # type: ignore[arg-type]
+    assert [face.owns(path) for path in ("//v1/aws", "/v1", "/v1x", "/x/v1/")] == [True, True, False, False]

@@ -81,7 +81,7 @@ class VaultFace:
 
     def owns(self, path: str) -> bool:
         """Return whether a path is below ``/v1/``."""
-        return path.startswith(PREFIX) or path == PREFIX[:-1]
+        return f"{path.lstrip('/')}/".startswith(PREFIX[1:])
 
     async def answer(self, request: BaseRequest) -> StreamResponse:
         """Return the answer to a request."""
@@ -151,8 +151,8 @@ def verb_of(request: BaseRequest) -> Verb | None:
 
 def split_path(request: BaseRequest) -> list[str]:
     """Return the parts of a path behind ``/v1/``; ``//`` counts as ``/``, and a last ``/`` is dropped."""
-    raw = request.rel_url.raw_path[len(PREFIX) :]
-    return [as_text(unquote(part)) for part in raw.split("/") if part]
+    parts = [part for part in request.rel_url.raw_path.split("/") if part]
+    return [as_text(unquote(part)) for part in parts[1:]]
 
 
 def refuse_headers(request: BaseRequest) -> Response | None:
