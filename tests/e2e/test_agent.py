@@ -14,7 +14,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support.access_server import free_port
 from tests.support.clients import Lessor, connect, until
 from tests.support.command_line import CommandLine
 from tests.support.exec_world import all_gone, at_home, ended, home, line, states
@@ -193,7 +192,7 @@ async def test_a_refused_role_ends_the_agent_and_revokes_the_others(
 
 
 async def test_a_server_that_is_away_at_the_start_is_waited_for(aws: StandIn, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"unix:{tmp_path}/socket"  # nobody else listens there meanwhile
     variables = {"LESSOR_ADDR": address, "LESSOR_TOKEN": "the-root-token-of-tests", **home(tmp_path)}
     async with agent(CommandLine(tmp_path, variables), "--role", "app") as (process, uri, token):
         assert (await get(uri.partition("/creds/")[0] + "/ready"))[0] == 503
