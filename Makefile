@@ -42,10 +42,10 @@ help: ## list the targets
 demo: .venv/.dev ## walk the tutorial on this machine, with an embedded AWS
 	$(BIN)/lessor demo
 
-test: .venv/.test ## run the tests of the server and of its own clients
+test: .venv/.test ## run the tests of the server
 	$(PYTEST) -m "not fire and not clients"
 
-test-clients: .venv/.test ## run the tests with SDKs, Vault's programs, a browser, and the commands of the docs
+test-clients: .venv/.test ## run the tests of the command line, SDKs, Vault's programs, a browser, and the docs' commands
 	$(PYTEST) -m "clients and not fire"
 
 quick: .venv/.test ## run the tests that need no more than a few seconds each

@@ -20,7 +20,7 @@ from tests.support.exec_world import all_gone, at_home, ended, home, line, state
 from tests.support.server_process import ServerProcess, serving
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 Answer = tuple[int, Mapping[str, object]]
 

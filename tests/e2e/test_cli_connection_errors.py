@@ -16,7 +16,12 @@ from tests.support.certificates import Authority
 from tests.support.command_line import CommandLine, Done
 from tests.support.server_process import TOKEN, ServerProcess, serving
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tests.support.command_line import CommandLine
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 HUB = "111111111111"
 

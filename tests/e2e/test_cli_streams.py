@@ -21,7 +21,12 @@ from tests.support.command_line import CommandLine, Done
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import Json, StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
 @pytest.fixture

@@ -16,7 +16,12 @@ from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 from tests.support.terminal import at_terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 ENDING = {
     "role delete": (

@@ -14,7 +14,7 @@ from tests.support.command_line import CommandLine
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 REQUEST_ID = "0b0e5b1c-6a1f-4a52-9d0e-6f3d2f6f7a10"
 

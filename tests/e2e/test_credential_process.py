@@ -21,7 +21,7 @@ from tests.support.exec_world import all_gone, at_home, states
 from tests.support.server_process import ServerProcess, bare_environment
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 OTHER_USER = 65534
 

@@ -20,7 +20,7 @@ from lessor_server.settings.parsers import Address
 from tests.support.dev_server import SECONDS, gone, names
 from tests.support.server_process import bare_environment, serving
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 
 TOKEN = Secret("the-root-token-of-demo-tests")
 STEPS = (

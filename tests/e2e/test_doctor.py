@@ -25,7 +25,7 @@ from tests.support.certificates import Authority, KeyPair
 from tests.support.command_line import CommandLine
 from tests.support.server_process import TOKEN, ServerProcess, serving
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 LONG = timedelta(days=400)
 

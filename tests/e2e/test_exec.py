@@ -23,7 +23,7 @@ from tests.support.exec_world import (
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 STALE = {
     "AWS_PROFILE": "other",

@@ -22,7 +22,7 @@ from tests.support.own_server import own_server
 from tests.support.server_process import ServerProcess, bare_environment
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 REPORTS_SIGNALS = """
 import signal, sys, time
@@ -209,8 +209,10 @@ async def test_a_job_that_is_stopped_at_a_terminal_is_continued(
     shell = AtTerminal(lessor_cli, (), "bash", "--norc", "-i")
     os.write(shell.master, f"PS1='prompt: '; {program}; echo code=$?\n".encode())
     await shell.wait_for(b"ready\r\n")
+    shell.shown = b""
     os.write(shell.master, b"\x1a")
     await shell.wait_for(b"Stopped")
+    await shell.wait_for(b"prompt: ")  # what is typed before it can be lost
     shell.shown = b""
     os.write(shell.master, b"fg\n")
     await shell.wait_for(b"read line")

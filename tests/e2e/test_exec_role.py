@@ -11,7 +11,7 @@ from tests.support.exec_world import at_home, states
 from tests.support.server_process import ServerProcess
 from tests.support.terminal import at_terminal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.mark.parametrize(

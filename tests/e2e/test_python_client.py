@@ -15,7 +15,7 @@ from tests.support.clients import MANAGED, POLICY, nothing_left, until, users_of
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -21,7 +21,7 @@ from tests.support.clients import POLICY, lease_of, nothing_left, root_at, until
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 
 CALL_SECONDS = 60.0
 

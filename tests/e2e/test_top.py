@@ -16,7 +16,7 @@ from tests.support.clients import Lessor
 from tests.support.command_line import CommandLine
 from tests.support.server_process import ServerProcess
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 METRICS = """\
