@@ -194,15 +194,16 @@ async def test_a_refused_role_ends_the_agent_and_revokes_the_others(
 async def test_a_server_that_is_away_at_the_start_is_waited_for(aws: StandIn, tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/socket"  # nobody else listens there meanwhile
     variables = {"LESSOR_ADDR": address, "LESSOR_TOKEN": "the-root-token-of-tests", **home(tmp_path)}
+    settings = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, "LESSOR_LISTEN": address}
+    async with serving(tmp_path, settings) as server, connect(server.address, server.token) as lessor:
+        await lessor.enable("aws", aws.url)
+        await lessor.put_role("aws")
     async with agent(CommandLine(tmp_path, variables), "--role", "app") as (process, uri, token):
         assert (await get(uri.partition("/creds/")[0] + "/ready"))[0] == 503
         assert (await get(uri, Authorization=token))[0] == 503
         assert process.stderr is not None
         assert b"waiting for the server" in await process.stderr.readline()
-        settings = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, "LESSOR_LISTEN": address}
         async with serving(tmp_path, settings) as server, connect(server.address, server.token) as lessor:
-            await lessor.enable("aws", aws.url)
-            await lessor.put_role("aws")
             await ready(uri)
             assert (await get(uri, Authorization=token))[0] == 200
             process.terminate()
