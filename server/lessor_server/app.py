@@ -46,8 +46,8 @@ from lessor_server.engine.ports import Linter, Observer, Store
 from lessor_server.engine.supervisor import Supervisor
 from lessor_server.grpc_server import Port, connection_limits
 from lessor_server.http_edge.calls import Service
-from lessor_server.http_edge.edge import HttpEdge
-from lessor_server.http_start import FaceParts, edge_of, faces_of, sign_in_links_of
+from lessor_server.http_edge.edge import Face, HttpEdge
+from lessor_server.http_start import FaceParts, edge_of, sign_in_links_of
 from lessor_server.keyring_start import KeyringStart, default_key_file
 from lessor_server.login_start import build_logins, jwt_limits, open_logins
 from lessor_server.metrics_start import Measuring, Observers
@@ -187,7 +187,7 @@ async def _open_to_calls(
     port: Port, edge: HttpEdge, parts: FaceParts, engine: Engine, health: Health, settings: Settings
 ) -> AsyncIterator[Served]:
     """Answer calls while the block runs; drain when it is left."""
-    faces = await asyncio.to_thread(faces_of, settings, parts)  # the console compiles its templates
+    faces = await asyncio.to_thread(_load_faces, settings, parts) if settings.http.listen else ()
     addresses = await port.serve(_handlers(parts.guard, parts.services, settings))
     url = await edge.serve(faces)
     health.open()
@@ -195,6 +195,13 @@ async def _open_to_calls(
         yield Served(addresses, url)
     finally:
         await _drain(port, edge, parts.guard, engine, health, settings)
+
+
+def _load_faces(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
+    """Load and return the faces of the HTTP edge; this blocks, since the console compiles its templates."""
+    from lessor_server.http_faces import faces_of  # noqa: PLC0415 - a server without HTTP does not load it
+
+    return faces_of(settings, parts)
 
 
 async def _open(port: Port, edge: HttpEdge) -> None:

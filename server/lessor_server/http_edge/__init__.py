@@ -11,7 +11,7 @@ identities, policies, limits and audit as gRPC.
 - ``vault`` is Vault's API, below ``/v1/``. ``console`` has pages for browsers, at every other path.
 
 **How a face adds routes.** A face is a class with ``owns(path)`` and ``answer(request)`` (``edge.Face``). It
-gets the ``Calls``; http_start.py lists it among the faces, ``vault`` first. For each request it creates an
+gets the ``Calls``; http_faces.py lists it among the faces, ``vault`` first. For each request it creates an
 ``HttpExchange`` with a coroutine function that reads the body and returns the protobuf message; the guard
 awaits that only after it has identified the caller. ``Calls.serve`` returns the answer, or raises the
 ``CallRefused`` that the face shows in its own form::
