@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from aiohttp.web import BaseRequest
 from google.protobuf.message import Message
 
 from lessor_server.domain.access.caller import Principal
 from lessor_server.http_edge.body import read_json_body
-from lessor_server.http_edge.calls import Calls
+from lessor_server.http_edge.calls import CallRefused, Calls
 from lessor_server.http_edge.exchange import CALL_SECONDS, HttpExchange, credential_of, peer_from
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.routes import RouteTable, VaultOperation
 from lessor_server.services.logins import Logins, NewToken
 
 M = TypeVar("M", bound=Message)
+
+
+class Page(Protocol):
+    """One page of a list; ``next_page_token`` is empty on the last one."""
+
+    next_page_token: str
+
+
+P = TypeVar("P", bound=Page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +150,23 @@ class VaultCall:
         if self._parameters is None:
             self._parameters = Parameters(self.request.query, await read_json_body(self.request))
         return self._parameters
+
+
+async def each_page(ask: Callable[[str], Awaitable[P]]) -> AsyncIterator[P]:
+    """Yield the pages of a list; ``ask`` returns the page of a token, for an empty one the first."""
+    token = ""
+    while True:
+        page = await ask(token)
+        yield page
+        if not (token := page.next_page_token):
+            return
+
+
+@contextmanager
+def missing_is_done() -> Iterator[None]:
+    """Ignore the error that what the block ends does not exist."""
+    try:
+        yield
+    except CallRefused as refused:
+        if not refused.is_missing:
+            raise

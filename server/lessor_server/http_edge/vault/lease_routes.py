@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Final
 
@@ -15,13 +15,21 @@ from lessor_server.domain.errors.preconditions import (
     NotRenewable,
 )
 from lessor_server.http_edge.calls import CallRefused
-from lessor_server.http_edge.vault.call import VaultCall
+from lessor_server.http_edge.vault.call import VaultCall, each_page, missing_is_done
 from lessor_server.http_edge.vault.mount_routes import LIST as LIST_MOUNTS
 from lessor_server.http_edge.vault.mount_routes import each_mount
 from lessor_server.http_edge.vault.parameters import Parameters
-from lessor_server.http_edge.vault.reply import ACCEPTED, DONE, MISSING, Reply, bad_request, unavailable
+from lessor_server.http_edge.vault.reply import (
+    ACCEPTED,
+    DONE,
+    MISSING,
+    Reply,
+    bad_request,
+    listed,
+    unavailable,
+)
 from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
-from lessor_server.http_edge.vault.shapes import keys_shape, lease_shape
+from lessor_server.http_edge.vault.shapes import lease_shape
 
 LOOKUP, LIST, COUNT = "LeaseService.LookupLease", "LeaseService.ListLeases", "LeaseService.CountLeases"
 RENEW, REVOKE = "LeaseService.RenewLease", "LeaseService.RevokeLease"
@@ -62,7 +70,7 @@ async def list_leases(call: VaultCall) -> Reply:
     """Return the next parts of the ids below a prefix: folders end with a slash."""
     path = call.names.get("prefix", "")
     if not path:
-        return _keys(
+        return listed(
             [f"{mount.mount}/" async for mount in each_mount(call) if await _has_leases(call, mount)]
         )
     prefix = prefix_of(path)
@@ -75,19 +83,16 @@ async def list_leases(call: VaultCall) -> Reply:
             raise
         roles = sorted({one.role for one in found.counts if one.state in _LIVE})
         if prefix.count("/") == 1:
-            return _keys(["creds/"] if roles else [])
-        return _keys([f"{role}/" for role in roles])
+            return listed(["creds/"] if roles else [])
+        return listed([f"{role}/" for role in roles])
     keys: list[str] = []
-    try:
+    with missing_is_done():
         for state in _LIVE:
             async for lease in _each_lease(call, prefix, state):
                 keys.append(lease.lease_id.rpartition("/")[2])
                 if len(keys) >= MAX_KEYS:
-                    return Reply(keys_shape(sorted(keys)), warnings=[f"only {MAX_KEYS} leases are listed"])
-    except CallRefused as refused:
-        if not refused.is_missing:
-            raise
-    return _keys(sorted(keys))
+                    return listed(sorted(keys), f"only {MAX_KEYS} leases are listed")
+    return listed(sorted(keys))
 
 
 async def extend_lease(call: VaultCall) -> Reply:
@@ -210,14 +215,14 @@ async def _each_stuck(call: VaultCall) -> AsyncIterator[pb.Lease]:
 async def _each_lease(
     call: VaultCall, prefix: str, state: pb.Lease.State.ValueType
 ) -> AsyncIterator[pb.Lease]:
-    token = ""
-    while True:
+
+    def ask(token: str) -> Awaitable[pb.ListLeasesResponse]:
         request = pb.ListLeasesRequest(prefix=prefix, state=state, page_size=PAGE, page_token=token)
-        page = await call.ask(LIST, request, pb.ListLeasesResponse)
+        return call.ask(LIST, request, pb.ListLeasesResponse)
+
+    async for page in each_page(ask):
         for lease in page.leases:
             yield lease
-        if not (token := page.next_page_token):
-            return
 
 
 async def _has_leases(call: VaultCall, mount: config_pb2.Mount) -> bool:
@@ -233,10 +238,6 @@ def _lease_id(call: VaultCall, given: Parameters) -> str:
 
 def _not_yet(why: str) -> Reply:
     return unavailable(f"the revocation is stored and goes on, and AWS has not done it: {why}", RETRY_SECONDS)
-
-
-def _keys(keys: Sequence[str]) -> Reply:
-    return Reply(keys_shape(keys)) if keys else MISSING
 
 
 _LOOKUP: Final = VaultOperation(lookup, (LOOKUP,), says_missing=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from lessor.v1 import config_pb2 as pb
@@ -11,11 +11,11 @@ from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.errors.base import ErrorKind, PermissionDenied
 from lessor_server.domain.lease_id import is_name
 from lessor_server.http_edge.calls import CallRefused
-from lessor_server.http_edge.vault.call import VaultCall
+from lessor_server.http_edge.vault.call import VaultCall, each_page
 from lessor_server.http_edge.vault.parameters import Parameters
 from lessor_server.http_edge.vault.reply import ACCEPTED, DONE, Reply, bad_request, done
 from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
-from lessor_server.http_edge.vault.shapes import mount_shape, tune_shape
+from lessor_server.http_edge.vault.shapes import Shape, mount_shape, tune_shape
 
 ENABLE, DISABLE = "ConfigService.EnableMount", "ConfigService.DisableMount"
 LIST, TUNE = "ConfigService.ListMounts", "ConfigService.TuneMount"
@@ -40,15 +40,13 @@ _NO_ENGINE: Final = "name an engine that exists; `lessor mounts` and `bao secret
 
 async def each_mount(call: VaultCall) -> AsyncIterator[pb.Mount]:
     """Yield every mount, by name."""
-    token = ""
-    while True:
-        page = await call.ask(
-            LIST, pb.ListMountsRequest(page_size=PAGE, page_token=token), pb.ListMountsResponse
-        )
+
+    def ask(token: str) -> Awaitable[pb.ListMountsResponse]:
+        return call.ask(LIST, pb.ListMountsRequest(page_size=PAGE, page_token=token), pb.ListMountsResponse)
+
+    async for page in each_page(ask):
         for mount in page.mounts:
             yield mount
-        if not (token := page.next_page_token):
-            return
 
 
 async def find_mount(call: VaultCall, name: str) -> pb.Mount | None:
@@ -67,10 +65,14 @@ async def list_mounts(call: VaultCall) -> Reply:
 
 async def read_mount(call: VaultCall) -> Reply:
     """Return one mount; Terraform looks for the text of the error."""
+    return await _show_mount(call, mount_shape)
+
+
+async def _show_mount(call: VaultCall, shape_of: Callable[[pb.Mount], Shape]) -> Reply:
     mount = await find_mount(call, call.names["mount"])
     if mount is None:
         return bad_request(f"No secret engine mount at {call.names['mount']}/")
-    return Reply(shape := mount_shape(mount), beside=shape)
+    return Reply(shape := shape_of(mount), beside=shape)
 
 
 async def enable(call: VaultCall) -> Reply:
@@ -127,10 +129,7 @@ async def disable(call: VaultCall) -> Reply:
 
 async def read_tune(call: VaultCall) -> Reply:
     """Return the limits of a mount."""
-    mount = await find_mount(call, call.names["mount"])
-    if mount is None:
-        return bad_request(f"No secret engine mount at {call.names['mount']}/")
-    return Reply(shape := tune_shape(mount), beside=shape)
+    return await _show_mount(call, tune_shape)
 
 
 async def tune(call: VaultCall) -> Reply:

@@ -53,6 +53,11 @@ ACCEPTED: Final = Reply(status=HTTPStatus.ACCEPTED, is_empty=True)
 MISSING: Final = Reply(status=HTTPStatus.NOT_FOUND, body={"errors": []})
 
 
+def listed(keys: Sequence[str], *warnings: str) -> Reply:
+    """Return the answer to a list; an empty one is missing."""
+    return Reply({"keys": list(keys)}, warnings=warnings) if keys else MISSING
+
+
 def no_handler(path: str, *more: str) -> Reply:
     """Return the answer for a path that is not served; ``more`` says why."""
     error = f'no handler for route "{path[:256]}". route entry not found.'

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 from lessor.v1 import role_pb2 as pb
 from lessor_server.http_edge.calls import CallRefused
-from lessor_server.http_edge.vault.call import VaultCall
+from lessor_server.http_edge.vault.call import VaultCall, each_page, missing_is_done
 from lessor_server.http_edge.vault.parameters import Parameters
-from lessor_server.http_edge.vault.reply import DONE, MISSING, Reply, done
+from lessor_server.http_edge.vault.reply import DONE, Reply, done, listed
 from lessor_server.http_edge.vault.routes import VaultOperation, VaultRoute, Verb
-from lessor_server.http_edge.vault.shapes import keys_shape, role_shape, static_role_shape
+from lessor_server.http_edge.vault.shapes import role_shape, static_role_shape
 
 PUT, GET, LIST = "RoleService.PutRole", "RoleService.GetRole", "RoleService.ListRoles"
 DELETE = "RoleService.DeleteRole"
@@ -32,17 +33,12 @@ _SPANS: Final = ("default_sts_ttl", "max_sts_ttl", "default_ttl", "max_ttl", "wa
 
 async def list_roles(call: VaultCall) -> Reply:
     """Return the names of the roles."""
-    keys: list[str] = []
-    token = ""
-    while True:
-        page = await call.ask(
-            LIST,
-            pb.ListRolesRequest(mount=call.names["mount"], page_size=PAGE, page_token=token),
-            pb.ListRolesResponse,
-        )
-        keys += [role.name for role in page.roles]
-        if not (token := page.next_page_token):
-            return Reply(keys_shape(keys)) if keys else MISSING
+
+    def ask(token: str) -> Awaitable[pb.ListRolesResponse]:
+        request = pb.ListRolesRequest(mount=call.names["mount"], page_size=PAGE, page_token=token)
+        return call.ask(LIST, request, pb.ListRolesResponse)
+
+    return listed([role.name async for page in each_page(ask) for role in page.roles])
 
 
 async def write_role(call: VaultCall) -> Reply:
@@ -116,7 +112,7 @@ async def read_role(call: VaultCall) -> Reply:
 
 async def delete_role(call: VaultCall) -> Reply:
     """Delete a role; a missing one is deleted already."""
-    try:
+    with missing_is_done():
         await call.call(
             DELETE,
             lambda given: pb.DeleteRoleRequest(
@@ -126,25 +122,17 @@ async def delete_role(call: VaultCall) -> Reply:
             ),
             pb.DeleteRoleResponse,
         )
-    except CallRefused as refused:
-        if not refused.is_missing:
-            raise
     return DONE
 
 
 async def list_static_roles(call: VaultCall) -> Reply:
     """Return the names of the static roles."""
-    keys: list[str] = []
-    token = ""
-    while True:
-        page = await call.ask(
-            LIST_STATIC,
-            pb.ListStaticRolesRequest(mount=call.names["mount"], page_size=PAGE, page_token=token),
-            pb.ListStaticRolesResponse,
-        )
-        keys += [role.name for role in page.static_roles]
-        if not (token := page.next_page_token):
-            return Reply(keys_shape(keys)) if keys else MISSING
+
+    def ask(token: str) -> Awaitable[pb.ListStaticRolesResponse]:
+        request = pb.ListStaticRolesRequest(mount=call.names["mount"], page_size=PAGE, page_token=token)
+        return call.ask(LIST_STATIC, request, pb.ListStaticRolesResponse)
+
+    return listed([role.name async for page in each_page(ask) for role in page.static_roles])
 
 
 async def write_static_role(call: VaultCall) -> Reply:
@@ -210,7 +198,7 @@ async def read_static_role(call: VaultCall) -> Reply:
 
 async def delete_static_role(call: VaultCall) -> Reply:
     """Delete a static role with its keys; a missing one is deleted already."""
-    try:
+    with missing_is_done():
         await call.call(
             DELETE_STATIC,
             lambda given: pb.DeleteStaticRoleRequest(
@@ -218,9 +206,6 @@ async def delete_static_role(call: VaultCall) -> Reply:
             ),
             pb.DeleteStaticRoleResponse,
         )
-    except CallRefused as refused:
-        if not refused.is_missing:
-            raise
     return DONE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -195,11 +194,6 @@ def static_credentials_shape(found: creds_pb2.GetStaticCredentialsResponse, now_
         "ttl": max((next_us - now_us) // 1_000_000, 0),
         "last_vault_rotation": iso_us(next_us - period * 1_000_000),
     }
-
-
-def keys_shape(keys: Iterable[str]) -> Shape:
-    """Return the answer to a list."""
-    return {"keys": list(keys)}
 
 
 def _policy_text(role: role_pb2.Role) -> str:
