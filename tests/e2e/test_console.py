@@ -15,6 +15,7 @@ from tests.support.certificates import Authority
 from tests.support.chromium import Tab, chromium, new_tab
 from tests.support.clients import ROOT_KEY, ROOT_SECRET, Lessor
 from tests.support.command_line import CommandLine
+from tests.support.http_server import serving_http
 from tests.support.server_process import ServerProcess, serving
 from tests.support.standin_control import StandIn
 
@@ -36,8 +37,7 @@ SIZES = ((360, 740), (1024, 768), (2560, 1440))
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="server")
 async def serve_http(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> AsyncIterator[ServerProcess]:
-    settings = {"LESSOR_AWS_ALLOWED_ENDPOINTS": aws.url, "LESSOR_HTTP_LISTEN": "127.0.0.1:0"}
-    async with serving(tmp_path_factory.mktemp("server"), settings) as process:
+    async with serving_http(tmp_path_factory.mktemp("server"), aws) as process:
         yield process
 
 

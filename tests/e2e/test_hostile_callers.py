@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2
 
 from lessor.v1 import config_pb2, lease_pb2
 from tests.support import http2
-from tests.support.clients import connect, refused, until
+from tests.support.clients import connect, meanwhile, refused, until
 from tests.support.http2 import Connection
 from tests.support.server_process import ServerProcess, serving
 from tests.support.standin_control import StandIn
@@ -48,20 +48,15 @@ def resident_mib(pid: int) -> int:
 @asynccontextmanager
 async def calling_all_the_while(server: ServerProcess) -> AsyncIterator[None]:
     """Call as a legitimate caller while the block runs; each call must succeed."""
-    over = asyncio.Event()
 
-    async def call() -> None:
+    async def call(over: asyncio.Event) -> None:
         async with connect(server.address, server.token) as lessor:
             while not over.is_set():
                 await lessor.info()
                 await asyncio.sleep(0.005)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(call())
-        try:
-            yield
-        finally:
-            over.set()
+    async with meanwhile(call):
+        yield
 
 
 async def flood(server: ServerProcess, attack: Attack, window: int = 65_535) -> int:

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.test_hostile_callers import MAX_RESIDENT_MIB, resident_mib
+from tests.support.clients import meanwhile
 from tests.support.server_process import ServerProcess, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -34,9 +35,8 @@ async def serve_http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 @asynccontextmanager
 async def calling_all_the_while(server: ServerProcess) -> AsyncIterator[None]:
     """Call as a legitimate caller while the block runs; each call must succeed, on one connection."""
-    over = asyncio.Event()
 
-    async def call() -> None:
+    async def call(over: asyncio.Event) -> None:
         connector = aiohttp.TCPConnector(limit=1)
         headers = {"X-Vault-Token": server.token}
         async with aiohttp.ClientSession(server.http_url, connector=connector, headers=headers) as session:
@@ -45,12 +45,8 @@ async def calling_all_the_while(server: ServerProcess) -> AsyncIterator[None]:
                     assert answer.status == 200
                 await asyncio.sleep(0)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(call())
-        try:
-            yield
-        finally:
-            over.set()
+    async with meanwhile(call):
+        yield
 
 
 async def connect(server: ServerProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

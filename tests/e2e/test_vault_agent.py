@@ -8,16 +8,17 @@ import socket
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.support.access_server import policy, program, rule, token_of
 from tests.support.bao import BINARY, Bao
-from tests.support.clients import NOBODY_THERE, until
-from tests.support.server_process import ServerProcess, serving
+from tests.support.clients import ROOT_KEY, ROOT_SECRET, until
+from tests.support.http_server import DENY_TEXT, serving_http
+from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
 pytestmark = [
@@ -27,26 +28,18 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-DENY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "iam:*", "Resource": "*"}]}'
-AGENT_TOKEN = "lsr_an-agent-s-fixed-token-of-the-tests"
+AGENT_TOKEN = token_of("agent")
 MOUNT = "agents"
 LIFE_SECONDS, LONGEST_SECONDS = 4, 9
 """A lease is renewed after two thirds of its life, and replaced near its maximum."""
-ACCESS = f"""
-[[policies]]
-name = "reader"
-[[policies.rules]]
-path = "{MOUNT}/creds/app"
-capabilities = ["read"]
-[[policies.rules]]
-path = "sys/leases/renew/{MOUNT}/creds/app/*"
-capabilities = ["update"]
-
-[[identities]]
-name = "agent"
-policies = ["reader"]
-token_sha256 = ["{sha256(AGENT_TOKEN.encode()).hexdigest()}"]
-"""
+ACCESS = (
+    policy(
+        "reader",
+        rule("read", f"{MOUNT}/creds/app"),
+        rule("update", f"sys/leases/renew/{MOUNT}/creds/app/*"),
+    ),
+    program("agent", "reader"),
+)
 AGENT = """
 vault {{ address = "{url}" }}
 auto_auth {{
@@ -90,22 +83,20 @@ listener "tcp" {{
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="server")
 async def serve_http(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> AsyncIterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    access = folder / "access.toml"
-    access.write_text(ACCESS)
-    settings = {
-        "LESSOR_AWS_ALLOWED_ENDPOINTS": f"{aws.url},{NOBODY_THERE}",
-        "LESSOR_HTTP_LISTEN": "127.0.0.1:0",
-        "LESSOR_ACCESS_FILE": str(access),
-    }
-    async with serving(folder, settings) as process:
+    async with serving_http(folder, aws, *ACCESS) as process:
         bao = Bao(process.http_url, process.token, folder)
         await bao.ok("secrets", "enable", f"-path={MOUNT}", "aws")
-        root = ("access_key=AKIAROOTROOTROOTROOT", "secret_key=root/secret/of/the/tests/aaaaaaaaaaaaaaa")
+        root = (f"access_key={ROOT_KEY}", f"secret_key={ROOT_SECRET}")
         await bao.ok(
             "write", f"{MOUNT}/config/root", *root, f"iam_endpoint={aws.url}", f"sts_endpoint={aws.url}"
         )
         await bao.ok(
-            *("write", f"{MOUNT}/roles/app", "credential_type=iam_user", f"policy_document={DENY}"),
+            *(
+                "write",
+                f"{MOUNT}/roles/app",
+                "credential_type=iam_user",
+                f"policy_document={DENY_TEXT}",
+            ),
             *(f"default_ttl={LIFE_SECONDS}s", f"max_ttl={LONGEST_SECONDS}s"),
         )
         yield process

@@ -11,8 +11,9 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bao import Bao
-from tests.support.clients import NOBODY_THERE, POLICY, ROOT_KEY, ROOT_SECRET
-from tests.support.server_process import ServerProcess, serving
+from tests.support.clients import POLICY, ROOT_KEY, ROOT_SECRET
+from tests.support.http_server import DENY, serving_http
+from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
 pytestmark = [
@@ -22,17 +23,10 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-DENY = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "iam:*", "Resource": "*"}]}
-"""No warning of the linter."""
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="server")
 async def serve_http(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> AsyncIterator[ServerProcess]:
-    settings = {
-        "LESSOR_AWS_ALLOWED_ENDPOINTS": f"{aws.url},{NOBODY_THERE}",
-        "LESSOR_HTTP_LISTEN": "127.0.0.1:0",
-    }
-    async with serving(tmp_path_factory.mktemp("server"), settings) as process:
+    async with serving_http(tmp_path_factory.mktemp("server"), aws) as process:
         yield process
 
 

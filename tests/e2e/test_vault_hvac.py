@@ -12,10 +12,11 @@ import pytest_asyncio
 import requests
 
 from lessor_server.adapters.clock import SystemClock
-from tests.support.access_server import who
-from tests.support.clients import NOBODY_THERE, ROOT_KEY, ROOT_SECRET, connect
+from tests.support.access_server import policy, rule, table, who
+from tests.support.clients import ROOT_KEY, ROOT_SECRET, connect
+from tests.support.http_server import DENY, serving_http
 from tests.support.json_web_tokens import SigningKey
-from tests.support.server_process import ServerProcess, serving
+from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
 pytestmark = [
@@ -26,36 +27,30 @@ pytestmark = [
 ]
 
 KEY = SigningKey()
-ACCESS = """
-[[policies]]
-name = "reader"
-rules = [{{path = "aws/creds/app", capabilities = ["read"]}}]
-
-[[issuers]]
-name = "cluster"
-issuer = "https://issuer.example"
-audiences = ["lessor"]
-jwks_file = "{folder}/jwks"
-
-[[identities]]
-name = "pod"
-policies = ["reader"]
-jwt = {{ issuer = "cluster", claims = {{ sub = "pod" }} }}
-"""
-DENY = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "iam:*", "Resource": "*"}]}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="server")
 async def serve_http(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> AsyncIterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    (folder / "access.toml").write_text(ACCESS.format(folder=folder))
-    (folder / "jwks").write_text(json.dumps({"keys": [KEY.jwk()]}))
-    settings = {
-        "LESSOR_AWS_ALLOWED_ENDPOINTS": f"{aws.url},{NOBODY_THERE}",
-        "LESSOR_HTTP_LISTEN": "127.0.0.1:0",
-        "LESSOR_ACCESS_FILE": str(folder / "access.toml"),
-    }
-    async with serving(folder, settings) as process:
+    jwks = folder / "jwks"
+    jwks.write_text(json.dumps({"keys": [KEY.jwk()]}))
+    access = (
+        policy("reader", rule("read", "aws/creds/app")),
+        table(
+            "issuers",
+            name="cluster",
+            issuer="https://issuer.example",
+            audiences=["lessor"],
+            jwks_file=str(jwks),
+        ),
+        table(
+            "identities",
+            name="pod",
+            policies=["reader"],
+            jwt={"issuer": "cluster", "claims": {"sub": "pod"}},
+        ),
+    )
+    async with serving_http(folder, aws, *access) as process:
         yield process
 
 

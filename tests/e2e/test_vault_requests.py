@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from hashlib import sha256
 from typing import Self
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.support.clients import NOBODY_THERE, ROOT_KEY, ROOT_SECRET, until
-from tests.support.server_process import ServerProcess, serving
+from tests.support.access_server import policy, program, rule, token_of
+from tests.support.clients import ROOT_KEY, ROOT_SECRET, until
+from tests.support.http_server import DENY, DENY_TEXT, serving_http
+from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
 pytestmark = [
@@ -27,44 +28,23 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-DENY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "iam:*", "Resource": "*"}]}'
-FIXED = "lsr_the-fixed-token-of-the-operator-in-tests"
-ACCESS = f"""
-[[policies]]
-name = "reader"
-[[policies.rules]]
-path = "aws/creds/app"
-capabilities = ["read"]
-[[policies.rules]]
-path = "aws/config/*"
-capabilities = ["deny"]
-
-[[identities]]
-name = "operator"
-policies = ["reader"]
-labels = {{ team = "a" }}
-token_sha256 = ["{sha256(FIXED.encode()).hexdigest()}"]
-"""
+FIXED = token_of("operator")
+ACCESS = (
+    policy("reader", rule("read", "aws/creds/app"), rule("deny", "aws/config/*")),
+    program("operator", "reader", labels={"team": "a"}),
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="server")
 async def serve_http(tmp_path_factory: pytest.TempPathFactory, aws: StandIn) -> AsyncIterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("server")
-    access = folder / "access.toml"
-    access.write_text(ACCESS)
-    settings = {
-        "LESSOR_AWS_ALLOWED_ENDPOINTS": f"{aws.url},{NOBODY_THERE}",
-        "LESSOR_HTTP_LISTEN": "127.0.0.1:0",
-        "LESSOR_ACCESS_FILE": str(access),
-    }
-    async with serving(folder, settings) as process:
+    async with serving_http(tmp_path_factory.mktemp("server"), aws, *ACCESS) as process:
         async with Http(process.http_url, process.token) as root:
             await root.ok("POST", "sys/mounts/aws", {"type": "aws", "config": {"max_lease_ttl": "0s"}})
             keys = {"access_key": ROOT_KEY, "secret_key": ROOT_SECRET}
             await root.ok(
                 "PUT", "aws/config/root", {**keys, "iam_endpoint": aws.url, "sts_endpoint": aws.url}
             )
-            role = {"credential_type": "iam_user", "policy_document": DENY, "default_ttl": 3600}
+            role = {"credential_type": "iam_user", "policy_document": DENY_TEXT, "default_ttl": 3600}
             await root.ok("POST", "aws/roles/app", role)
         yield process
 
@@ -149,11 +129,16 @@ async def test_terraform_makes_a_child_token_and_reads_back_what_it_writes(
         assert (await client.ok("GET", "sys/mounts/terra/tune"))["max_lease_ttl"] == 86_400
         root = {"access_key": ROOT_KEY, "secret_key": ROOT_SECRET, "region": "us-east-1", "role_arn": ""}
         await client.ok("PUT", "terra/config/root", {**root, "iam_endpoint": aws.url, "max_retries": -1})
-        role = {"credential_type": "iam_user", "policy_document": DENY, "role_arns": [], "iam_groups": []}
+        role = {
+            "credential_type": "iam_user",
+            "policy_document": DENY_TEXT,
+            "role_arns": [],
+            "iam_groups": [],
+        }
         await client.ok("PUT", "terra/roles/app", {**role, "default_sts_ttl": "", "iam_tags": {"a": "b"}})
         data = (await client.ok("GET", "terra/roles/app"))["data"]
         assert isinstance(data, dict)
-        assert json.loads(data["policy_document"]) == json.loads(DENY)
+        assert json.loads(data["policy_document"]) == DENY
         assert data["iam_tags"] == {"a": "b"}
         await client.ok("DELETE", "terra/roles/app")
         await client.ok("DELETE", "sys/mounts/terra")
@@ -222,7 +207,12 @@ async def test_a_retry_with_the_same_request_id_gets_the_same_lease(server: Serv
 
 async def test_a_full_role_says_when_there_is_room(server: ServerProcess) -> None:
     async with Http(server.http_url, server.token) as root:
-        role = {"credential_type": "iam_user", "policy_document": DENY, "max_leases": 1, "default_ttl": "20s"}
+        role = {
+            "credential_type": "iam_user",
+            "policy_document": DENY_TEXT,
+            "max_leases": 1,
+            "default_ttl": "20s",
+        }
         await root.ok("POST", "aws/roles/small", role)
         secret = await root.ok("GET", "aws/creds/small")
         async with root._session.get("/v1/aws/creds/small") as full:

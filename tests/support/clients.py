@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
@@ -282,3 +282,15 @@ def lease_of(user: Json) -> str:
 async def nothing_left(aws: StandIn, mount: str, seconds: float = SECONDS) -> None:
     """Wait until no user of a mount is on AWS; AssertionError if that takes too long."""
     await until(lambda: users_of(aws, mount), lambda users: not users, seconds)
+
+
+@asynccontextmanager
+async def meanwhile(call: Callable[[asyncio.Event], Coroutine[object, object, None]]) -> AsyncIterator[None]:
+    """Run ``call`` beside the block, which gets the event that the block is over; its error is raised."""
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(call(over))
+        try:
+            yield
+        finally:
+            over.set()
