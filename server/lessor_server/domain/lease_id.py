@@ -11,10 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from lessor_server.domain.base62 import base62
 from lessor_server.domain.errors.base import Invalid, Violation, shown
 
-BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_PAIRS: Final = tuple(high + low for high in BASE62 for low in BASE62)
 TIME_DIGITS: Final = 7
 RANDOM_DIGITS: Final = 17
 SUFFIX_DIGITS: Final = TIME_DIGITS + RANDOM_DIGITS
@@ -149,15 +148,4 @@ def suffix_of(time_ms: int, number: int) -> str:
     A time past 62^7 ms (in 2081) becomes the last that fits: ids stay unique, but lose their order.
     Raises ``ValueError`` unless 0 <= number < ``RANDOM_BOUND``.
     """
-    return _base62(min(max(time_ms, 0), 62**TIME_DIGITS - 1), TIME_DIGITS) + _base62(number, RANDOM_DIGITS)
-
-
-def _base62(number: int, digits: int) -> str:
-    if not 0 <= number < 62**digits:
-        message = f"{number} does not fit {digits} base62 digits"
-        raise ValueError(message)
-    pairs = []
-    for _ in range((digits + 1) // 2):
-        number, pair = divmod(number, 62 * 62)
-        pairs.append(_PAIRS[pair])
-    return "".join(reversed(pairs))[-digits:]
+    return base62(min(max(time_ms, 0), 62**TIME_DIGITS - 1), TIME_DIGITS) + base62(number, RANDOM_DIGITS)

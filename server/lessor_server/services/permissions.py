@@ -19,7 +19,8 @@ from google.protobuf.message import Message
 from lessor.v1 import config_pb2
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.rule_warnings import PathShape, Segment
-from lessor_server.domain.lease_id import BASE62, SUFFIX_DIGITS, IdRange, LeaseId, is_name
+from lessor_server.domain.base62 import BASE62
+from lessor_server.domain.lease_id import SUFFIX_DIGITS, IdRange, LeaseId, is_name
 from lessor_server.services import messages
 from lessor_server.services.messages import Problems
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessor_server.domain import user_names
+from lessor_server.domain.base62 import BASE62
 from lessor_server.domain.errors.base import Invalid, shown
 from lessor_server.domain.lease_id import (
-    BASE62,
     RANDOM_BOUND,
     IdRange,
     LeaseId,

@@ -9,13 +9,13 @@ Source of the form: "Behind GitHub's new authentication token formats", GitHub's
 from __future__ import annotations
 
 import re
-import string
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
+from lessor_server.domain.base62 import base62
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.secret import Secret, TokenHash
 
@@ -33,7 +33,6 @@ MAX_DEPTH: Final = 8
 PREFIX: Final = "lst_"
 TOKEN_BITS, ACCESSOR_BITS = 256, 142
 _RANDOM_DIGITS, _CHECKSUM_DIGITS, _ACCESSOR_DIGITS = 43, 6, 24
-_DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _FORM: Final = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{_RANDOM_DIGITS}}})([0-9A-Za-z]{{{_CHECKSUM_DIGITS}}})")
 
 ClaimTexts = str | tuple[str, ...] | None
@@ -106,13 +105,13 @@ class NewLoginToken:
 
 def token_of(bits: int) -> Secret:
     """Return the text of a token from ``TOKEN_BITS`` random bits."""
-    drawn = _base62(bits, _RANDOM_DIGITS)
+    drawn = base62(bits, _RANDOM_DIGITS)
     return Secret(PREFIX + drawn + _checksum(drawn))
 
 
 def accessor_of(bits: int) -> str:
     """Return an accessor from ``ACCESSOR_BITS`` random bits."""
-    return _base62(bits, _ACCESSOR_DIGITS)
+    return base62(bits, _ACCESSOR_DIGITS)
 
 
 def is_login_token(text: str) -> bool:
@@ -136,12 +135,4 @@ def renew_token(token: LoginToken, now_us: int, increment: timedelta | None) -> 
 
 
 def _checksum(drawn: str) -> str:
-    return _base62(zlib.crc32(drawn.encode()), _CHECKSUM_DIGITS)
-
-
-def _base62(number: int, width: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, len(_DIGITS))
-        digits = _DIGITS[digit] + digits
-    return digits.rjust(width, _DIGITS[0])
+    return base62(zlib.crc32(drawn.encode()), _CHECKSUM_DIGITS)
