@@ -257,28 +257,29 @@ class Identifier:
         """
         if principal.auth_method is AuthMethod.ROOT and self._root_token is not None:
             return principal
-        if isinstance(evidence := principal.evidence, Evidence):
-            caller = await self._judge_again(evidence)
-            if caller is not None:
-                return caller.admit(evidence.address, self._now())
-        raise Unauthenticated("the access rules no longer accept the caller's credential")
+        caller, evidence = await self._judge_again(principal)
+        return caller.admit(evidence.address, self._now())
 
-    async def _judge_again(self, evidence: Evidence) -> KnownCaller | None:
-        """Return the caller of a credential that was accepted before; None if it is no longer known."""
+    async def _judge_again(self, principal: Principal) -> tuple[KnownCaller, Evidence]:
+        """Return who a caller is by the current rules, and what it has presented; see ``identify_again``."""
         in_force, now = self._in_force, self._now()
-        match evidence.proof:
-            case bytes() as digest:
-                return in_force.find_token(digest)
-            case _JwtProof() as proof:
-                caller = _judge_jwt(in_force, proof, now)
-                if not in_force.keys[caller.issuer].has(proof.key):
-                    raise Unauthenticated("the key that verified the JWT is not in use any more")
-                return caller
-            case ClientCertificate() as certificate:
-                return self._judge_certificate(in_force, certificate, now)
-            case LoginToken() as token if self.logins is not None:
-                return self._judge_login(await self.logins.find_or_keep(token.digest, evidence.address))
-        return None
+        caller: KnownCaller | None = None
+        if isinstance(evidence := principal.evidence, Evidence):
+            match evidence.proof:
+                case bytes() as digest:
+                    caller = in_force.find_token(digest)
+                case _JwtProof() as proof:
+                    caller = _judge_jwt(in_force, proof, now)
+                    if not in_force.keys[caller.issuer].has(proof.key):
+                        raise Unauthenticated("the key that verified the JWT is not in use any more")
+                case ClientCertificate() as certificate:
+                    caller = self._judge_certificate(in_force, certificate, now)
+                case LoginToken() as token if self.logins is not None:
+                    known = await self.logins.find_or_keep(token.digest, evidence.address)
+                    caller = self._judge_login(known)
+            if caller is not None:
+                return caller, evidence
+        raise Unauthenticated("the access rules no longer accept the caller's credential")
 
     # --- logins -----------------------------------------------------------------------------------------
 
@@ -303,10 +304,7 @@ class Identifier:
         """
         if principal.auth_method is AuthMethod.ROOT and self._root_token is not None:
             return LoginTerms(KeptToken(self._root_token.digest.hex()))
-        evidence = principal.evidence
-        caller = await self._judge_again(evidence) if isinstance(evidence, Evidence) else None
-        if caller is None or not isinstance(evidence, Evidence):
-            raise Unauthenticated("the access rules no longer accept the caller's credential")
+        caller, evidence = await self._judge_again(principal)
         caller.validity.check(self._now())
         max_ttl = caller.identity.token_max_ttl or DEFAULT_MAX_TTL
         match evidence.proof:
