@@ -121,6 +121,19 @@ class CallAudit:
         else:
             self._audit.note(record, has_effect=True)
 
+    async def write_answer(self, effect: Effect | None, record: AuditRecord) -> None:
+        """Write the record of an answer before it leaves: a read does not wait, a revocation not long.
+
+        Raises:
+            AuditUnavailable: The answer must not leave.
+        """
+        if effect is Effect.READ:
+            self.note(record, has_effect=False)
+        elif effect is Effect.REVOKE:
+            await self.write_or_keep(record)
+        else:
+            await self.write(record)
+
     def note(self, record: AuditRecord, *, has_effect: bool) -> None:
         """Write a record soon."""
         if self._audit is not None:
@@ -257,14 +270,8 @@ class CallRecords:
 
     async def _write_answer(self, message: Message) -> None:
         record = self._record(RecordKind.RESPONSE, OK, answer=message)
-        if self._effect is Effect.READ:
-            self._audit.note(record, has_effect=False)
-            return
-        if self._effect is Effect.REVOKE:
-            await self._audit.write_or_keep(record)
-            return
         try:
-            await self._audit.write(record)
+            await self._audit.write_answer(self._effect, record)
         except BaseException:  # also a cancellation: the credential is not handed out
             if _text(message, "secret_key") and (lease_id := _text(message, "lease_id")):
                 self._audit.withdraw(lease_id)

@@ -51,13 +51,7 @@ class LoginRecords:
         Raises:
             AuditUnavailable: The answer must not leave.
         """
-        record = self._record(RecordKind.RESPONSE, OK, accessor=accessor)
-        if self._effect is Effect.CHANGE:
-            await self._audit.write(record)
-        elif self._effect is Effect.REVOKE:
-            await self._audit.write_or_keep(record)
-        else:
-            self._audit.note(record, has_effect=False)
+        await self._audit.write_answer(self._effect, self._record(RecordKind.RESPONSE, OK, accessor=accessor))
 
     @asynccontextmanager
     async def record_end(self, report: Report) -> AsyncIterator[None]:
