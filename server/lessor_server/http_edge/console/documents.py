@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from typing import Final, NoReturn
 
 from lessor.values import MAX_EXACT, JsonValue
@@ -57,16 +58,19 @@ def parse_json_text(text: str) -> dict[str, JsonValue]:
 
 
 class LineFinder:
-    """Finds the lines of members in one document, which is read once."""
+    """Finds the lines of members in one document, which is read when the first is wanted, and once."""
 
     def __init__(self, text: str) -> None:
-        """Read ``text``; if it is not a document, no line is known."""
+        """Look in ``text``; if it is not a document, no line is known."""
+        self._text = text
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
         try:
-            parse_json_text(text)
+            parse_json_text(self._text)
         except NotADocument:
-            self._lines: dict[tuple[str, ...], int] = {}
-        else:
-            self._lines = _lines(text)
+            return {}
+        return _lines(self._text)
 
     def find(self, path: str) -> int:
         """Return the line, from 1, of the member that ``path`` names, or of the nearest that there is.

@@ -71,6 +71,15 @@ class Visit:
         assert isinstance(found, answer)
         return found
 
+    async def call_if_allowed(self, method: str, message: Message, answer: type[M]) -> M | None:
+        """Call a method as ``call``; return None if the person lacks the right."""
+        try:
+            return await self.call(method, message, answer)
+        except CallRefused as failed:
+            if failed.kind is ErrorKind.DENIED:
+                return None
+            raise
+
     async def follow(
         self, method: str, message: Message, begin: Callable[[], Awaitable[None]], send: Send
     ) -> None:
@@ -109,13 +118,10 @@ class Visit:
     async def find_mounts(self) -> list[config_pb2.Mount] | None:
         """Return the engines, or None if the person may not list them."""
         request = config_pb2.ListMountsRequest(page_size=MAX_MOUNTS)
-        try:
-            answer = await self.call("ConfigService.ListMounts", request, config_pb2.ListMountsResponse)
-        except CallRefused as failed:
-            if failed.kind is ErrorKind.DENIED:
-                return None
-            raise
-        return list(answer.mounts)
+        answer = await self.call_if_allowed(
+            "ConfigService.ListMounts", request, config_pb2.ListMountsResponse
+        )
+        return None if answer is None else list(answer.mounts)
 
     async def list_mount_names(self, chosen: str = "") -> list[str]:
         """Return the names of the engines to choose from, and the chosen one in any case."""

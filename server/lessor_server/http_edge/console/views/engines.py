@@ -154,13 +154,9 @@ async def _find_defaults(
     visit: Visit, mount: str
 ) -> tuple[pb.GetLeaseDefaultsResponse | None, dict[str, str]]:
     request = pb.GetLeaseDefaultsRequest(mount=mount)
-    try:
-        answer = await visit.call("ConfigService.GetLeaseDefaults", request, pb.GetLeaseDefaultsResponse)
-    except CallRefused as failed:
-        if failed.kind is ErrorKind.DENIED:
-            return None, {}
-        raise
-    return answer, typed_of(answer, DEFAULTS)
+    method = "ConfigService.GetLeaseDefaults"
+    answer = await visit.call_if_allowed(method, request, pb.GetLeaseDefaultsResponse)
+    return answer, {} if answer is None else typed_of(answer, DEFAULTS)
 
 
 async def tune_engine(visit: Visit) -> StreamResponse:
@@ -212,12 +208,9 @@ async def _render_disable(visit: Visit, problem: str, status: HTTPStatus = HTTPS
 async def count_live_leases(visit: Visit, prefix: str) -> int | None:
     """Return how many leases under a prefix have not ended; None if the person may not count them."""
     request = lease_pb2.CountLeasesRequest(prefix=prefix)
-    try:
-        answer = await visit.call("LeaseService.CountLeases", request, lease_pb2.CountLeasesResponse)
-    except CallRefused as failed:
-        if failed.kind is ErrorKind.DENIED:
-            return None
-        raise
+    answer = await visit.call_if_allowed("LeaseService.CountLeases", request, lease_pb2.CountLeasesResponse)
+    if answer is None:
+        return None
     ended = (lease_pb2.Lease.GONE, lease_pb2.Lease.ABANDONED)
     return sum(one.count for one in answer.counts if one.state not in ended)
 
