@@ -45,7 +45,7 @@ class Ways:
     def tls(self) -> dict[str, str]:
         """Return the variables of a caller of the server with client certificates."""
         return {
-            "LESSOR_ADDR": f"https://localhost:{self.mutual.port}",
+            "LESSOR_ADDR": f"https://127.0.0.1:{self.mutual.port}",
             "LESSOR_CACERT": str(self.ours.ca),
             "LESSOR_CLIENT_CERT": str(self.caller.cert),
             "LESSOR_CLIENT_KEY": str(self.caller.key),
@@ -102,7 +102,8 @@ async def test_a_sound_set_up_has_no_failure(ways: Ways) -> None:
     assert [one.check for one in plain if one.grade is Grade.OK] == [
         *("variables", "tcp", "server", "token", "clock", "versions")
     ]
-    mutual = examined(**ways.tls)
+    named = {"LESSOR_ADDR": f"https://localhost:{ways.mutual.port}"}
+    mutual = examined(**ways.tls | named)
     assert [one.check for one in mutual if one.grade is Grade.OK] == [
         *("variables", "dns", "tcp", "tls", "server", "token", "clock", "versions")
     ]
