@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from lessor_server.domain.errors.base import (
     Aborted,
@@ -29,29 +27,31 @@ class InFlightIssue:
         """That of the role, once it is known."""
         self.wait_usable = 0.0
         """That of the role in seconds, once it is known."""
-        self._waiting = 0
+        self._callers = 0
         self._taken = False
-        self._answer: asyncio.Future[Credentials] = asyncio.get_running_loop().create_future()
+        self._answer: Credentials | LessorError | None = None
+        self._waiting: dict[asyncio.Future[Credentials], None] = {}
 
     @property
     def left(self) -> bool:
-        """Return whether no caller waits any more."""
-        return not self._waiting
+        """Return whether no caller is there any more."""
+        return not self._callers
 
     @property
     def answered(self) -> bool:
         """Return whether there is a result: credentials or an error."""
-        return self._answer.done()
+        return self._answer is not None
 
     @property
     def undelivered(self) -> bool:
         """Return whether there are credentials that no caller has received."""
-        return self._answer.done() and self._answer.exception() is None and not self._taken
+        return isinstance(self._answer, Credentials) and not self._taken
 
     @property
     def lease(self) -> Lease:
         """Return the lease of the credentials."""
-        return self._answer.result().lease
+        assert isinstance(self._answer, Credentials)
+        return self._answer.lease
 
     def require_same(self, asked: IssueRequest) -> None:
         """Raise ``RequestIdReused`` for another request, ``Aborted`` for one that other rules allow."""
@@ -62,23 +62,28 @@ class InFlightIssue:
             # The issue began under limits that no longer hold: a repeat is judged by those of today.
             raise Aborted("the access rules changed while this request was being served", retry_in=0.5)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count a caller as waiting while the block runs."""
-        self._waiting += 1
-        try:
-            yield
-        finally:
-            self._waiting -= 1
+    def join(self) -> None:
+        """Count one more caller; each must ``leave``."""
+        self._callers += 1
+
+    def leave(self) -> None:
+        """Count one caller less."""
+        self._callers -= 1
 
     async def credentials(self, until: float) -> Credentials:
         """Wait for the credentials until the loop's time is ``until``, or raise ``DeadlineExceeded``."""
+        # A future for each caller and one timer: ``asyncio.shield`` in a timeout costs three times as much.
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[Credentials] = loop.create_future()
+        if self._answer is not None:
+            _settle(waiting, self._answer)
+        self._waiting[waiting] = None
+        timer = loop.call_at(until, _expire, waiting)
         try:
-            async with asyncio.timeout_at(until):
-                return await asyncio.shield(self._answer)
-        except TimeoutError:
-            message = "the credential was not ready in time; what was made is being revoked"
-            raise DeadlineExceeded(message) from None
+            return await waiting
+        finally:
+            timer.cancel()
+            del self._waiting[waiting]
 
     def take(self) -> None:
         """Record that a caller has received the credentials."""
@@ -86,12 +91,30 @@ class InFlightIssue:
 
     def answer(self, credentials: Credentials) -> None:
         """Return the credentials to all waiting callers."""
-        self._answer.set_result(credentials)
+        self._settle(credentials)
 
     def refuse(self, error: LessorError) -> None:
         """Raise the error in all waiting callers."""
-        self._answer.set_exception(error)
-        self._answer.exception()  # retrieved here, as no caller may wait any more
+        self._settle(error)
+
+    def _settle(self, answer: Credentials | LessorError) -> None:
+        self._answer = answer
+        for waiting in self._waiting:
+            _settle(waiting, answer)
+
+
+def _settle(waiting: asyncio.Future[Credentials], answer: Credentials | LessorError) -> None:
+    """Give a caller the answer, unless it has left."""
+    if waiting.done():
+        return
+    if isinstance(answer, LessorError):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)
+
+
+def _expire(waiting: asyncio.Future[Credentials]) -> None:
+    _settle(waiting, DeadlineExceeded("the credential was not ready in time; what was made is being revoked"))
 
 
 def require_repeatable(earlier: Lease, asked: IssueRequest, now_us: int) -> None:

@@ -86,15 +86,17 @@ class Issuer:
             # Life of a request, 4: a task of its own, which no caller who leaves can stop.
             self._background.start(self._run(asked, in_flight))
         in_flight.require_same(asked)
+        in_flight.join()
         try:
-            with in_flight.waiting():
-                # Life of a request, 10.
-                credentials = await in_flight.credentials(until)
-                wait = in_flight.wait_usable if asked.wait_usable is None else asked.wait_usable
+            # Life of a request, 10.
+            credentials = await in_flight.credentials(until)
+            wait = in_flight.wait_usable if asked.wait_usable is None else asked.wait_usable
+            if wait:
                 credentials = await self._wait_until_usable(credentials, wait, until)
-                in_flight.take()
-                return credentials
+            in_flight.take()
+            return credentials
         finally:
+            in_flight.leave()
             self._settle(asked, in_flight)
 
     def _settle(self, asked: IssueRequest, in_flight: InFlightIssue) -> None:
@@ -107,8 +109,6 @@ class Issuer:
 
     async def _wait_until_usable(self, credentials: Credentials, wait: float, until: float) -> Credentials:
         """Wait at most ``wait`` seconds until AWS accepts the key, and not longer than the lease lives."""
-        if not wait:
-            return credentials
         left = (credentials.lease.expires_us - self._store.now()) / 1e6
         proven = await wait_until_accepted(self._roots, credentials, min(wait, left), until)
         return replace(credentials, usable=proven and await self._is_still_active(credentials.lease))
@@ -210,28 +210,27 @@ class Issuer:
             await self._writer.abort(lease, error, builder.last_create_us)
             return lease_writer.to_caller_error(error)
 
-        taken = lease_writer.not_issued(lease)
         if not may_retry():
-            raise await abort(taken)
+            raise await abort(lease_writer.not_issued(lease))
         # Life of a request, 7.
         with PhaseTimer(self._writer.meter, AWS_1_PHASE):
             created = await builder.create(plans.create_user(role, footprint, tags))
         if isinstance(created, LessorError):
             raise await abort(created)
         if not may_retry() or not await self._store.is_current(lease):
-            raise await abort(taken)
+            raise await abort(lease_writer.not_issued(lease))
         # Life of a request, 8: everything else, with the access key.
         with PhaseTimer(self._writer.meter, AWS_2_PHASE):
             key_call = CreateAccessKey(footprint.user_name)
             outcomes = await builder.attach_all(key_call, plans.attach_all(role, footprint))
-        error = failure(outcomes) or (None if may_retry() else taken)
+        error = failure(outcomes) or (None if may_retry() else lease_writer.not_issued(lease))
         if error is not None:
             raise await abort(error)
         key = _key(outcomes[0])
         # Life of a request, 9: ACTIVE and durable; only now may the secret leave.
         active = await self._writer.activate(lease, key.access_key_id, in_flight)
         if active is None:
-            raise await abort(taken)
+            raise await abort(lease_writer.not_issued(lease))
         self._writer.report_issued(active)
         return Credentials(active, key.secret, created.arn)
 
