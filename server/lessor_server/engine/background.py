@@ -28,31 +28,40 @@ class BackgroundTasks:
 
         It runs in ``context``, or in a copy of the current one.
         """
-        task = self._start(self._supervisor.run_once(name_of(job), job), lasting=lasting, context=context)
-        if task is None:
-            job.close()
-        else:
-            task.add_done_callback(lambda _: job.close())  # if it is cancelled before its first step
+        supervised = self._supervisor.run_once(name_of(job), job)
+        self._start(supervised, job.close, lasting=lasting, context=context)
 
     def keep_running(self, run: Callable[[], Job]) -> None:
         """Run a part until it returns or the group ends; restart it after a pause if it fails.
 
         It belongs to no caller, even if one caused it: it runs in the context in which this group began.
         """
-        self._start(self._supervisor.keep_running(run), lasting=True, context=self._context.copy())
+        supervised = self._supervisor.keep_running(run)
+        self._start(supervised, supervised.close, lasting=True, context=self._context.copy())
 
     def _start(
-        self, job: Coroutine[object, object, None], *, lasting: bool, context: Context | None = None
-    ) -> asyncio.Task[None] | None:
+        self,
+        supervised: Coroutine[object, object, None],
+        close: Callable[[], None],
+        *,
+        lasting: bool,
+        context: Context | None = None,
+    ) -> None:
+        """Start a task; ``close`` ends what it runs if it is cancelled before its first step."""
         tasks = self._lasting if lasting else self._tasks
+
+        def end(task: asyncio.Task[None]) -> None:
+            del tasks[task]
+            close()
+
         try:
-            task = self._group.create_task(job, context=context)
+            task = self._group.create_task(supervised, context=context)
         except RuntimeError:  # the group is closing, so this would be cancelled before its first step
-            job.close()
-            return None
+            supervised.close()
+            close()
+            return
         tasks[task] = None
-        task.add_done_callback(tasks.pop)
-        return task
+        task.add_done_callback(end)
 
     async def settle(self, seconds: float) -> int:
         """Wait at most ``seconds`` for running tasks; return how many are left."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +24,7 @@ CALM_SECONDS: Final = 60.0
 Job = Coroutine[object, object, object]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unit:
     """One unit of work, while its block runs."""
 
@@ -96,10 +97,10 @@ class Supervisor:
 
         def observe(event: Event) -> None:
             try:
-                with self.unit(f"observer of {type(event).__name__}"):
-                    notify(event)
-            except LessorError:
-                pass
+                notify(event)
+            except BaseException:
+                with suppress(LessorError), self.unit(f"observer of {type(event).__name__}"):
+                    raise
 
         return observe
 
