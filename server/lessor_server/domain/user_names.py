@@ -41,8 +41,8 @@ def user_name(template: str, mount: str, role: str, suffix: str, identity: Named
     suffix is cut on its left if there is no room (never in the default), and the values share the rest.
     Characters that IAM refuses become ``_``. ``identity`` returns the fields that identify the caller.
     """
-    values = _values(mount, role, identity)
-    return _filled(_parts(template or DEFAULT_TEMPLATE), values, suffix, USER_NAME_LIMIT)
+    template = template or DEFAULT_TEMPLATE
+    return _filled(template, _values(template, mount, role, identity), suffix, USER_NAME_LIMIT)
 
 
 def federation_name(template: str, mount: str, role: str, suffix: str, identity: Named | None = None) -> str:
@@ -51,10 +51,9 @@ def federation_name(template: str, mount: str, role: str, suffix: str, identity:
     The name is ``lessor-<suffix>`` for the default template, and if the template's own text leaves no room
     for the random characters.
     """
-    parts = _parts(template or DEFAULT_TEMPLATE)
-    if not template or FEDERATION_LIMIT - _own_length(parts) < RANDOM_DIGITS:
+    if not template or FEDERATION_LIMIT - _own_length(_parts(template)) < RANDOM_DIGITS:
         return f"lessor-{suffix}"
-    return _filled(parts, _values(mount, role, identity), suffix, FEDERATION_LIMIT)
+    return _filled(template, _values(template, mount, role, identity), suffix, FEDERATION_LIMIT)
 
 
 @lru_cache(maxsize=64)
@@ -63,22 +62,37 @@ def _parts(template: str) -> tuple[tuple[str, str | None], ...]:
     return tuple(placeholders.split(template))
 
 
-def _values(mount: str, role: str, identity: Named | None) -> Named:
+def _values(template: str, mount: str, role: str, identity: Named | None) -> tuple[str, ...]:
+    """Return the values of a template's fields, in order and without the suffix."""
     known = {"mount": mount, "role": role}
+    return tuple(
+        known[field] if identity is None or field in known else identity(field)
+        for _, field in _parts(template)
+        if field is not None and field != "suffix"
+    )
 
-    def value(field: str) -> str:
-        return known[field] if identity is None or field in known else identity(field)
 
-    return value
+def _filled(template: str, values: tuple[str, ...], suffix: str, limit: int) -> str:
+    before, digits, after = _around_suffix(template, values, limit)
+    return f"{before}{suffix[-digits:]}{after}"
 
 
-def _filled(parts: Sequence[tuple[str, str | None]], value: Named, suffix: str, limit: int) -> str:
+@lru_cache(maxsize=256)
+def _around_suffix(template: str, values: tuple[str, ...], limit: int) -> tuple[str, int, str]:
+    """Return the text before the suffix, how many of its characters there is room for, and the text after."""
+    parts = _parts(template)
     room = limit - _own_length(parts)
-    kept = suffix[-min(room, SUFFIX_DIGITS) :]
-    named = [value(field) for _, field in parts if field not in (None, "suffix")]
-    cut = iter(_fairly(named, room - len(kept)))
-    filled = (own + (kept if field == "suffix" else next(cut) if field else "") for own, field in parts)
-    return _NOT_IAM.sub("_", "".join(filled))
+    digits = min(room, SUFFIX_DIGITS)
+    cut = iter(_fairly(values, room - digits))
+    sides = [""]
+    for own, field in parts:
+        sides[-1] += own
+        if field == "suffix":
+            sides.append("")
+        elif field is not None:
+            sides[-1] += next(cut)
+    before, after = (_NOT_IAM.sub("_", side) for side in sides)
+    return before, digits, after
 
 
 def user_path(instance: str, path: str) -> str:
@@ -118,7 +132,7 @@ def _own_length(parts: Iterable[tuple[str, str | None]]) -> int:
     return sum(len(own) for own, _ in parts)
 
 
-def _fairly(texts: list[str], room: int) -> list[str]:
+def _fairly(texts: Sequence[str], room: int) -> list[str]:
     """Cut the longest texts on their right so that all fit into ``room``."""
     kept = list(texts)
     by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
