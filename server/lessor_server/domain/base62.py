@@ -10,11 +10,14 @@ _PAIRS: Final = tuple(high + low for high in BASE62 for low in BASE62)
 
 def base62(number: int, digits: int) -> str:
     """Return a number in so many base62 digits; raises ``ValueError`` if it needs more."""
-    if not 0 <= number < 62**digits:
+    pairs = []
+    rest = number
+    for _ in range((digits + 1) // 2):
+        rest, pair = divmod(rest, 62 * 62)
+        pairs.append(_PAIRS[pair])
+    pairs.reverse()
+    text = "".join(pairs)
+    if rest or text[:-digits] not in ("", "0"):
         message = f"{number} does not fit {digits} base62 digits"
         raise ValueError(message)
-    pairs = []
-    for _ in range((digits + 1) // 2):
-        number, pair = divmod(number, 62 * 62)
-        pairs.append(_PAIRS[pair])
-    return "".join(reversed(pairs))[-digits:]
+    return text[-digits:]

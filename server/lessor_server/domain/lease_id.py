@@ -19,6 +19,7 @@ RANDOM_DIGITS: Final = 17
 SUFFIX_DIGITS: Final = TIME_DIGITS + RANDOM_DIGITS
 RANDOM_BOUND: Final = 62**RANDOM_DIGITS
 """The bound of a suffix's random number, about 101 bits."""
+_MAX_TIME_MS: Final = 62**TIME_DIGITS - 1
 
 MAX_NAME: Final = 64
 """The maximum length of a mount's or role's name."""
@@ -148,4 +149,7 @@ def suffix_of(time_ms: int, number: int) -> str:
     A time past 62^7 ms (in 2081) becomes the last that fits: ids stay unique, but lose their order.
     Raises ``ValueError`` unless 0 <= number < ``RANDOM_BOUND``.
     """
-    return base62(min(max(time_ms, 0), 62**TIME_DIGITS - 1), TIME_DIGITS) + base62(number, RANDOM_DIGITS)
+    if not 0 <= number < RANDOM_BOUND:
+        message = f"{number} does not fit {RANDOM_DIGITS} base62 digits"
+        raise ValueError(message)
+    return base62(min(max(time_ms, 0), _MAX_TIME_MS) * RANDOM_BOUND + number, SUFFIX_DIGITS)
