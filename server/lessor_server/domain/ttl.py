@@ -86,6 +86,8 @@ def grant(
 
 def violations(requested: timedelta | None, role: Role, mount: Mount) -> list[Violation]:
     """Return the violations of the requested ttl, to be reported together with all others."""
+    if role.credential_type is CredentialType.IAM_USER:
+        return durations.violations("ttl", requested or None)  # the caps never make it too short
     try:
         grant(requested, role, mount)
     except Invalid as error:
