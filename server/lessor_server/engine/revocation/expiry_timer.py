@@ -44,7 +44,8 @@ class ExpiryTimer:
         self._wheel = Wheel()
         self._horizon_us = 0
         self._handle: asyncio.Handle | None = None
-        self._rings_at = 0.0
+        self._armed_us = 0
+        """The deadline for which ``_handle`` is set."""
 
     def __len__(self) -> int:
         """Return the number of deadlines in memory."""
@@ -106,14 +107,14 @@ class ExpiryTimer:
         due_us = self._wheel.next_us()
         if due_us is None:
             return
-        loop = asyncio.get_running_loop()
-        left = max(0, due_us - self._store.now()) / 1e6
-        when = loop.time() + min(left, MAX_TIMER_SECONDS)
         if self._handle is not None:
-            if self._rings_at <= when:
-                return
+            if self._armed_us <= due_us:
+                return  # it fires in time, at the latest after MAX_TIMER_SECONDS
             self._handle.cancel()
-        self._handle, self._rings_at = loop.call_at(when, self._on_timer), when
+        left = max(0, due_us - self._store.now()) / 1e6
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(min(left, MAX_TIMER_SECONDS), self._on_timer)
+        self._armed_us = due_us
 
     def _on_timer(self) -> None:
         self._handle = None
