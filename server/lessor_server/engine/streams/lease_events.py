@@ -105,10 +105,12 @@ class LeaseEventBroker:
 
     def __call__(self, event: Event) -> None:
         """Send ``event`` to the subscribers of its lease, if it is a lease event."""
-        told = _shown(event)
-        if told is None or (not self._watches and self._for_peers is None):
+        if not self._watches and self._for_peers is None:
             return
-        kind, lease_id, owner, error = told
+        shown = _shown(event)
+        if shown is None:
+            return
+        kind, lease_id, owner, error = shown
         happening = LeaseEvent(kind, lease_id, self.now(), error)
         if self._for_peers is not None:
             self._for_peers.append((happening, owner))
