@@ -220,10 +220,13 @@ def _bound_to(place: str, version: str) -> bytes:
 
 def _encode(place: str, content: Sequence[object]) -> bytes:
     """Return a row as bytes: ASCII JSON, the same in every version of Python; bytes are in hex."""
-    return json.dumps((place, content), default=_hex).encode()
+    return _ENCODER.encode((place, content)).encode()
 
 
 def _hex(value: object) -> dict[str, str]:
     if isinstance(value, bytes):
         return {"hex": value.hex()}
     raise TypeError(f"a row does not hold a {type(value).__name__}")
+
+
+_ENCODER: Final = json.JSONEncoder(default=_hex, check_circular=False)
