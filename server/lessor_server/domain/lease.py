@@ -59,6 +59,8 @@ class LeaseStep(Enum):
     REOPEN = "reopen"
     ABANDON = "abandon"
 
+    __hash__ = object.__hash__  # as that of State
+
 
 STEPS: dict[tuple[State, LeaseStep], State] = {
     (State.INTENT, LeaseStep.ACTIVATE): State.ACTIVE,

@@ -29,6 +29,8 @@ class CredentialType(Enum):
     FEDERATION_TOKEN = "FEDERATION_TOKEN"
     SESSION_TOKEN = "SESSION_TOKEN"
 
+    __hash__ = object.__hash__  # Enum's is written in Python, and each issue needs it
+
 
 @dataclass(frozen=True, slots=True)
 class Role:
