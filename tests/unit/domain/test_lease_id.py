@@ -173,6 +173,15 @@ def test_a_template_defines_the_name() -> None:
     assert user_names.user_name("ci/{{role}}+{{suffix}}.x", "aws", "app", SUFFIX) == f"ci_app+{SUFFIX}.x"
 
 
+def test_each_caller_has_its_own_name_under_a_template_of_identities() -> None:
+    template = "{{identity.name}}-{{suffix}}-{{role}}"
+    names = [
+        user_names.user_name(template, "aws", "app", SUFFIX, {"identity.name": caller}.__getitem__)
+        for caller in ("alice", "bob", "alice")
+    ]
+    assert names == [f"alice-{SUFFIX}-app", f"bob-{SUFFIX}-app", f"alice-{SUFFIX}-app"]
+
+
 @pytest.mark.parametrize(
     ("template", "fault"),
     [

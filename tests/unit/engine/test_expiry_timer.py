@@ -184,6 +184,19 @@ async def test_a_moved_deadline_fires_only_at_its_new_time() -> None:
 
 
 @virtual
+async def test_a_deadline_before_all_others_does_not_wait_for_their_timer() -> None:
+    async with timing() as t:
+        t.start()
+        await asyncio.sleep(0)
+        t.timers.watch("late", t.store.now() + 300_000_000)
+        await asyncio.sleep(0.1)
+        t.timers.watch("soon", t.store.now() + 100_000)
+        await asyncio.sleep(400)
+        assert 0.2 <= t.rung.at["soon"] <= 1.2
+        assert 300 <= t.rung.at["late"] <= 301.1
+
+
+@virtual
 async def test_an_overdue_deadline_fires_immediately() -> None:
     async with timing() as t:
         t.timers.watch("x", t.store.now())
