@@ -136,23 +136,24 @@ class Sessions:
         self, root: Root, lease: Lease, call: Call[Session], in_flight: InFlightIssue
     ) -> Credentials:
         """Send the call and activate the lease; abort the lease after an error."""
-        # With a request id the work goes on to ACTIVE if the caller leaves: a repeat may come for it.
-        wanted = lease.request is not None
-        taken = lease_writer.not_issued(lease)
-        outcome: Outcome[Session] = taken
-        if wanted or not in_flight.left:
+
+        def is_wanted() -> bool:
+            # With a request id the work goes on to ACTIVE if the caller leaves: a repeat may come for it.
+            return lease.request is not None or not in_flight.left
+
+        outcome: Outcome[Session] | None = None
+        if is_wanted():
             with PhaseTimer(self._writer.meter, AWS_1_PHASE):
                 outcome = await self._roots.caller(root).call(call)
-            if not wanted and in_flight.left:
-                outcome = taken
-        if not isinstance(outcome, LessorError):
-            made = outcome
-            active = await self._writer.activate(lease, made.access_key_id, in_flight, made.expires_us)
+        if isinstance(outcome, Session) and is_wanted():
+            active = await self._writer.activate(lease, outcome.access_key_id, in_flight, outcome.expires_us)
             if active is not None:
-                return self._hand_out(active, made)
-            outcome = taken
-        await self._writer.abort(lease, outcome, 0)
-        raise _to_caller_error(outcome, call)
+                return self._hand_out(active, outcome)
+        error = (
+            outcome if isinstance(outcome, LessorError) and is_wanted() else lease_writer.not_issued(lease)
+        )
+        await self._writer.abort(lease, error, 0)
+        raise _to_caller_error(error, call)
 
     def _hand_out(self, lease: Lease, made: Session) -> Credentials:
         self._writer.report_issued(lease)
