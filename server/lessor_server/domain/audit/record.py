@@ -11,7 +11,7 @@ from enum import Enum
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from lessor_server.domain.audit.chain import ChainEnd, canonical_json
 
@@ -102,10 +102,11 @@ class AuditRecord:
             content["trace_id"] = printable_text(self.trace_id)
         return content
 
-    def link(self, before: ChainEnd) -> tuple[bytes, ChainEnd]:
-        """Return the line of this record after ``before``, and the chain's new end, as ``chain.link`` does.
+    def encode(self) -> EncodedRecord:
+        """Return this record as JSON without its place in a chain.
 
-        It takes a third of the time, because the order of the fields is known.
+        It takes a third of the time of ``content`` and ``chain.link``, because the order of the fields is
+        known. Once linked it gives the same line.
         """
         values: Sequence[str] = _texts_of(self)
         if not _are_plain(values):
@@ -117,14 +118,33 @@ class AuditRecord:
         count = f'"count":{self.count},' if self.count else ""
         duration = "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},'
         trace = f',"trace_id":{_encode(self.trace_id)}' if self.trace_id else ""
-        head = "".join((*texts[:3], ids, *texts[3:5], count, texts[5], detail, duration, texts[6]))
-        tail = (
-            f'{texts[7]}"kind":"{self.kind.value}",{labels}{"".join(texts[8:13])}"prev":"{before.hash}",'
-            f'{"".join(texts[13:18])}"seq":{before.seq + 1},{texts[18]}"time":"{format_time(self.time_us)}"'
-            f"{trace}}}"
+        kind = self.kind.value
+        return EncodedRecord(
+            self.kind,
+            self.time_us,
+            "".join((*texts[:3], ids, *texts[3:5], count, texts[5], detail, duration, texts[6])),
+            f'{texts[7]}"kind":"{kind}",{labels}{"".join(texts[8:13])}',
+            "".join(texts[13:18]),
+            f'{texts[18]}"time":"{format_time(self.time_us)}"{trace}}}',
         )
-        digest = hashlib.sha256(f"{before.hash}{{{head}{tail}".encode()).hexdigest()
-        return f'{{{head}"hash":"{digest}",{tail}\n'.encode(), ChainEnd(before.seq + 1, digest)
+
+
+class EncodedRecord(NamedTuple):
+    """A record as JSON, in the pieces between which a chain puts ``hash``, ``prev`` and ``seq``."""
+
+    kind: RecordKind
+    time_us: int
+    before_hash: str
+    before_prev: str
+    before_seq: str
+    end: str
+
+    def link(self, before: ChainEnd) -> tuple[bytes, ChainEnd]:
+        """Return the line of this record after ``before``, and the chain's new end (``chain.link``)."""
+        seq = before.seq + 1
+        tail = f'{self.before_prev}"prev":"{before.hash}",{self.before_seq}"seq":{seq},{self.end}'
+        digest = hashlib.sha256(f"{before.hash}{{{self.before_hash}{tail}".encode()).hexdigest()
+        return f'{{{self.before_hash}"hash":"{digest}",{tail}\n'.encode(), ChainEnd(seq, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +178,7 @@ _TEXTS: Final = (
     "rule",
     "status",
 )
-"""In the order of a line; ``AuditRecord.link`` counts on it."""
+"""In the order of a line; ``AuditRecord.encode`` counts on it."""
 _STARTS: Final = tuple(f'"{name}":"' for name in _TEXTS)
 _UNESCAPED: Final = bytes(code for code in range(0x20, 0x7F) if chr(code) not in '"\\')
 _quote: Final = json.encoder.encode_basestring
@@ -167,9 +187,10 @@ _texts_of: Final = attrgetter(*_TEXTS)
 
 def _are_plain(texts: Sequence[str]) -> bool:
     """Return whether texts stand in JSON as they are, as nearly all do; they are looked at as one."""
-    if max(map(len, texts)) > MAX_TEXT:
+    joined = "".join(texts)
+    if len(joined) > MAX_TEXT and max(map(len, texts)) > MAX_TEXT:
         return False
-    return not "".join(texts).encode("utf-8", "surrogatepass").translate(None, _UNESCAPED)
+    return joined.isascii() and not joined.encode("ascii").translate(None, _UNESCAPED)
 
 
 def _encode(text: str) -> str:
