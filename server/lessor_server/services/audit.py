@@ -401,10 +401,10 @@ def _text(message: Message | None, name: str) -> str:
 
 def _digest_of_policy(request: Message) -> str:
     """Return the SHA-256 of the policy document in a request, in its canonical form; empty without one."""
-    for holder, field in ((request, "session_policy"), (getattr(request, "role", None), "policy_document")):
+    for holder, field in ((request, "session_policy"), (_field(request, "role"), "policy_document")):
         if (
             isinstance(holder, Message)
-            and field in holder.DESCRIPTOR.fields_by_name
+            and field in messages.fields_of(holder.DESCRIPTOR)
             and holder.HasField(field)
         ):
             try:
