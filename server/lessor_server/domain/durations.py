@@ -19,11 +19,13 @@ def format_duration(span: timedelta) -> str:
     """Return ``span`` in readable form, ``1h30m`` or ``15m``, with fractions of a second."""
     if span < timedelta(0):
         return f"-{format_duration(-span)}"
-    hours, rest = divmod(span, timedelta(hours=1))
-    minutes, rest = divmod(rest, timedelta(minutes=1))
-    seconds = f"{rest.total_seconds():.6f}".rstrip("0").rstrip(".")
-    parts = ((str(hours), "h"), (str(minutes), "m"), (seconds, "s"))
-    return "".join(number + unit for number, unit in parts if number != "0") or "0s"
+    whole, fraction = divmod(span // MICROSECOND, SECOND_US)
+    hours, rest = divmod(whole, 3600)
+    minutes, seconds = divmod(rest, 60)
+    text = (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "")
+    if fraction:
+        return f"{text}{seconds}.{fraction:06}".rstrip("0") + "s"
+    return f"{text}{seconds}s" if seconds or not text else text
 
 
 def violations(field: str, span: timedelta | None) -> list[Violation]:

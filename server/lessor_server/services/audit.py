@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
@@ -181,6 +181,8 @@ class CallRecords:
         self._began_at = asyncio.get_running_loop().time()
         self._effect: Effect | None = None
         """None until the call is allowed."""
+        self._names: _Names | None = None
+        """What the request names, once the call is allowed."""
         self._digest = ""
         self._begun = self._ended = False
 
@@ -202,6 +204,7 @@ class CallRecords:
         assert call.request is not None
         self._effect = effect_of(call.method.name, call.request)
         if self._audit.is_on:
+            self._names = _names(call.request)
             await self._write_request(call.request)
         self._begun = True
 
@@ -287,7 +290,8 @@ class CallRecords:
     ) -> AuditRecord:
         call, principal = self.call, self.principal
         request = call.request if call is not None else None
-        mount, role, lease_id = _names(request, answer)
+        mount, role, lease_id, caller_reason = self._names or _names(request)
+        lease_id = _text(answer, "lease_id") or lease_id
         path, capability = self._find_need(request, error)
         is_response = kind is RecordKind.RESPONSE
         ids = self._aws_request_ids if is_response else ()
@@ -309,9 +313,9 @@ class CallRecords:
             rule=self._find_rule(error, path, capability),
             status=status,
             reason=error.reason if error else "",
-            caller_reason=_text(request, "reason"),
+            caller_reason=caller_reason,
             mount=mount,
-            role=role,
+            role=role or lease_id.partition("/creds/")[2].partition("/")[0],
             lease_id=lease_id,
             access_key_hmac=self._audit.hash_value(_key_id(request, answer)),
             policy_sha256=self._digest,
@@ -355,16 +359,26 @@ class CallRecords:
         return round((asyncio.get_running_loop().time() - self._began_at) * 1000)
 
 
-def _names(request: Message | None, answer: Message | None) -> tuple[str, str, str]:
-    """Return the mount, the role and the lease that a call is about; empty if it names none."""
-    lease_id = _text(answer, "lease_id") or _text(request, "lease_id")
-    mount = permissions.mount_in(request) if request is not None else ""
+class _Names(NamedTuple):
+    """What a request names; an empty text if it does not, or there is no request yet."""
+
+    mount: str
+    role: str
+    lease_id: str
+    reason: str
+
+
+def _names(request: Message | None) -> _Names:
     role = ""
     for place in ("role", "static_role"):
         value = _field(request, place)
         role = role or (value if isinstance(value, str) else _text(value, "name"))
-    role = role or _text(request, "name") or lease_id.partition("/creds/")[2].partition("/")[0]
-    return mount, role, lease_id
+    return _Names(
+        permissions.mount_in(request) if request is not None else "",
+        role or _text(request, "name"),
+        _text(request, "lease_id"),
+        _text(request, "reason"),
+    )
 
 
 def _key_id(request: Message | None, answer: Message | None) -> str:
@@ -387,10 +401,10 @@ def _text(message: Message | None, name: str) -> str:
 
 def _digest_of_policy(request: Message) -> str:
     """Return the SHA-256 of the policy document in a request, in its canonical form; empty without one."""
-    for holder, field in ((request, "session_policy"), (getattr(request, "role", None), "policy_document")):
+    for holder, field in ((request, "session_policy"), (_field(request, "role"), "policy_document")):
         if (
             isinstance(holder, Message)
-            and field in holder.DESCRIPTOR.fields_by_name
+            and field in messages.fields_of(holder.DESCRIPTOR)
             and holder.HasField(field)
         ):
             try:

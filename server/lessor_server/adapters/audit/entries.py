@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from lessor_server.domain.audit.chain import ChainEnd
-from lessor_server.domain.audit.record import AuditRecord
+from lessor_server.domain.audit.record import EncodedRecord
 
 
 class AuditClock(Protocol):
@@ -30,7 +30,7 @@ class Entry:
     ``has_effect``: it is about an effect, so records of reads and of refusals never take its place.
     """
 
-    record: AuditRecord
+    record: EncodedRecord
     has_effect: bool
     future: asyncio.Future[None] | None = None
     waiting: set[str] = field(default_factory=set)

@@ -13,7 +13,7 @@ from lessor_server.adapters.audit.state import AuditState
 from lessor_server.adapters.audit.targets import Target
 from lessor_server.adapters.audit.writer import TICK_SECONDS, SinkWriter
 from lessor_server.domain.audit.event_record import event_record
-from lessor_server.domain.audit.record import AuditRecord, RecordKind, SinkStatus
+from lessor_server.domain.audit.record import AuditRecord, EncodedRecord, RecordKind, SinkStatus
 from lessor_server.domain.errors.access import AuditUnavailable
 from lessor_server.domain.events import AuditRecordsMissing, AuditSinkBack, AuditSinkFailed, Event
 
@@ -74,7 +74,7 @@ class _Sink:
         if self.dropped and self._has_room(has_effect=False):
             gap = AuditRecord(kind=RecordKind.GAP, time_us=time_us, count=self.dropped)
             self.dropped = 0
-            self._put(Entry(gap, has_effect=False), self.progress_at)
+            self._put(Entry(gap.encode(), has_effect=False), self.progress_at)
 
     def _has_room(self, *, has_effect: bool) -> bool:
         return self.waiting < MAX_WAITING if has_effect else self.others_waiting < MAX_OTHERS_WAITING
@@ -176,7 +176,7 @@ class AuditLog:
     async def write(self, record: AuditRecord) -> None:
         """Write a record, and wait until one sink has it; raise ``AuditUnavailable`` if none works."""
         future: asyncio.Future[None] = self._loop.create_future()
-        entry, now = Entry(record, has_effect=True), self._loop.time()
+        entry, now = Entry(_encode(record), has_effect=True), self._loop.time()
         for sink in self._sinks.values():
             if sink.put(entry, now) and not sink.error:
                 entry.waiting.add(sink.name)
@@ -194,7 +194,7 @@ class AuditLog:
 
         Without an effect, as of a read or a refusal, it never takes the place of one with an effect.
         """
-        entry, now = Entry(record, has_effect=has_effect), self._loop.time()
+        entry, now = Entry(_encode(record), has_effect=has_effect), self._loop.time()
         for sink in self._sinks.values():
             sink.put(entry, now)
 
@@ -270,3 +270,11 @@ class AuditLog:
             self._notify(AuditSinkFailed(sink.name, error, is_last=not self.works))
         elif before and not error:
             self._notify(AuditSinkBack(sink.name))
+
+
+def _encode(record: AuditRecord) -> EncodedRecord:
+    """Return a record as JSON, once for all sinks; one that can't be written is counted as a gap."""
+    try:
+        return record.encode()
+    except (ValueError, TypeError, AttributeError):
+        return AuditRecord(kind=RecordKind.GAP, time_us=record.time_us, count=1).encode()

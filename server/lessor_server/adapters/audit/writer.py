@@ -10,6 +10,7 @@ import errno
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
@@ -26,10 +27,8 @@ GROUP: Final = 256
 """The maximum number of records in one write."""
 TICK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 1.0
-IDLE_SECONDS: Final = 0.005
-"""After this time without records the position is stored."""
-STORE_SECONDS: Final = 0.05
-"""The position of a busy sink is stored this often."""
+IDLE_SECONDS: Final = 0.05
+"""After this time without records the position is stored; while more come, each write stores its own."""
 DURABLE_SECONDS: Final = 5.0
 """Without ``audit.sync`` a file is made durable this often."""
 LOOK_SECONDS: Final = 1.0
@@ -87,7 +86,7 @@ class SinkWriter:
         self._reported = 0
         """How many entries at the head of the backlog are reported as failed."""
         self._recall(state.get(self.name))
-        self._durable_us = self._unsigned_us = self._retry_us = self._stored_us = self._looked_us = 0
+        self._durable_us = self._unsigned_us = self._retry_us = self._looked_us = 0
         self._moved_us = 0
         self._unsigned = self._signed_us = 0
         """The time of the last checkpoint, or of the first record after it if that is later."""
@@ -337,26 +336,19 @@ class SinkWriter:
     def _write_group(self) -> None:
         """Write the next entries, with a checkpoint where one is due."""
         items, end, unsigned, signed_us = [], self._end, self._unsigned, self._signed_us
-        for entry in list(self._backlog)[:GROUP]:
-            time_us = entry.record.time_us
+        for entry in islice(self._backlog, GROUP):
+            record = entry.record
+            time_us = record.time_us
             if unsigned >= CHECKPOINT_RECORDS - 1 or (
                 unsigned and time_us - signed_us >= CHECKPOINT_SECONDS * 1e6
             ):
                 items.append(self._checkpoint(end))
                 end, unsigned, signed_us = items[-1].end or end, 0, items[-1].time_us
-            line, end = self._link(entry.record, end)
-            items.append(_Item(line, end, entry, entry.record.kind, time_us))
+            line, end = record.link(end)
+            items.append(_Item(line, end, entry, record.kind, time_us))
             signed_us = signed_us if unsigned else max(signed_us, time_us)
             unsigned += 1
         self._write(items)
-
-    def _link(self, record: AuditRecord, end: ChainEnd) -> tuple[bytes, ChainEnd]:
-        """Return the line of a record; one that can't be written is counted as a gap."""
-        try:
-            return record.link(end)
-        except (ValueError, TypeError, AttributeError):
-            gap = AuditRecord(kind=RecordKind.GAP, time_us=record.time_us, count=1)
-            return gap.link(end)
 
     def _write(self, items: Sequence[_Item]) -> None:
         """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
@@ -398,18 +390,19 @@ class SinkWriter:
         for item in items:
             if sent <= 0:
                 break
-            piece, sent = item.data[:sent], sent - len(item.data)
+            size = len(item.data)
             if item.end is None:
                 self._needs_newline = False
                 self._torn.end_line()
-            elif len(piece) < len(item.data) - 1:
-                self._torn.add(piece)
+            elif sent < size - 1:
+                self._torn.add(item.data[:sent])
                 self._needs_newline = True
             else:
-                self._needs_newline = len(piece) < len(item.data)  # a record may lack its newline alone
+                self._needs_newline = sent < size  # a record may lack its newline alone
                 self._settle(item)
                 if item.entry is not None:
                     written.append(item.entry)
+            sent -= size
         return written
 
     def _settle(self, item: _Item) -> None:
@@ -431,15 +424,12 @@ class SinkWriter:
             self._reported = max(0, self._reported - 1)
 
     def _maintain(self, now: int) -> None:
-        """Write a checkpoint if one is due, store the position, and look after the file."""
+        """Write a checkpoint if one is due, make the file durable, and look after it."""
         if self._unsigned and now - self._unsigned_us >= CHECKPOINT_SECONDS * 1e6:
             self._write([self._checkpoint(self._end)])
         if self._end != self._durable and now - self._durable_us >= DURABLE_SECONDS * 1e6:
             self._make_durable()
             self._durable_us = now
-        if now - self._stored_us >= STORE_SECONDS * 1e6:
-            self._store()
-            self._stored_us = now
         if now - self._looked_us >= LOOK_SECONDS * 1e6:
             self._looked_us = now
             self._look(now)

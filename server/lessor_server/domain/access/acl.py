@@ -30,6 +30,8 @@ class Capability(Enum):
     SUDO = "sudo"
     DENY = "deny"
 
+    __hash__ = object.__hash__  # Enum's is written in Python, and each call looks for capabilities
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from lessor_server.domain.audit.chain import ChainEnd, canonical_json
 
@@ -40,9 +40,12 @@ class RecordKind(Enum):
     """The record before was written only in part."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class AuditRecord:
-    """One record; an empty field is left out. ``time_us`` is in microseconds since the epoch."""
+    """One record; an empty field is left out. ``time_us`` is in microseconds since the epoch.
+
+    Nothing changes it. It is not frozen, because that takes three times as long for so many fields.
+    """
 
     kind: RecordKind
     time_us: int
@@ -50,7 +53,7 @@ class AuditRecord:
     """An id that the records of one call share."""
     identity: str = ""
     auth_method: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
     peer: str = ""
     rpc: str = ""
     path: str = ""
@@ -72,7 +75,7 @@ class AuditRecord:
     duration_ms: int | None = None
     event: str = ""
     """Of an event: its name in the log."""
-    detail: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    detail: Mapping[str, str | int] = field(default_factory=dict)
     """Of an event: its other fields."""
     count: int = 0
     """How many calls or records this one stands for."""
@@ -99,29 +102,71 @@ class AuditRecord:
             content["trace_id"] = printable_text(self.trace_id)
         return content
 
-    def link(self, before: ChainEnd) -> tuple[bytes, ChainEnd]:
-        """Return the line of this record after ``before``, and the chain's new end, as ``chain.link`` does.
+    def encode(self) -> EncodedRecord:
+        """Return this record as JSON without its place in a chain.
 
-        It takes a third of the time, because the order of the fields is known.
+        It takes a third of the time of ``content`` and ``chain.link``, because the order of the fields is
+        known. Once linked it gives the same line.
         """
-        values: Sequence[str] = _texts_of(self)
-        if not _are_plain(values):
-            values = [_encode(text)[1:-1] for text in values]
-        texts = [f'{start}{text}",' if text else "" for start, text in zip(_STARTS, values, strict=True)]
-        ids = f'"aws_request_ids":{_encode_list(self.aws_request_ids)},' if self.aws_request_ids else ""
-        labels = f'"labels":{canonical_json(_cut(self.labels))},' if self.labels else ""
-        detail = f'"detail":{canonical_json(_printable(self.detail))},' if self.detail else ""
-        count = f'"count":{self.count},' if self.count else ""
-        duration = "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},'
-        trace = f',"trace_id":{_encode(self.trace_id)}' if self.trace_id else ""
-        head = "".join((*texts[:3], ids, *texts[3:5], count, texts[5], detail, duration, texts[6]))
-        tail = (
-            f'{texts[7]}"kind":"{self.kind.value}",{labels}{"".join(texts[8:13])}"prev":"{before.hash}",'
-            f'{"".join(texts[13:18])}"seq":{before.seq + 1},{texts[18]}"time":"{format_time(self.time_us)}"'
-            f"{trace}}}"
+        texts: Sequence[str] = _texts_of(self)
+        if not _are_plain(texts):
+            texts = [_encode(text)[1:-1] for text in texts]
+        key_hmac, accessor, auth_method, caller_reason, capability, decision, event, *texts = texts
+        identity, lease_id, mount, path, peer, policy, reason, request, role, rpc, rule, status = texts
+        # A loop over the names would take twice as long.
+        before_hash = (
+            f'"access_key_hmac":"{key_hmac}",' if key_hmac else "",
+            f'"accessor":"{accessor}",' if accessor else "",
+            f'"auth_method":"{auth_method}",' if auth_method else "",
+            f'"aws_request_ids":{_encode_list(self.aws_request_ids)},' if self.aws_request_ids else "",
+            f'"caller_reason":"{caller_reason}",' if caller_reason else "",
+            f'"capability":"{capability}",' if capability else "",
+            f'"count":{self.count},' if self.count else "",
+            f'"decision":"{decision}",' if decision else "",
+            f'"detail":{canonical_json(_printable(self.detail))},' if self.detail else "",
+            "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},',
+            f'"event":"{event}",' if event else "",
         )
-        digest = hashlib.sha256(f"{before.hash}{{{head}{tail}".encode()).hexdigest()
-        return f'{{{head}"hash":"{digest}",{tail}\n'.encode(), ChainEnd(before.seq + 1, digest)
+        before_prev = (
+            f'"identity":"{identity}",' if identity else "",
+            f'"kind":"{self.kind.value}",',
+            f'"labels":{canonical_json(_cut(self.labels))},' if self.labels else "",
+            f'"lease_id":"{lease_id}",' if lease_id else "",
+            f'"mount":"{mount}",' if mount else "",
+            f'"path":"{path}",' if path else "",
+            f'"peer":"{peer}",' if peer else "",
+            f'"policy_sha256":"{policy}",' if policy else "",
+        )
+        before_seq = (
+            f'"reason":"{reason}",' if reason else "",
+            f'"request":"{request}",' if request else "",
+            f'"role":"{role}",' if role else "",
+            f'"rpc":"{rpc}",' if rpc else "",
+            f'"rule":"{rule}",' if rule else "",
+        )
+        status = f'"status":"{status}",' if status else ""
+        trace = f',"trace_id":{_encode(self.trace_id)}' if self.trace_id else ""
+        end = f'{status}"time":"{format_time(self.time_us)}"{trace}}}'
+        pieces = ("".join(before_hash), "".join(before_prev), "".join(before_seq), end)
+        return EncodedRecord(self.kind, self.time_us, *pieces)
+
+
+class EncodedRecord(NamedTuple):
+    """A record as JSON, in the pieces between which a chain puts ``hash``, ``prev`` and ``seq``."""
+
+    kind: RecordKind
+    time_us: int
+    before_hash: str
+    before_prev: str
+    before_seq: str
+    end: str
+
+    def link(self, before: ChainEnd) -> tuple[bytes, ChainEnd]:
+        """Return the line of this record after ``before``, and the chain's new end (``chain.link``)."""
+        seq = before.seq + 1
+        tail = f'{self.before_prev}"prev":"{before.hash}",{self.before_seq}"seq":{seq},{self.end}'
+        digest = hashlib.sha256(f"{before.hash}{{{self.before_hash}{tail}".encode()).hexdigest()
+        return f'{{{self.before_hash}"hash":"{digest}",{tail}\n'.encode(), ChainEnd(seq, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +200,7 @@ _TEXTS: Final = (
     "rule",
     "status",
 )
-"""In the order of a line; ``AuditRecord.link`` counts on it."""
-_STARTS: Final = tuple(f'"{name}":"' for name in _TEXTS)
+"""In the order of a line; ``AuditRecord.encode`` counts on it."""
 _UNESCAPED: Final = bytes(code for code in range(0x20, 0x7F) if chr(code) not in '"\\')
 _quote: Final = json.encoder.encode_basestring
 _texts_of: Final = attrgetter(*_TEXTS)
@@ -164,9 +208,10 @@ _texts_of: Final = attrgetter(*_TEXTS)
 
 def _are_plain(texts: Sequence[str]) -> bool:
     """Return whether texts stand in JSON as they are, as nearly all do; they are looked at as one."""
-    if max(map(len, texts)) > MAX_TEXT:
+    joined = "".join(texts)
+    if len(joined) > MAX_TEXT and max(map(len, texts)) > MAX_TEXT:
         return False
-    return not "".join(texts).encode("utf-8", "surrogatepass").translate(None, _UNESCAPED)
+    return joined.isascii() and not joined.encode("ascii").translate(None, _UNESCAPED)
 
 
 def _encode(text: str) -> str:

@@ -289,6 +289,18 @@ async def test_what_waits_is_bounded_and_a_gap_says_how_much_is_missing(
     assert len(kept) + lost == 22
 
 
+async def test_a_record_that_can_not_be_written_is_counted_and_stops_no_other(tmp_path: Path) -> None:
+    file = MemoryFile()
+    async with audit_log(tmp_path, file) as (log, notes):
+        broken = record(0)
+        broken.identity = 7  # type: ignore[assignment]
+        await log.write(broken)
+        await log.write(record(1))
+        assert not notes.events
+    assert [one["count"] for one in records(file.content, "gap")] == [1]
+    assert requests(file.content) == ["r1"]
+
+
 async def test_sync_makes_each_record_durable_before_write_returns(tmp_path: Path) -> None:
     file = MemoryFile()
     async with audit_log(tmp_path, file, sync=True) as (log, notes):

@@ -93,5 +93,5 @@ def test_the_fast_way_to_a_line_gives_the_same_line(seed: int) -> None:
     kind = rng.choice(list(RecordKind))
     record = AuditRecord(kind=kind, time_us=rng.randrange(2**51), **values)  # type: ignore[arg-type]
     before = ChainEnd(rng.randrange(1000), rng.choice(["0", "a"]) * 64)
-    assert record.link(before) == link(record.content(), before)
-    assert read_line(record.link(before)[0][:-1]) is not None
+    assert record.encode().link(before) == link(record.content(), before)
+    assert read_line(record.encode().link(before)[0][:-1]) is not None
