@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeGuard, TypeVar, cast
 
@@ -122,16 +122,14 @@ class AwsGateway:
 
     async def _send(self, pending: _PendingCall[T], until: float) -> T:
         """Send a call to each endpoint in order, each with its share of the remaining time."""
-        endpoints = endpoints_of(pending.root.config, pending.operation.service)
-        if len(endpoints) == 1:
-            return await self._send_to(pending, endpoints[0], until)
-        loop = asyncio.get_running_loop()
-        ways = self._endpoint_health.order(endpoints)
+        ways: Sequence[Endpoint] = endpoints_of(pending.root.config, pending.operation.service)
+        if len(ways) > 1:
+            ways = self._endpoint_health.order(ways)
         failed: list[tuple[Endpoint, AwsError]] = []
-        for tried, endpoint in enumerate(ways):
-            now = loop.time()
+        for endpoint in ways:
+            left = len(ways) - len(failed)
             try:
-                return await self._send_to(pending, endpoint, now + (until - now) / (len(ways) - tried))
+                return await self._send_to(pending, endpoint, until if left == 1 else _share(until, left))
             except AwsError as error:
                 if not error_codes.is_endpoint_specific(error):
                     raise
@@ -194,6 +192,12 @@ class AwsGateway:
             return kept.of_root(pending.root.config)
         async with asyncio.timeout_at(until):
             return await kept.fetch()
+
+
+def _share(until: float, count: int) -> float:
+    """Return the instant at which the first of several equal parts of the time until then ends."""
+    now = asyncio.get_running_loop().time()
+    return now + (until - now) / count
 
 
 def _ignore(_code: str, _request_id: str, _date: str) -> None: ...

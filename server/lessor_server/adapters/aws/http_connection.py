@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         if self._parser is not None:
             self._read.status = self._parser.get_status_code()
         if self._is_tunnel:
-            self._succeed()
+            self._succeed(is_reusable=False)
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body; after the answer to a tunnel nothing may follow."""
@@ -170,17 +170,17 @@ class Connection(asyncio.Protocol):
         """Return the answer, unless it is an interim one (RFC 9110, 15.2)."""
         if self._read.status < 200:
             self._begin()
-        elif self._parser is not None and self._answer is not None and not self._answer.done():
-            self.is_reusable = self._parser.should_keep_alive()
-            self._succeed()
+        elif self._parser is not None:
+            self._succeed(is_reusable=self._parser.should_keep_alive())
 
     # --- the answer ---------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._read, self._parts, self._length = HttpAnswer(0, {}, b""), [], 0
 
-    def _succeed(self) -> None:
+    def _succeed(self, *, is_reusable: bool) -> None:
         if self._answer is not None and not self._answer.done():
+            self.is_reusable = is_reusable
             self._read.body = b"".join(self._parts)
             self._answer.set_result(self._read)
 

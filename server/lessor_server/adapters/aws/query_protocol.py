@@ -41,18 +41,14 @@ class _NotSimple(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueryOperation:
-    """One operation: its model, what writes its parameters, and what reads the result in its answer."""
+    """One operation by AWS's name: what writes its parameters, and what reads the result in its answer."""
 
+    action: str
     model: Any
     start: str
     write: Write
     wrapper: str
     read: Read
-
-    @property
-    def action(self) -> str:
-        """Return AWS's name of it."""
-        return str(self.model.name)
 
 
 class QueryService:
@@ -73,7 +69,9 @@ class QueryService:
             wrapper = shape.serialization.get("resultWrapper", "") if shape else ""
             start = f"Action={action}&Version={model.metadata['apiVersion']}"
             write = _structure_writer(model.input_shape) if model.input_shape else _write_otherwise
-            found = QueryOperation(model, start, write, wrapper, _reader(shape) if shape else _read_nothing)
+            found = QueryOperation(
+                action, model, start, write, wrapper, _reader(shape) if shape else _read_nothing
+            )
             self._operations[action] = found
         return found
 
@@ -107,7 +105,8 @@ class QueryService:
         result = _child(root, namespace + operation.wrapper) if operation.wrapper else root
         metadata = root.find(f"{namespace}ResponseMetadata")
         said = {} if metadata is None else {name: one.text for name, one in _children(metadata).items()}
-        return {**operation.read(result, namespace), "ResponseMetadata": {**said, **about}}
+        members = operation.read(result, namespace)
+        return {name: members[name] for name in members} | {"ResponseMetadata": {**said, **about}}
 
 
 @cache
@@ -152,14 +151,12 @@ def _structure_writer(shape: Any) -> Write:
     required = frozenset(shape.required_members)
 
     def write(value: Any, name: str, fields: list[str]) -> None:
-        if type(value) is not dict or not value.keys() >= required:
+        if type(value) is not dict or not required <= value.keys() <= members.keys():
             raise _NotSimple
         start = f"{name}." if name else ""
         for key, item in value.items():
-            member = members.get(key)
-            if member is None:
-                raise _NotSimple
-            member[1](item, start + member[0], fields)
+            written, write_member = members[key]
+            write_member(item, start + written, fields)
 
     return write
 
