@@ -81,6 +81,26 @@ def test_the_credentials_of_a_removed_mount_are_dropped_from_memory() -> None:
     assert keys.get(source("other")) is other
 
 
+@virtual
+async def test_the_root_that_was_used_last_is_dropped_like_the_others() -> None:
+    keys, old = KeptBySource(RootKey), root("")
+    gone = [weakref.ref(keys.of(old))]
+    assert keys.of(old) is keys.get(Source.of(old)) is gone[0]()
+    keys.get(source(version=2))
+    await asyncio.sleep(RETIRED_SECONDS + 1)
+    gone.append(weakref.ref(keys.of(root("", version=2))))
+    keys.forget("aws")
+    assert [one() for one in gone] == [None, None]
+
+
+def test_roots_of_one_version_have_keys_of_their_own() -> None:
+    """Such as those that are checked before one of them is set."""
+    keys = KeptBySource(RootKey)
+    for key in ("AKIAEXAMPLEEXAMPLE00", "AKIAEXAMPLEEXAMPLE01", "AKIAEXAMPLEEXAMPLE00"):
+        at = root("", access_key=key)
+        assert keys.of(at).of_root(at.config).access_key_id == key
+
+
 async def test_the_session_of_a_removed_mount_is_dropped_from_memory(aws: StandIn) -> None:
     hub = await aws.role("hub", account="111111111111", trusts=["123456789012"])
     at = chained(root(aws.url), hub)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -143,7 +143,7 @@ def tagged(rng: random.Random, name: str, inside: str, wrong: float) -> str:
 
 def plain(value: Any) -> Any:
     """Return a result without elements of XML: several in place of a text are only counted."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list):
         return [plain(one) for one in value]
@@ -175,6 +175,16 @@ def test_an_answer_is_read_as_botocore_reads_it(service: str, action: str) -> No
         assert read == tried(lambda body=body: parsed(service, action, 200, body))  # type: ignore[misc]
         results.append(read)
     assert results.count(UNREADABLE) <= EXAMPLES // 2
+
+
+def test_a_field_that_nobody_needs_may_be_wrong() -> None:
+    user = "<User><Arn>a</Arn><CreateDate>never</CreateDate><Path>/</Path><Path>/</Path></User>"
+    body = f"<CreateUserResponse><CreateUserResult>{user}</CreateUserResult></CreateUserResponse>".encode()
+    ours = query_service("iam")
+    found = ours.read(ours.operation("CreateUser"), HttpAnswer(200, {}, body))["User"]
+    assert found["Arn"] == "a"
+    with pytest.raises(ValueError, match="never"):
+        found["CreateDate"]
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 500, 503])

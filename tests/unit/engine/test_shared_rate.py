@@ -184,7 +184,7 @@ async def test_calls_that_a_stopped_process_had_admitted_are_admitted_again() ->
             waiting = group.create_task(users[0].send(seconds=0.0))
             await asyncio.sleep(0.001)
             (_, _, future) = limiter._queue.pop()
-            limiter._admit()
+            limiter._admit(loop.time())
             future.set_result(loop.time() - 5.0)  # as a task that a stop kept from running for 5 s
             await asyncio.sleep(0)
             assert not waiting.done()

@@ -52,6 +52,16 @@ class KeptBySource(Generic[V]):
         """Make values with ``make``."""
         self._make = make
         self._kept: dict[str, dict[Source, V]] = {}
+        self._last: dict[str, tuple[Root, V]] = {}
+
+    def of(self, root: Root) -> V:
+        """Return the value of a root's source; it is not looked up again for the root that was used last."""
+        last = self._last.get(root.mount)
+        if last is not None and last[0] is root:
+            return last[1]
+        value = self.get(Source.of(root))
+        self._last[root.mount] = root, value
+        return value
 
     def get(self, source: Source) -> V:
         """Return the value of a source, which is made if there is none."""
@@ -68,12 +78,15 @@ class KeptBySource(Generic[V]):
     def forget(self, mount: str) -> None:
         """Drop the values of a mount; calls in flight keep theirs."""
         self._kept.pop(mount, None)
+        self._last.pop(mount, None)
 
     def _drop_older(self, mount: str) -> None:
         of_mount = self._kept.get(mount, {})
         newest = max((source.version for source in of_mount), default=0)
         for source in [one for one in of_mount if one.version < newest]:
             del of_mount[source]
+        if mount in self._last and self._last[mount][0].version < newest:
+            del self._last[mount]
 
 
 class RootKey:
@@ -86,8 +99,10 @@ class RootKey:
         self._key: SigningKey | None = None
 
     def of_root(self, config: RootConfig) -> SigningKey:
-        """Return the key in a root."""
-        return self._signer(config.access_key, config.secret_key.reveal(), "")
+        """Return the key in a root; it is always the same for roots of one source."""
+        if self._key is None:
+            self._key = SigningKey(config.access_key, config.secret_key.reveal())
+        return self._key
 
     async def fetch(self) -> SigningKey:
         """Return the server's own key, which is fetched unless it is fresh.
@@ -105,9 +120,7 @@ class RootKey:
             frozen = await self._provider.get_frozen_credentials()
         except Exception as error:
             raise CredentialsNotFetched(error) from error
-        return self._signer(frozen.access_key, frozen.secret_key, frozen.token or "")
-
-    def _signer(self, access_key_id: str, secret: str, token: str) -> SigningKey:
-        if self._key is None or not self._key.is_made_of(access_key_id, secret, token):
-            self._key = SigningKey(access_key_id, secret, token)
+        found = frozen.access_key, frozen.secret_key, frozen.token or ""
+        if self._key is None or not self._key.is_made_of(*found):
+            self._key = SigningKey(*found)
         return self._key

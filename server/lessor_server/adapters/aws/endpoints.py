@@ -44,8 +44,6 @@ class EndpointHealth:
 
         Of those, the one that failed longest ago comes first.
         """
-        if len(wanted) == 1:
-            return list(wanted)
         now = asyncio.get_running_loop().time()
         until = {endpoint: self._until.get(endpoint, 0.0) for endpoint in wanted}
         return sorted(wanted, key=lambda endpoint: max(until[endpoint] - now, 0.0))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeGuard, TypeVar, cast
+from typing import Final, Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
 
 from lessor_server.adapters.aws import error_codes
 from lessor_server.adapters.aws.assume_chain import ANY_PLACES, ChainCredentials, Chains
-from lessor_server.adapters.aws.credentials import KeptBySource, RootKey, Source
+from lessor_server.adapters.aws.credentials import KeptBySource, RootKey
 from lessor_server.adapters.aws.endpoints import Endpoint, EndpointHealth, endpoints_of
 from lessor_server.adapters.aws.http_client import CONNECT_SECONDS, READ_SECONDS
 from lessor_server.adapters.aws.http_connection import NotAnAnswer
@@ -39,16 +39,12 @@ OPERATIONS = iam.OPERATIONS | sts.OPERATIONS
 
 @dataclass(slots=True)
 class _PendingCall(Generic[T]):
-    """A call with its root and, if it has an assume chain, the chain's credentials."""
+    """A call with its root, its operation and, if it has an assume chain, the chain's credentials."""
 
     root: Root
     call: Call[T]
-    chained: ChainCredentials | None
-
-    @property
-    def operation(self) -> Operation:
-        """Return the operation of the call."""
-        return OPERATIONS[type(self.call)]
+    operation: Operation
+    chained: ChainCredentials | None = None
 
     @property
     def is_of_root(self) -> bool:
@@ -103,7 +99,9 @@ class AwsGateway:
             IdentityTokenUnusable: The root's token cannot be read.
         """
         until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
-        pending = await self._prepare(root, call, until)
+        pending = _PendingCall(root, call, OPERATIONS[type(call)])
+        if root.config.assume_chain and not _is_proof(call):
+            await self._join_chain(pending, until)
         session = pending.chained.key if pending.chained else None
         try:
             return await self._send(pending, until)
@@ -111,27 +109,27 @@ class AwsGateway:
             if pending.chained is None or session is None or not error_codes.is_expired(refused):
                 raise
             pending.chained.expired(session)
-        return await self._send(await self._prepare(root, call, until), until)
+        await self._join_chain(pending, until)
+        return await self._send(pending, until)
 
-    async def _prepare(self, root: Root, call: Call[T], until: float) -> _PendingCall[T]:
-        """Prepare a call and the session that signs it; a key that is verified signs its own call."""
-        if not root.config.assume_chain or _is_proof(call):
-            return _PendingCall(root, call, None)
+    async def _join_chain(self, pending: _PendingCall[T], until: float) -> None:
+        """Wait for a session of the root's chain, which then signs the call."""
         try:
             async with asyncio.timeout_at(until):
-                return _PendingCall(root, call, await self._chains.ready(root))
+                pending.chained = await self._chains.ready(pending.root)
         except TimeoutError as error:
-            raise error_codes.unsent(cast("Call[object]", call), error) from None
+            raise error_codes.unsent(pending.plain, error) from None
 
     async def _send(self, pending: _PendingCall[T], until: float) -> T:
         """Send a call to each endpoint in order, each with its share of the remaining time."""
-        loop = asyncio.get_running_loop()
-        ways = self._endpoint_health.order(endpoints_of(pending.root.config, pending.operation.service))
+        ways: Sequence[Endpoint] = endpoints_of(pending.root.config, pending.operation.service)
+        if len(ways) > 1:
+            ways = self._endpoint_health.order(ways)
         failed: list[tuple[Endpoint, AwsError]] = []
-        for tried, endpoint in enumerate(ways):
-            now = loop.time()
+        for endpoint in ways:
+            left = len(ways) - len(failed)
             try:
-                return await self._send_to(pending, endpoint, now + (until - now) / (len(ways) - tried))
+                return await self._send_to(pending, endpoint, until if left == 1 else _share(until, left))
             except AwsError as error:
                 if not error_codes.is_endpoint_specific(error):
                     raise
@@ -140,42 +138,29 @@ class AwsGateway:
         raise error_codes.merge_endpoint_errors(failed)
 
     async def _send_to(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> T:
+        """Send a call to one endpoint, observed, and return the value of its answer."""
         request = await self._write(pending, endpoint, until)
-        if self._observer is None:
-            return await self._send_request(pending, request, until, _ignore)
-        end = self._observer.begin_aws_call(pending.root.mount, pending.operation.action)
+        end: EndAwsCall = _ignore
+        if self._observer is not None:
+            end = self._observer.begin_aws_call(pending.root.mount, pending.operation.action)
         try:
-            return await self._send_request(pending, request, until, end)
-        except AwsError as error:
-            end(error.aws.code if error.aws else "", error.aws.request_id if error.aws else "", "")
-            raise
+            answer = request.read(await self._client.send(request, until))
+            value = cast("T", _read(pending.operation, answer))
+        except Exception as error:  # noqa: BLE001  # of whatever type, it leaves as one of ours
+            failure = _failure(pending.plain, error)
+            if failure is None:
+                end(OK, "", "")
+                return cast("T", None)
+            said = failure.aws
+            end(said.code if said else "", said.request_id if said else "", "")
+            raise failure from None
         except BaseException:
             end("", "", "")
             raise
-
-    async def _send_request(
-        self, pending: _PendingCall[T], request: QueryRequest, until: float, end: EndAwsCall
-    ) -> T:
-        """Send a request and return the value of its answer, of which ``end`` is notified."""
-        try:
-            answer = await self._client.send(request, until)
-            value = cast("T", _read(pending.operation, answer))
-            about = answer["ResponseMetadata"]
-            note_request_id(about["RequestId"])
-            end(OK, about["RequestId"], about["HTTPHeaders"].get("date") or "")
-            return value
-        except LessorError:
-            raise
-        except sdk.ClientError as error:
-            failure = error_codes.from_sdk(pending.plain, error)
-            if error_codes.proves(pending.plain, failure):
-                end(OK, "", "")
-                return cast("T", None)
-            raise failure from None
-        except sdk.BotoCoreError as error:
-            raise error_codes.from_network(pending.plain, error) from None
-        except Exception as error:  # noqa: BLE001  # of a parser: a stranger may have written the answer
-            raise error_codes.unreadable(pending.plain, error) from None
+        about = answer["ResponseMetadata"]
+        note_request_id(about["RequestId"])
+        end(OK, about["RequestId"], about["HTTPHeaders"].get("date") or "")
+        return value
 
     async def _write(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> QueryRequest:
         """Return the signed request of a call to an endpoint."""
@@ -202,11 +187,17 @@ class AwsGateway:
             return SigningKey.of(pending.call.key)
         if pending.chained is not None:
             return pending.chained.key
-        kept = self._keys.get(Source.of(pending.root))
+        kept = self._keys.of(pending.root)
         if not pending.root.config.is_ambient:
             return kept.of_root(pending.root.config)
         async with asyncio.timeout_at(until):
             return await kept.fetch()
+
+
+def _share(until: float, count: int) -> float:
+    """Return the instant at which the first of several equal parts of the time until then ends."""
+    now = asyncio.get_running_loop().time()
+    return now + (until - now) / count
 
 
 def _ignore(_code: str, _request_id: str, _date: str) -> None: ...
@@ -224,5 +215,22 @@ def _read(operation: Operation, answer: Answer) -> object:
     raise NotAnAnswer(answer["ResponseMetadata"]["HTTPStatusCode"], problem)
 
 
+def _failure(call: Call[object], error: Exception) -> LessorError | None:
+    """Return the error of a call that was sent; None if AWS's refusal verifies what the call checks."""
+    match error:
+        case LessorError():
+            return error
+        case sdk.ClientError():
+            refused = error_codes.from_sdk(call, error)
+            return None if error_codes.proves(call, refused) else refused
+        case sdk.BotoCoreError():
+            return error_codes.from_network(call, error)
+        case _:  # of a parser: a stranger may have written the answer
+            return error_codes.unreadable(call, error)
+
+
+_PROOFS: Final = (VerifyKey, VerifyKeyOnIam)
+
+
 def _is_proof(call: object) -> TypeGuard[VerifyKey | VerifyKeyOnIam]:
-    return isinstance(call, VerifyKey | VerifyKeyOnIam)
+    return isinstance(call, _PROOFS)

@@ -38,18 +38,23 @@ _UNSAFE: Final = re.compile(r"[\r\n\0]")
 
 @dataclass(frozen=True, slots=True)
 class SplitUrl:
-    """The parts of a URL; ``host`` is the value of the header, without a default port."""
+    """The parts of a URL.
+
+    Attributes:
+        scheme: http or https.
+        name: The host's name or address.
+        port: The port.
+        host: The value of the header Host, without a default port.
+        origin: The URL without user, path and query, which may be secrets.
+        target: The path and query.
+    """
 
     scheme: str
     name: str
     port: int
     host: str
+    origin: str
     target: str
-
-    @property
-    def origin(self) -> str:
-        """Return the URL without user, path and query, which may be secrets."""
-        return f"{self.scheme}://{self.host}"
 
 
 @lru_cache(maxsize=256)
@@ -62,9 +67,8 @@ def split_url(url: str) -> SplitUrl:
     host = f"[{name}]" if ":" in name else name
     if port != _PORTS[parts.scheme]:
         host += f":{port}"
-    return SplitUrl(
-        parts.scheme, name, port, host, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    )
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return SplitUrl(parts.scheme, name, port, host, f"{parts.scheme}://{host}", target)
 
 
 @dataclass(slots=True)
@@ -111,18 +115,19 @@ class HttpClient:
         place = split_url(url)
         origin = self._origins.get(place.origin) or self._add_origin(place)
         request = _write_request(method, origin, place, headers, body)
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         connection = self._take(origin, now)
         if connection is None:
             connection = await self._connect(origin, until)
-            now = asyncio.get_running_loop().time()
+            now = loop.time()
         limit = now + self._read_seconds
         try:
             answer = await connection.exchange(request, limit if until is None else min(limit, until))
         except BaseException:
             connection.close()
             raise
-        self._keep(origin, connection)
+        self._keep(origin, connection, loop.time())
         if 300 <= answer.status < 400:
             raise NotAnAnswer(answer.status, "a redirect, which is not followed", origin=place.origin)
         return answer
@@ -157,11 +162,11 @@ class HttpClient:
             connection.close()
         return None
 
-    def _keep(self, origin: _Origin, connection: Connection) -> None:
+    def _keep(self, origin: _Origin, connection: Connection, now: float) -> None:
         if not connection.is_reusable or len(origin.idle) >= MAX_IDLE:
             connection.close()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = now
         origin.idle.append(connection)
         if self._sweeper is None:
             self._sweep()
@@ -231,9 +236,9 @@ async def _connect_through(origin: _Origin, until: float) -> Connection:
     if place.scheme == "http":
         return connection
     authority = place.host if place.port != _PORTS["https"] else f"{place.host}:443"
-    head = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{_authorization(origin.proxy)}\r\n"
+    request = _write_head(f"CONNECT {authority}", {"Host": authority, **_authorization(origin.proxy)})
     try:
-        answer = await connection.exchange(head.encode(), until, tunnel=True)
+        answer = await connection.exchange(request, until, tunnel=True)
         if answer.status != 200:
             raise NotAnAnswer(answer.status, "the proxy refused to connect", sent=False, origin=place.origin)
         await connection.encrypt(origin.tls, place.name)
@@ -250,24 +255,31 @@ def _write_request(
     method: str, origin: _Origin, place: SplitUrl, headers: Mapping[str, str], body: bytes
 ) -> bytes:
     """Write a request; one in plain text to a proxy has the whole URL (RFC 9112, 3.2.2)."""
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if fields.count("\n") != len(headers) or fields.count("\r") != len(headers) or "\0" in fields:
-        raise NotSent(problem="a header has a line break")
+    fields = {"Host": place.host, "Accept-Encoding": "identity", **headers}
     target = place.target
     if origin.proxy and place.scheme == "http":
-        target, fields = place.origin + target, fields + _authorization(origin.proxy)
-    length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
-    start = f"{method} {target} HTTP/1.1\r\nHost: {place.host}\r\nAccept-Encoding: identity\r\n"
-    return f"{start}{fields}{length}\r\n".encode() + body
+        target = place.origin + target
+        fields |= _authorization(origin.proxy)
+    if body or method != "GET":
+        fields["Content-Length"] = str(len(body))
+    return _write_head(f"{method} {target}", fields) + body
 
 
-def _authorization(proxy: str) -> str:
+def _write_head(start: str, fields: Mapping[str, str]) -> bytes:
+    lines = "\r\n".join(map(": ".join, fields.items()))
+    breaks = len(fields) - 1
+    if lines.count("\n") != breaks or lines.count("\r") != breaks or "\0" in lines:
+        raise NotSent(problem="a header has a line break")
+    return f"{start} HTTP/1.1\r\n{lines}\r\n\r\n".encode()
+
+
+def _authorization(proxy: str) -> dict[str, str]:
     """Return the header that a proxy with a user in its URL needs."""
     parts = urlsplit(proxy)
     if parts.username is None:
-        return ""
+        return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return f"Proxy-Authorization: Basic {b64encode(pair.encode()).decode()}\r\n"
+    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
 def environment_proxy(url: str) -> str:

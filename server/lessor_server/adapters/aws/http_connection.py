@@ -53,13 +53,15 @@ class Connection(asyncio.Protocol):
     def __init__(self, origin: str) -> None:
         """Begin without a transport; the loop sets it."""
         self._origin = origin
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = self._timer_at = 0.0
         self._parser: HttpResponseParser | None = None
         self._answer: asyncio.Future[HttpAnswer] | None = None
-        self._status = 0
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
-        self._received = 0
+        self._read = HttpAnswer(0, {}, b"")
+        self._parts: list[bytes] = []
+        self._received = self._length = 0
         self._is_tunnel = False
         self.is_reusable = False
         """Whether the last answer was whole, and nothing followed it."""
@@ -79,19 +81,17 @@ class Connection(asyncio.Protocol):
             ConnectionClosedError: It was closed after it, or the answer is not HTTP.
             ReadTimeoutError: The answer was not whole at the loop's instant ``until``.
         """
-        loop = asyncio.get_running_loop()
-        self._answer = loop.create_future()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise sdk.EndpointConnectionError(endpoint_url=self._origin)
+        self._answer = self._loop.create_future()
         self._is_tunnel, self.is_reusable, self._received = tunnel, False, 0
         self._parser = HttpResponseParser(self)
-        self._begin()
-        timer = loop.call_at(until, self._time_out)
+        self._limit(until)
         try:
-            if self._transport is None or self._transport.is_closing():
-                raise sdk.EndpointConnectionError(endpoint_url=self._origin)
-            self._transport.write(request)
+            transport.write(request)
             return await self._answer
         finally:
-            timer.cancel()
             self._parser = self._answer = None  # the parser refers to this connection
             self._begin()  # the answer may have a secret
 
@@ -107,6 +107,9 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close it immediately; what it is still sent is not read."""
         self.is_reusable = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -144,54 +147,70 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._read.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Keep the status; of a tunnel it is the whole answer."""
         if self._parser is not None:
-            self._status = self._parser.get_status_code()
+            self._read.status = self._parser.get_status_code()
         if self._is_tunnel:
-            self._succeed()
+            self._succeed(is_reusable=False)
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body; after the answer to a tunnel nothing may follow."""
+        self._length += len(body)
         if self._is_tunnel:
             self.close()
-        elif len(self._body) + len(body) > MAX_ANSWER_BYTES:
+        elif self._length > MAX_ANSWER_BYTES:
             self._fail(self._too_long())
         else:
-            self._body += body
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """Return the answer, unless it is an interim one (RFC 9110, 15.2)."""
-        if self._status < 200:
+        if self._read.status < 200:
             self._begin()
-        elif self._parser is not None and self._answer is not None and not self._answer.done():
-            self.is_reusable = self._parser.should_keep_alive()
-            self._succeed()
+        elif self._parser is not None:
+            self._succeed(is_reusable=self._parser.should_keep_alive())
 
     # --- the answer ---------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._status, self._headers, self._body = 0, {}, bytearray()
+        self._read, self._parts, self._length = HttpAnswer(0, {}, b""), [], 0
 
-    def _succeed(self) -> None:
+    def _succeed(self, *, is_reusable: bool) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(HttpAnswer(self._status, self._headers, bytes(self._body)))
+            self.is_reusable = is_reusable
+            self._read.body = b"".join(self._parts)
+            self._answer.set_result(self._read)
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         self.close()
 
-    def _time_out(self) -> None:
-        self._fail(sdk.ReadTimeoutError(endpoint_url=self._origin))
+    def _limit(self, until: float) -> None:
+        """Let the answer fail at an instant; an earlier timer is left as it is, which costs less."""
+        self._until = until
+        if self._timer is None or self._timer_at > until:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_at(until, self._on_timer), until
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._answer is None:
+            return
+        if self._loop.time() < self._until:
+            self._limit(self._until)
+        else:
+            self._fail(sdk.ReadTimeoutError(endpoint_url=self._origin))
 
     def _broken(self) -> Exception:
-        if self._status:
-            return NotAnAnswer(self._status, "the body is cut", origin=self._origin)
+        if self._read.status:
+            return NotAnAnswer(self._read.status, "the body is cut", origin=self._origin)
         return cast("Exception", sdk.ConnectionClosedError(endpoint_url=self._origin))
 
     def _too_long(self) -> NotAnAnswer:
         problem = f"the body is longer than {MAX_ANSWER_BYTES} bytes"
-        return NotAnAnswer(self._status, problem, origin=self._origin)
+        return NotAnAnswer(self._read.status, problem, origin=self._origin)

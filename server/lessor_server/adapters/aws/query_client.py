@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from lessor_server.adapters.aws.http_client import HttpClient
+from lessor_server.adapters.aws.http_connection import HttpAnswer
 from lessor_server.adapters.aws.query_protocol import QueryOperation, QueryService, query_service
 from lessor_server.adapters.aws.sdk_session import find_ca_file
 from lessor_server.adapters.aws.signing_key import FORM, Route, SigningKey
@@ -24,6 +25,10 @@ class QueryRequest:
     url: str
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+
+    def read(self, answer: HttpAnswer) -> dict[str, Any]:
+        """Return the result in the answer; errors are those of ``QueryService.read``."""
+        return self.service.read(self.operation, answer)
 
 
 class QueryClient:
@@ -66,10 +71,9 @@ class QueryClient:
         headers["User-Agent"] = self._user_agent
         return QueryRequest(service, operation, route.url, headers, body)
 
-    async def send(self, request: QueryRequest, until: float) -> dict[str, Any]:
-        """Send a request once; errors are those of ``HttpClient.send`` and ``QueryService.read``."""
-        answer = await self._http.send("POST", request.url, request.headers, request.body, until)
-        return request.service.read(request.operation, answer)
+    def send(self, request: QueryRequest, until: float) -> Awaitable[HttpAnswer]:
+        """Send a request once; errors are those of ``HttpClient.send``."""
+        return self._http.send("POST", request.url, request.headers, request.body, until)
 
     def _stamp_now(self) -> str:
         """Return the time as requests are signed with it, written once a second."""

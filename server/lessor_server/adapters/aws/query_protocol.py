@@ -9,8 +9,7 @@ Source: "Smithy, AWS query protocol", and botocore's ``QueryParser``.
 from __future__ import annotations
 
 import gc
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -27,8 +26,8 @@ from lessor_server.adapters.aws.xml_check import find_error, parse_answer
 
 Node = Any
 """An element, or the list of several with one name, of which botocore's parser makes the same."""
-Read = Callable[[Node], Any]
-_SAFE: Final = re.compile(r"[A-Za-z0-9_.~-]*")
+Read = Callable[[Node, str], Any]
+"""Reads a node of an answer with a namespace: that of its root, written as in tags, or nothing."""
 _ESCAPES: Final = {code: quote_plus(chr(code)) for code in range(128)}
 
 
@@ -42,18 +41,14 @@ class _NotSimple(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QueryOperation:
-    """One operation: its model, what writes its parameters, and what reads the result in its answer."""
+    """One operation by AWS's name: what writes its parameters, and what reads the result in its answer."""
 
+    action: str
     model: Any
     start: str
     write: Write
     wrapper: str
     read: Read
-
-    @property
-    def action(self) -> str:
-        """Return AWS's name of it."""
-        return str(self.model.name)
 
 
 class QueryService:
@@ -74,7 +69,9 @@ class QueryService:
             wrapper = shape.serialization.get("resultWrapper", "") if shape else ""
             start = f"Action={action}&Version={model.metadata['apiVersion']}"
             write = _structure_writer(model.input_shape) if model.input_shape else _write_otherwise
-            found = QueryOperation(model, start, write, wrapper, _reader(shape) if shape else lambda _: {})
+            found = QueryOperation(
+                action, model, start, write, wrapper, _reader(shape) if shape else _read_nothing
+            )
             self._operations[action] = found
         return found
 
@@ -104,12 +101,12 @@ class QueryService:
             raise sdk.ClientError(
                 {**told, "ResponseMetadata": {**about, "RequestId": request_id}}, operation.action
             )
-        parts = _children(root)
-        result: dict[str, Any] = operation.read(parts[operation.wrapper] if operation.wrapper else root)
-        metadata = parts.get("ResponseMetadata")
+        namespace = root.tag.removesuffix(f"{operation.action}Response")
+        result = _child(root, namespace + operation.wrapper) if operation.wrapper else root
+        metadata = root.find(f"{namespace}ResponseMetadata")
         said = {} if metadata is None else {name: one.text for name, one in _children(metadata).items()}
-        result["ResponseMetadata"] = {**said, **about}
-        return result
+        members = operation.read(result, namespace)
+        return {name: members[name] for name in members} | {"ResponseMetadata": {**said, **about}}
 
 
 @cache
@@ -128,9 +125,7 @@ def query_service(service: str) -> QueryService:
 
 
 def _escape(text: str) -> str:
-    """Return a text as ``quote_plus`` does, in a quarter of its time."""
-    if _SAFE.fullmatch(text):
-        return text
+    """Return a text as ``quote_plus`` does, in half of its time."""
     return text.translate(_ESCAPES) if text.isascii() else quote_plus(text)
 
 
@@ -153,16 +148,15 @@ def _structure_writer(shape: Any) -> Write:
         name: (member.serialization.get("name", name), _writer(member))
         for name, member in shape.members.items()
     }
-    required = shape.required_members
+    required = frozenset(shape.required_members)
 
     def write(value: Any, name: str, fields: list[str]) -> None:
-        if type(value) is not dict or not all(one in value for one in required):
+        if type(value) is not dict or not required <= value.keys() <= members.keys():
             raise _NotSimple
+        start = f"{name}." if name else ""
         for key, item in value.items():
-            if key not in members:
-                raise _NotSimple
             written, write_member = members[key]
-            write_member(item, f"{name}.{written}" if name else written, fields)
+            write_member(item, start + written, fields)
 
     return write
 
@@ -174,8 +168,9 @@ def _list_writer(shape: Any) -> Write:
     def write(value: Any, name: str, fields: list[str]) -> None:
         if type(value) is not list or len(value) < least:
             raise _NotSimple
+        start = f"{name}.{item_name}."
         for number, item in enumerate(value, 1):
-            write_item(item, f"{name}.{item_name}.{number}", fields)
+            write_item(item, f"{start}{number}", fields)
 
     return write
 
@@ -227,32 +222,62 @@ def _children(node: Node) -> dict[str, Node]:
     return found
 
 
+def _child(element: Node, tag: str) -> Node:
+    """Return the child with a tag, or the list of several, or raise ``KeyError``."""
+    found = element.findall(tag)
+    if not found:
+        raise KeyError(tag)
+    return found[0] if len(found) == 1 else found
+
+
+class _Structure(Mapping[str, Any]):
+    """A structure in an answer; a member is read when it is asked for, since few of AWS's are needed."""
+
+    __slots__ = ("_element", "_members", "_namespace")
+
+    def __init__(self, element: Node, namespace: str, members: Mapping[str, tuple[str, Read]]) -> None:
+        """Read the members of an element, each given by its name in XML and what reads it."""
+        self._element = element
+        self._namespace = namespace
+        self._members = members
+
+    def __getitem__(self, name: str) -> Any:
+        """Read a member."""
+        tag, read = self._members[name]
+        return read(_child(self._element, self._namespace + tag), self._namespace)
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of the members that are there."""
+        for name, (tag, _) in self._members.items():
+            if self._element.find(self._namespace + tag) is not None:
+                yield name
+
+    def __len__(self) -> int:
+        """Count the members that are there."""
+        return sum(1 for _ in self)
+
+
 def _reader(shape: Any) -> Read:
     """Return what reads a shape; the models of IAM and STS have no flattened lists and no attributes."""
     make = _READERS.get(shape.type_name)
     return make(shape) if make is not None else _read_text
 
 
+def _read_nothing(_node: Node, _space: str) -> Any:
+    return {}
+
+
 def _structure(shape: Any) -> Read:
     members = {
-        member.serialization.get("name", name): (name, _reader(member))
+        name: (member.serialization.get("name", name), _reader(member))
         for name, member in shape.members.items()
     }
-
-    def read(node: Node) -> dict[str, Any]:
-        result = {}
-        for tag, child in _children(node).items():
-            known = members.get(tag)
-            if known is not None:
-                result[known[0]] = known[1](child)
-        return result
-
-    return read
+    return lambda node, space: _Structure(node[0] if type(node) is list else node, space, members)
 
 
 def _list(shape: Any) -> Read:
     read_item = _reader(shape.member)
-    return lambda node: [read_item(item) for item in node]
+    return lambda node, space: [read_item(item, space) for item in node]
 
 
 def _map(shape: Any) -> Read:
@@ -260,14 +285,18 @@ def _map(shape: Any) -> Read:
     value_name = shape.value.serialization.get("name", "value")
     read_key, read_value = _reader(shape.key), _reader(shape.value)
 
-    def read(node: Node) -> dict[str, Any]:
-        entries = [_children(entry) for entry in node]
-        return {read_key(entry[key_name]): read_value(entry[value_name]) for entry in entries}
+    def read(node: Node, space: str) -> dict[str, Any]:
+        return {
+            read_key(_child(entry, space + key_name), space): read_value(
+                _child(entry, space + value_name), space
+            )
+            for entry in node
+        }
 
     return read
 
 
-def _read_text(node: Node) -> Any:
+def _read_text(node: Node, _space: str = "") -> Any:
     """Return a text; or a list if there are several; AWS writes one."""
     return node if isinstance(node, list) else node.text or ""
 
@@ -276,7 +305,7 @@ _READERS: Final[dict[str, Callable[[Any], Read]]] = {
     "structure": _structure,
     "list": _list,
     "map": _map,
-    "boolean": lambda _: lambda node: _read_text(node) == "true",
-    "integer": lambda _: lambda node: int(_read_text(node)),
-    "timestamp": lambda _: lambda node: datetime.fromisoformat(_read_text(node)),
+    "boolean": lambda _: lambda node, _space: _read_text(node) == "true",
+    "integer": lambda _: lambda node, _space: int(_read_text(node)),
+    "timestamp": lambda _: lambda node, _space: datetime.fromisoformat(_read_text(node)),
 }

@@ -35,10 +35,23 @@ class Route:
     path: str
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Common:
+    """What all signatures of one second for one route have in common."""
+
+    route: Route
+    stamp: str
+    request: str
+    text: str
+    key: bytes
+    headers: dict[str, str]
+    authorization: str
+
+
 class SigningKey:
     """An access key that signs; it keeps the key of the day for each region and service."""
 
-    __slots__ = ("_days", "_secret", "_token", "access_key_id")
+    __slots__ = ("_common", "_days", "_secret", "_token", "access_key_id")
 
     def __init__(self, access_key_id: str, secret: str, token: str = "") -> None:
         """Sign with this key, and with the ``token`` of its session if it is temporary."""
@@ -46,6 +59,7 @@ class SigningKey:
         self._secret = secret
         self._token = token
         self._days: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._common: _Common | None = None
 
     @classmethod
     def of(cls, key: AccessKey) -> Self:
@@ -58,24 +72,31 @@ class SigningKey:
 
     def sign(self, route: Route, body: bytes, stamp: str) -> dict[str, str]:
         """Return the headers that sign a form, at a UTC time such as 20260101T000000Z."""
+        common = self._common
+        if common is None or common.route is not route or common.stamp != stamp:
+            common = self._common = self._prepare(route, stamp)
+        request = f"{common.request}{sha256(body).hexdigest()}"
+        text = f"{common.text}{sha256(request.encode()).hexdigest()}"
+        signature = hmac.digest(common.key, text.encode(), "sha256").hex()
+        return {**common.headers, "Authorization": f"{common.authorization}{signature}"}
+
+    def _prepare(self, route: Route, stamp: str) -> _Common:
         headers = {"Content-Type": FORM, "X-Amz-Date": stamp}
         token, names = "", "content-type;host;x-amz-date"
         if self._token:
             headers["X-Amz-Security-Token"] = self._token
             token = f"x-amz-security-token:{' '.join(self._token.split())}\n"
             names += ";x-amz-security-token"
-        request = (
-            f"POST\n{route.path}\n\ncontent-type:{FORM}\nhost:{route.host}\nx-amz-date:{stamp}\n{token}\n"
-            f"{names}\n{sha256(body).hexdigest()}"
-        )
         scope = f"{stamp[:8]}/{route.region}/{route.service}/aws4_request"
-        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{sha256(request.encode()).hexdigest()}"
-        signature = hmac.digest(self._day_key(route, stamp[:8]), text.encode(), "sha256").hex()
-        headers["Authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={self.access_key_id}/{scope}, SignedHeaders={names}, "
-            f"Signature={signature}"
+        return _Common(
+            route,
+            stamp,
+            f"POST\n{route.path}\n\ncontent-type:{FORM}\nhost:{route.host}\nx-amz-date:{stamp}\n{token}\n{names}\n",
+            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n",
+            self._day_key(route, stamp[:8]),
+            headers,
+            f"AWS4-HMAC-SHA256 Credential={self.access_key_id}/{scope}, SignedHeaders={names}, Signature=",
         )
-        return headers
 
     def _day_key(self, route: Route, day: str) -> bytes:
         place = (route.region, route.service)

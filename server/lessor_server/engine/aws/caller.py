@@ -79,7 +79,14 @@ class AwsCaller:
         until = loop.time() + REPEAT_FOR
         wait, repeats = REPEAT_FIRST, 0
         while True:
-            outcome = await self._once(call)
+            outcome: Outcome[T]
+            try:
+                async with self._limiter.slot(self._priority):
+                    outcome = await self._aws.send(self._root, call)
+            except LessorError as error:
+                outcome = error
+            if not isinstance(outcome, AwsRefused):
+                return outcome
             self._note(outcome)
             spent = repeats == self._root.config.max_retries or loop.time() + wait > until
             if spent or not _repeatable(outcome, may_retry):
@@ -103,26 +110,15 @@ class AwsCaller:
     def _one_by_one(self) -> bool:
         return self._serial or asyncio.get_running_loop().time() < self._limiter.conflicts.serial_until
 
-    def _note(self, outcome: object) -> None:
-        if not isinstance(outcome, AwsRefused):
-            return
-        if outcome.refusal is Refusal.CONCURRENT:
+    def _note(self, refused: AwsRefused) -> None:
+        if refused.refusal is Refusal.CONCURRENT:
             self._serial = True
             self._limiter.conflicts.record(asyncio.get_running_loop().time())
-        elif outcome.refusal is Refusal.THROTTLED:
+        elif refused.refusal is Refusal.THROTTLED:
             self._limiter.throttled()
 
-    async def _once(self, call: Call[T]) -> Outcome[T]:
-        try:
-            async with self._limiter.slot(self._priority):
-                return await self._aws.send(self._root, call)
-        except LessorError as error:
-            return error
 
-
-def _repeatable(outcome: object, may_retry: Callable[[], bool]) -> bool:
-    if not isinstance(outcome, AwsRefused):
-        return False
-    if outcome.refusal is Refusal.CONCURRENT:
+def _repeatable(refused: AwsRefused, may_retry: Callable[[], bool]) -> bool:
+    if refused.refusal is Refusal.CONCURRENT:
         return True
-    return outcome.refusal is Refusal.NO_SUCH_USER and may_retry()
+    return refused.refusal is Refusal.NO_SUCH_USER and may_retry()

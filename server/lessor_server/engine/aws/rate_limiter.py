@@ -17,7 +17,7 @@ import asyncio
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -77,7 +77,7 @@ class RateLimiter:
         if shared is not None:
             shared.changed = self._admit_waiting
         self._rate_limit = rate_limit
-        self._rate = rate_limit.rate or START_RATE
+        self._set_rate(rate_limit.rate or START_RATE)
         self._stepped = 0.0
         self._next = 0.0
         self._in_flight = 0
@@ -122,13 +122,18 @@ class RateLimiter:
         """Record that AWS throttled a call; an adaptive rate falls."""
         now = asyncio.get_running_loop().time()
         if self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
-            self._rate = max(self._rate * DECREASE, MIN_RATE)
+            self._set_rate(max(self._rate * DECREASE, MIN_RATE))
             self._stepped = now
 
     def _recover(self, now: float) -> None:
         if self._rate < START_RATE and self._rate_limit.rate is None and now - self._stepped >= STEP_SECONDS:
-            self._rate = min(self._rate + INCREASE * START_RATE, START_RATE)
+            self._set_rate(min(self._rate + INCREASE * START_RATE, START_RATE))
             self._stepped = now
+
+    def _set_rate(self, rate: float) -> None:
+        self._rate = rate
+        self._interval = 1 / (rate * REFILL)
+        self._slack = max(rate * BURST - 1, 0) * self._interval
 
     def count_waiting(self) -> Counter[Priority]:
         """Count the calls that wait, by priority."""
@@ -152,21 +157,24 @@ class RateLimiter:
         Raises:
             RateLimiterFull: The queue is full, or this call waited too long.
         """
-        if self.shared is None:
-            await self._acquire(priority)
-            return
         loop = asyncio.get_running_loop()
-        admitted = await self._acquire(priority)
-        while (now := loop.time()) - admitted > LATE_SECONDS:
+        while True:
+            admitted = loop.time()
+            is_free = not self._queue and self._wait_seconds(priority, admitted) <= 0
+            if is_free and self._in_flight < self._rate_limit.in_flight:
+                self._admit(admitted)
+            else:
+                admitted = await self._wait_for_slot(priority)
+            if self.shared is None:
+                return
+            now = loop.time()
+            if now - admitted <= LATE_SECONDS:
+                self.shared.note_sent(admitted, now)
+                return
             self.release()
-            admitted = await self._acquire(priority)
-        self.shared.note_sent(admitted, now)
 
-    async def _acquire(self, priority: Priority) -> float:
-        """Wait for a slot; return the loop's time at which it was given."""
-        is_free = not self._queue and self._wait_seconds(priority) <= 0
-        if is_free and self._in_flight < self._rate_limit.in_flight:
-            return self._admit()
+    async def _wait_for_slot(self, priority: Priority) -> float:
+        """Wait in the queue for a slot; return the loop's time at which it was given."""
         if len(self._queue) >= self._rate_limit.queue:
             raise self._full()
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -191,17 +199,19 @@ class RateLimiter:
 
     def _admit_waiting(self) -> None:
         """Admit the calls that may be sent now; set the timer for the next."""
+        now = asyncio.get_running_loop().time()
         while self._queue and self._in_flight < self._rate_limit.in_flight:
             priority, _, future = self._queue[0]
             if future.done():  # gave up waiting
                 heapq.heappop(self._queue)
                 continue
-            wait = self._wait_seconds(priority)
+            wait = self._wait_seconds(priority, now)
             if wait > 0:
                 self._schedule(wait)
                 return
             heapq.heappop(self._queue)
-            future.set_result(self._admit(waited=True))
+            self._admit(now, waited=True)
+            future.set_result(now)
 
     def _schedule(self, seconds: float) -> None:
         if math.isfinite(seconds) and (self._timer is None or self._timer.cancelled()):
@@ -211,24 +221,19 @@ class RateLimiter:
         self._timer = None
         self._admit_waiting()
 
-    def _wait_seconds(self, priority: int) -> float:
+    def _wait_seconds(self, priority: int, now: float) -> float:
         """Return the seconds until the bucket has a token."""
-        now = asyncio.get_running_loop().time()
         if self.shared is not None:
             return self.shared.wait_seconds(now, explicit=priority == Priority.ASKED)
         self._recover(now)
-        interval = 1 / (self._rate * REFILL)
-        slack = max(self._rate * BURST - 1, 0) * interval
-        return self._next - slack - now
+        return self._next - self._slack - now
 
-    def _admit(self, *, waited: bool = False) -> float:
-        now = asyncio.get_running_loop().time()
+    def _admit(self, now: float, *, waited: bool = False) -> None:
         self._in_flight += 1
         if self.shared is not None:
             self.shared.admit(now, waited=waited)
         else:
-            self._next = max(self._next, now) + 1 / (self._rate * REFILL)
-        return now
+            self._next = max(self._next, now) + self._interval
 
     def _full(self) -> RateLimiterFull:
         wait = len(self._queue) / max(self.rate, MIN_RATE)
@@ -237,7 +242,7 @@ class RateLimiter:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slot:
     """A place for one call, held while the block runs; three are taken for each credential.
 
@@ -247,9 +252,9 @@ class Slot:
     limiter: RateLimiter
     priority: Priority
 
-    async def __aenter__(self) -> None:
+    def __aenter__(self) -> Awaitable[None]:
         """Wait for the slot; raises the errors of ``RateLimiter.acquire``."""
-        await self.limiter.acquire(self.priority)
+        return self.limiter.acquire(self.priority)
 
     async def __aexit__(self, *_: object) -> None:
         """Give the slot back."""

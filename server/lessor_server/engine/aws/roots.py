@@ -172,8 +172,11 @@ class Roots:
         """
         self._known.add(root.mount)
         try:
-            with self._supervisor.unit(f"call {call.action}"):
+            try:
                 return await self._aws.send(self._newest(root), call)
+            except BaseException:
+                with self._supervisor.unit(f"call {call.action}"):
+                    raise
         except InternalError as error:
             raise AwsCallFailed(call.action, error.reference) from error
 
