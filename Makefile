@@ -9,7 +9,8 @@ FIRST ?= 0
 SEEDS ?= 10000
 FRESH ?= 1000
 
-PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+# Three processes a core: tests of real servers wait for a large part of their time.
+PYTEST := $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 # Only wheels: an sdist would fetch what it is built with, which no lock file has.
 INSTALL := pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:

@@ -6,6 +6,10 @@ Hypothesis tries the same examples in each run, unless its profile `fresh` is as
 from __future__ import annotations
 
 import gc
+import importlib
+import os
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,20 +23,28 @@ settings.register_profile(
 settings.register_profile("fresh", settings.get_profile("repeatable"), derandomize=False, max_examples=1000)
 settings.load_profile("repeatable")
 
+TESTS = Path(__file__).parent
+
 LONGEST = (
-    *("tests/e2e/test_replica_kills.py", "tests/e2e/test_readme.py", "tests/e2e/test_dev.py"),
-    *("tests/e2e/test_workers.py", "tests/e2e/test_postgres.py", "tests/e2e/test_replicas.py"),
-    *(
-        "tests/unit/engine/test_rotation_crash.py",
-        "tests/simulation/test_deaths.py",
-        "tests/e2e/test_demo.py",
-    ),
-    *("tests/e2e/test_rotation.py", "tests/e2e/test_sdks.py", "tests/e2e/test_hostile_callers.py"),
-    *("tests/unit/engine/test_crash.py", "tests/conformance/test_store_malformed.py"),
-    *("tests/e2e/test_kill.py", "tests/simulation/test_seeds.py", "tests/conformance/test_rotations.py"),
-    *("tests/unit/adapters/test_malformed_answers.py", "tests/e2e/test_cli_upkeep.py"),
-    *("tests/e2e/test_aws_failures.py", "tests/e2e/test_access_docs.py", "tests/conformance/test_store.py"),
-    *("tests/e2e/test_clients_docs.py", "tests/e2e/test_import_vault.py", "tests/e2e/test_examples.py"),
+    *("tests/e2e/test_replica_kills.py", "tests/e2e/test_readme.py"),
+    *("tests/conformance/test_postgres_lost_commits.py", "tests/e2e/test_dev.py"),
+    *("tests/e2e/test_postgres.py", "tests/e2e/test_rotation.py"),
+    *("tests/e2e/test_workers.py", "tests/e2e/test_replicas.py"),
+    *("tests/unit/engine/test_rotation_crash.py", "tests/e2e/test_demo.py"),
+    *("tests/e2e/test_sdks.py", "tests/e2e/test_secrets_in_memory.py"),
+    *("tests/e2e/test_sealing_kms.py", "tests/e2e/test_start_and_stop.py"),
+    *("tests/simulation/test_deaths.py", "tests/e2e/test_hostile_callers.py"),
+    *("tests/e2e/test_kill.py", "tests/conformance/test_store_malformed.py"),
+    *("tests/conformance/test_store_extremes.py", "tests/e2e/test_deep_check.py"),
+    *("tests/simulation/test_seeds.py", "tests/conformance/test_tampered_rows.py"),
+    *("tests/e2e/test_aws_failures.py", "tests/e2e/test_audit.py"),
+    *("tests/conformance/test_store_machine.py", "tests/e2e/test_restarts_and_backups.py"),
+    *("tests/e2e/test_bench.py", "tests/unit/engine/test_shared_rate.py"),
+    *("tests/unit/engine/test_crash.py", "tests/conformance/test_store_owners.py"),
+    *("tests/e2e/test_cli_upkeep.py", "tests/e2e/test_access_docs.py"),
+    *("tests/e2e/test_clients_docs.py", "tests/e2e/test_import_vault.py"),
+    *("tests/e2e/test_examples.py", "tests/e2e/test_node_client.py"),
+    *("tests/unit/test_house.py", "tests/unit/test_patterns.py"),
 )
 """Files that take long, the longest first: with ``--dist loadfile`` one that begins last is the last."""
 
@@ -43,6 +55,22 @@ GARBAGE = 20_000
 def pytest_configure() -> None:
     """Collect no garbage for now."""
     gc.disable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the files of a whole run in another order in each process, and share the work of a first run.
+
+    pytest keeps what it compiles, so that each process compiles the files that it comes to first.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None or session.config.args != session.config.getini("testpaths"):
+        return
+    files = sorted(TESTS.rglob("test_*.py"))
+    begin = len(files) * int(worker.removeprefix("gw")) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for file in files[begin:] + files[:begin]:
+        with suppress(Exception):  # pytest imports it again, and reports the error
+            importlib.import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
 
 
 @pytest.hookimpl(tryfirst=True)

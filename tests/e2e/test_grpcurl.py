@@ -10,7 +10,7 @@ from tests.support.grpcurl import Grpcurl
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 SERVICES = ("Config", "Role", "Creds", "Lease", "System")
 EXIT_BASE = 64

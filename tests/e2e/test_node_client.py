@@ -13,7 +13,12 @@ import pytest
 from tests.support.installed import NODE_SOURCES, ROOT, node_modules
 from tests.support.server_process import ServerProcess, bare_environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -34,8 +35,6 @@ from tests.support.served import ABOUT, services_of
 
 HOST = "console.test:8200"
 ROOT_TOKEN = "a-root-token-of-tests"
-PAGES = PageTemplates()
-"""Compiled once for all tests."""
 _VOID = frozenset(("input", "link", "meta", "br", "wbr", "circle", "path", "rect", "option"))
 
 
@@ -269,6 +268,12 @@ class _Protocol:
     def resume_reading(self, **_: object) -> None: ...
 
 
+@functools.cache
+def _templates() -> PageTemplates:
+    """Compile the templates of all pages, once for all tests."""
+    return PageTemplates()
+
+
 @asynccontextmanager
 async def browser(*more: ConsoleRoute, tls: bool = False) -> AsyncIterator[Browser]:
     """Open a browser on the console of a world, where nobody is signed in."""
@@ -280,7 +285,7 @@ async def browser(*more: ConsoleRoute, tls: bool = False) -> AsyncIterator[Brows
         about = replace(ABOUT, version="1.2.3", wall_us=w.clocks.wall_us)
         calls = Calls(guard, services_of(w, about).values(), cast("Logins", None))
         rng = random.Random(7)
-        console = Console(calls, Cookies(rng, tls=tls), PAGES, rng, withdrawn.append)
+        console = Console(calls, Cookies(rng, tls=tls), _templates(), rng, withdrawn.append)
         sessions = FakeSessions(access, known)
         face = ConsoleFace(console, sessions, (*more, *ROUTES), notes.report)
         yield Browser(face, sessions, known, w, notes, withdrawn)

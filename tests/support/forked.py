@@ -40,6 +40,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
 
 from lessor.cli.main import OWN, run
+from lessor_server.adapters.aws.query_protocol import query_service
+from lessor_server.adapters.linting import sentry
 from tests.support import standin
 
 PRELOADED = (
@@ -231,6 +233,10 @@ def fork_on_request(control: socket.socket, listener: socket.socket) -> None:
     """Fork each requested command and report its end, until ``control`` is closed."""
     for module in PRELOADED:
         importlib.import_module(module)
+    for service in ("iam", "sts"):
+        query_service(service)
+    if sentry.installed():
+        sentry.load_catalogue()
     gc.freeze()  # a child collects only what it makes, and shares the pages of the rest
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -46,6 +46,7 @@ def compile_with(command: list[str], out: Path, *plugins: str) -> None:
     assert len(list((out / "lessor" / "v1").glob("*_pb2.py"))) == len(PROTOS)
 
 
+@pytest.mark.clients
 @pytest.mark.slow
 def test_the_oldest_grpcio_tools_compile_the_protos(oldest_tools: Path, tmp_path: Path) -> None:
     compile_with([str(oldest_tools), "-m", "grpc_tools.protoc"], tmp_path, "grpc_python")

@@ -156,6 +156,7 @@ def test_an_upgrade_keeps_nothing_of_the_version_before() -> None:
     assert [line for line in after.splitlines() if ".whl" in line and "--force-reinstall" in line]
 
 
+@pytest.mark.clients
 def test_the_daily_script_of_the_hardening_page_verifies_each_day_from_the_note_of_the_day_before(
     tmp_path: Path,
 ) -> None:

@@ -37,10 +37,7 @@ def entries() -> list[Entry]:
 
 
 CORPUS = entries()
-BY_VERDICT = {
-    verdict: [pytest.param(one, id=one.name) for one in CORPUS if one.verdict == verdict]
-    for verdict in (ACCEPTED, REFUSED)
-}
+BY_VERDICT = {verdict: [one for one in CORPUS if one.verdict == verdict] for verdict in (ACCEPTED, REFUSED)}
 
 
 def backwards(value: JsonValue) -> JsonValue:
@@ -61,21 +58,21 @@ def test_the_corpus_is_complete() -> None:
     assert min(map(len, BY_VERDICT.values())) >= 100
 
 
-@pytest.mark.parametrize("entry", BY_VERDICT[ACCEPTED])
-def test_what_iam_accepts_is_never_refused(entry: Entry) -> None:
-    assert policy.violations(entry.document) == []
-    other = backwards(dict(entry.document))
-    assert isinstance(other, dict)
-    assert policy.violations(other) == []
-    assert policy.canonical(other) == policy.canonical(entry.document)
-    check_document(policy.canonical(entry.document))
-    policy.warnings(entry.document)
+def test_what_iam_accepts_is_never_refused() -> None:
+    for entry in BY_VERDICT[ACCEPTED]:
+        assert policy.violations(entry.document) == [], entry.name
+        other = backwards(dict(entry.document))
+        assert isinstance(other, dict), entry.name
+        assert policy.violations(other) == [], entry.name
+        assert policy.canonical(other) == policy.canonical(entry.document), entry.name
+        check_document(policy.canonical(entry.document))
+        policy.warnings(entry.document)
 
 
-@pytest.mark.parametrize("entry", BY_VERDICT[REFUSED])
-def test_what_iam_refuses_is_refused_where_the_error_is(entry: Entry) -> None:
-    path = f"policy_document.{entry.at}" if entry.at else "policy_document"
-    assert path in [one.field for one in policy.violations(entry.document)]
+def test_what_iam_refuses_is_refused_where_the_error_is() -> None:
+    for entry in BY_VERDICT[REFUSED]:
+        path = f"policy_document.{entry.at}" if entry.at else "policy_document"
+        assert path in [one.field for one in policy.violations(entry.document)], entry.name
 
 
 def test_no_managed_policy_of_aws_is_refused() -> None:

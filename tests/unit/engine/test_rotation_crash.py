@@ -26,7 +26,7 @@ Choose = Callable[[list[str]], list[int]]
 USER = "billing"
 LONG = Schedule(timedelta(days=7))
 MINUTES = 20
-"""Until all is settled: what a dead process sent takes effect up to 14 minutes later."""
+"""Until all is settled, at the latest, and how soon a rotation must be due to be waited for."""
 
 
 async def root_on_demand(w: World) -> None:
@@ -142,6 +142,7 @@ async def die_at(index: int, story: Story, late: float | None) -> str:
         w.aws.arrives_late = None
         await asyncio.sleep(20)
         await w.start()
+        await asyncio.sleep(late or 0)  # all that the dead process sent has arrived
         await settled(w, f"a death at {index}, {name}")
         return name
 
@@ -164,7 +165,7 @@ async def fail_and_die(number: int, kind: Kind, story: Story) -> None:
         await attempt(story, w)
         await w.kill()
         await w.start()
-        await asyncio.sleep(MINUTES * 60)
+        await rotations_rest(w)
         w.aws.faults.clear()  # one that no call has met
         await settled(w, f"{kind.value} at call {number}")
 
@@ -190,9 +191,20 @@ async def lose_and_die(first: int, second: int, story: Story) -> None:
         await settled(w, what)
 
 
+async def rotations_rest(w: World) -> None:
+    """Wait until no rotation has anything to do soon, for 20 minutes at most."""
+    for _ in range(MINUTES):
+        await asyncio.sleep(60)
+        soon = w.clocks.wall_us() + MINUTES * 60_000_000
+        if not any(
+            one.phase is not Phase.IDLE or 0 < one.due_us < soon for one in w.store.rotations.values()
+        ):
+            return
+
+
 async def settled(w: World, what: str) -> None:
-    """Let time pass; then each user has the keys that are known, and they work."""
-    await asyncio.sleep(MINUTES * 60)
+    """Wait until rotations rest; then each user has the keys that are known, and they work."""
+    await rotations_rest(w)
     config = (await w.engine.mounts.get_root("aws")).config
     keys = {user.name: dict(user.keys) for user in w.iam.users.values()}
     assert set(keys["root-of-lessor"]) == {config.access_key}, f"after {what}"

