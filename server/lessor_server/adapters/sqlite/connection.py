@@ -183,6 +183,8 @@ class Batches:
     """Gets the seconds of each batch with writes, the change of threads included."""
     config_version: int = field(default=0, init=False)
     """A number that changes before and after each write that may change more than leases."""
+    lease_version: int = field(default=0, init=False)
+    """A number that changes before each write that may change any lease."""
 
     def read(self, work: Work[T]) -> asyncio.Future[T]:
         """Run a reading job; the future has its result."""
@@ -194,8 +196,8 @@ class Batches:
 
     def _queued(self, work: Work[T], writes: Writes | None) -> asyncio.Future[T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if writes is Writes.ANYTHING:
-            self.config_version += 1
+        self.config_version += writes is Writes.ANYTHING
+        self.lease_version += writes is Writes.ANYTHING or writes is Writes.LEASES
         self._queue.append(_Job(work, writes, future))
         self._wake.set()
         return future
