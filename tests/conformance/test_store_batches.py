@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support import builders
+from tests.support import builders, lease_steps
 from tests.support.sqlite_files import fate, on_disk, pragma
-from tests.support.stores import Bench, HandClock, bench, intent
+from tests.support.stores import TERMS, Bench, HandClock, bench, intent
 
 from lessor_server.adapters.sql.clock import MARK
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain.errors.base import MountFull, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.lease import State
-from lessor_server.domain.lease_id import EVERYTHING
+from lessor_server.domain.lease_id import EVERYTHING, IdRange
+from lessor_server.engine.store_types import BulkRevocation
 
 
 @pytest.fixture(name="b")
@@ -198,3 +200,36 @@ async def test_a_store_error_and_its_end_are_one_event_each(
         assert isinstance(await events.get(), StoreBack)
         await store.put_mount(None, builders.mount())
         assert events.empty()
+
+
+async def test_an_intent_that_nothing_can_have_changed_is_current_without_a_read(b: Bench) -> None:
+    assert isinstance(b.store, SqliteStore)
+    said: list[str] = []
+    begun, other = await b.begun(0), await b.begun(1)
+    await b.store._batches.read(lambda connection: connection.set_trace_callback(said.append))
+    assert await b.store.is_current(begun)
+    assert said == []
+    active = await lease_steps.activate(b.store, begun, "AKIA0")
+    assert active is not None
+    said.clear()
+    assert await b.store.is_current(other)
+    assert said == []
+    assert not await b.store.is_current(begun)
+    assert await b.store.is_current(active)
+
+
+@pytest.mark.parametrize("change", ["revoke", "claim", "mark a range", "abandon"])
+async def test_a_change_in_the_batch_of_an_intent_is_seen_by_the_next_check(b: Bench, change: str) -> None:
+    lease_id = intent(0).id
+    mount = IdRange.of_mount("aws")
+    changes: dict[str, Callable[[], Coroutine[object, object, object]]] = {
+        "revoke": lambda: b.store.revoke(lease_id),
+        "claim": lambda: b.store.claim([lease_id], TERMS),
+        "mark a range": lambda: b.store.mark_range_revoking(BulkRevocation(mount, b.store.now()), "", 10),
+        "abandon": lambda: b.store.abandon(mount, 10, live=True),
+    }
+    async with asyncio.TaskGroup() as group:
+        begun = group.create_task(b.begun(0, timedelta(0)))
+        group.create_task(changes[change]())
+    assert (await b.row(lease_id)).generation != begun.result().generation
+    assert not await b.store.is_current(begun.result())

@@ -13,6 +13,7 @@ from typing import Final
 
 from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.texts import escape_text
+from lessor_server.adapters.sql.transaction import PARAMETER
 
 _BIGINT: Final = frozenset(
     (
@@ -27,7 +28,6 @@ _BYTEA: Final = frozenset(
     ("sealed", "fresh_sealed", "root_sealed", "mac", "new_mac", "old_mac", "wrapped", "complete")
 )  # fmt: skip
 
-_PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
 _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -65,7 +65,7 @@ class Translated:
             name = found[1]
             return f"${numbers.setdefault(name, len(numbers) + 1)}::{type_of(name)}"
 
-        self.text = _PARAMETER.sub(number, _rewritten(statement))
+        self.text = PARAMETER.sub(number, _rewritten(statement))
         self._conversions = tuple((name, _conversion(type_of(name))) for name in numbers)
 
     def arguments(self, params: Mapping[str, Value]) -> list[object]:

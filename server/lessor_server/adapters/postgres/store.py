@@ -35,7 +35,7 @@ from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.clock import MARK, mark_of, read_mark
 from lessor_server.adapters.sql.columns import Reader
 from lessor_server.adapters.sql.config import StoredConfig
-from lessor_server.adapters.sql.kept_contexts import KeptContexts
+from lessor_server.adapters.sql.kept import Kept
 from lessor_server.adapters.sql.keyring import HASH_KEY, StoredKeyring
 from lessor_server.adapters.sql.login_statements import DROP_LOGIN_TOKENS
 from lessor_server.adapters.sql.logins import StoredLogins
@@ -86,7 +86,7 @@ class PostgresStore(
     def __init__(self, jobs: PostgresJobs, clock: SharedTime, schema: int, instance: str) -> None:
         """Serve the database of the installation ``instance``, which was migrated to ``schema``."""
         super().__init__(jobs, clock, schema, instance)
-        self._contexts = KeptContexts()
+        self._contexts = Kept[tuple[str, str], StoredContext]()
         self._covers = NaturalBatches(self._read_covers, lambda _: object())
 
     def batches(self) -> list[Coroutine[object, object, NoReturn]]:
@@ -104,11 +104,11 @@ class PostgresStore(
         if request_id:
             return await super().load_issue_context(mount, role, owner, request_id)
         cover = await self._covers.put(None)
-        kept = self._contexts.get(cover, mount, role)
+        kept = self._contexts.get(cover, (mount, role))
         if kept is None:
             kept = await super().load_issue_context(mount, role)
             if cover is not None:
-                self._contexts.put(cover, mount, role, kept)
+                self._contexts.put(cover, (mount, role), kept)
         return kept
 
     async def backup(self, _path: str) -> tuple[str, int]:

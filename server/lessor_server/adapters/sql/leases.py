@@ -53,9 +53,11 @@ class StoredLeases(StorePart):
 
     async def write(self, before: Lease, after: Lease) -> bool:
         params = self._changed(before, after)
+        stays_active = before.state is after.state is State.ACTIVE
+        statement = sql.WRITE_ACTIVE_LEASE if stays_active else sql.WRITE_LEASE
 
         async def job(tx: Transaction) -> bool:
-            return await tx.change(sql.WRITE_LEASE, params | {"now": self.now()}) == 1
+            return await tx.change(statement, params | {"now": self.now()}) == 1
 
         return await self._jobs.write(job, REPEAT, single=True)
 

@@ -67,8 +67,9 @@ _UNCOVERED = """NOT EXISTS (
     SELECT 1 FROM prefixes WHERE low <= leases.id AND leases.id < high AND leases.created_us <= cutoff_us
       AND prefixes.owner IN ('', leases.owner))"""
 
-# The one statement for all steps that ``domain.lease`` works out. A lease that is to live on must not have
-# expired by the time of the commit. The claim of the row ends with its generation.
+# The statements for all steps that ``domain.lease`` works out. A lease that is to live on must not have
+# expired by the time of the commit. The claim of the row ends with its generation. SQLite writes each index
+# that has a column of SET, even if no value changes: so a lease that stays ACTIVE has a statement of its own.
 CHANGED_COLUMNS = (
     "state, generation, due_us, access_key_id, ttl_us, issue_us, last_renewal_us, expires_us, max_expires_us,"
     " attempts, looks, last_error, last_create_us, untaken"
@@ -79,6 +80,10 @@ UPDATE leases SET {_CHANGED}, claimed_by = '', mac = coalesce(:new_mac, mac),
     gone_us = CASE :state WHEN 'GONE' THEN :now ELSE 0 END
 WHERE id = :id AND generation = :before
   AND (:state <> 'ACTIVE' OR ((state = 'INTENT' OR expires_us > :now) AND {_UNCOVERED}))
+"""
+WRITE_ACTIVE_LEASE = f"""
+UPDATE leases SET {_CHANGED.removeprefix("state = :state, ")}, mac = coalesce(:new_mac, mac)
+WHERE id = :id AND generation = :before AND state = 'ACTIVE' AND expires_us > :now AND {_UNCOVERED}
 """
 
 REVOKE = f"""

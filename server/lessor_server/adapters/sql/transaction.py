@@ -5,6 +5,7 @@ Statements have named parameters, ``:name``. A database that needs another text 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
@@ -12,6 +13,8 @@ from lessor_server.adapters.sql.columns import Reader, Row
 
 T = TypeVar("T")
 Params = Mapping[str, "str | int | float | bytes | None"]
+PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
+"""A named parameter of a statement."""
 
 
 class Transaction(Protocol):

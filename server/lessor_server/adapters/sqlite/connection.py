@@ -53,12 +53,13 @@ class Writes(Enum):
     """One lease, by one statement. A failing statement undoes itself, so such a job needs no savepoint."""
 
 
-@dataclass(slots=True)
 class _Place:
     """The paths of a database's files, and their identities at the start."""
 
-    path: Path
-    _known: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    def __init__(self, path: Path) -> None:
+        """Remember the files of the open database ``path``."""
+        self._paths = (path, path.with_name(f"{path.name}-wal"))
+        self._known = [_identity(path) for path in self._paths]
 
     def require_same(self) -> None:
         """Raise ``OSError`` if the database or its log is no longer the open file.
@@ -66,16 +67,16 @@ class _Place:
         Writes to a deleted or replaced file still succeed, but are lost at the next start, with the rows of
         users on AWS.
         """
-        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
-            now = _identity(path)
-            before = self._known.get(path)
-            if before is None and now is not None:
-                self._known[path] = now
-            elif before != now:
+        for number, path in enumerate(self._paths):
+            now, before = _identity(path), self._known[number]
+            if now == before:
+                continue
+            if before is not None:
                 raise OSError(
-                    f"{path.name} was deleted, moved or replaced while the server runs; put it back, or "
-                    "create a backup and start the server on that"
+                    f"{path.name} was deleted, moved or replaced while the server runs; put it"
+                    " back, or create a backup and start the server on that"
                 )
+            self._known[number] = now
 
 
 @dataclass(slots=True)
@@ -182,29 +183,31 @@ class Batches:
     """Gets the seconds of each batch with writes, the change of threads included."""
     config_version: int = field(default=0, init=False)
     """A number that changes before and after each write that may change more than leases."""
+    lease_version: int = field(default=0, init=False)
+    """A number that changes before each write that may change any lease."""
 
-    async def read(self, work: Work[T]) -> T:
-        """Run a reading job and return its result."""
-        return await self._queued(work, None).future
+    def read(self, work: Work[T]) -> asyncio.Future[T]:
+        """Run a reading job; the future has its result."""
+        return self._queued(work, None)
 
-    async def write(self, work: Work[T], writes: Writes = Writes.ANYTHING) -> T:
-        """Run a writing job; when this returns, it is durable."""
-        return await self._queued(work, writes).future
+    def write(self, work: Work[T], writes: Writes = Writes.ANYTHING) -> asyncio.Future[T]:
+        """Run a writing job; when the future has its result, it is durable."""
+        return self._queued(work, writes)
 
-    def _queued(self, work: Work[T], writes: Writes | None) -> _Job[T]:
-        job = _Job(work, writes, asyncio.get_running_loop().create_future())
-        if writes is Writes.ANYTHING:
-            self.config_version += 1
-        self._queue.append(job)
+    def _queued(self, work: Work[T], writes: Writes | None) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.config_version += writes is Writes.ANYTHING
+        self.lease_version += writes is Writes.ANYTHING or writes is Writes.LEASES
+        self._queue.append(_Job(work, writes, future))
         self._wake.set()
-        return job
+        return future
 
     async def run(self) -> None:
         """Run batches until cancelled; while the store cannot write, check that each second."""
         failed = ""
         size = 0
         while True:
-            await self._wait(RETRY_SECONDS if failed else None)
+            await (self._wait_or_probe() if failed else self._wake.wait())
             await asyncio.sleep(_gather_seconds(size))  # let all ready jobs join
             self._wake.clear()
             batch, self._queue = self._queue, []
@@ -227,14 +230,14 @@ class Batches:
             for job in batch:
                 job.settle()
 
-    async def _wait(self, seconds: float | None) -> None:
-        """Wait for jobs; after ``seconds`` without one, queue a write of the time."""
+    async def _wait_or_probe(self) -> None:
+        """Wait for jobs; after a second without one, queue a write of the time."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(RETRY_SECONDS):
                 await self._wake.wait()
         except TimeoutError:
             probe = self._queued(lambda _: None, Writes.LEASES)
-            probe.future.add_done_callback(lambda future: future.exception())
+            probe.add_done_callback(lambda future: future.exception())
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +299,7 @@ async def connect(
         raws[0].batch = [first]
         await connection.commit()
         first.settle()
-        place = _Place(path)
-        place.require_same()
-        raws[0].require_same_files = place.require_same
+        raws[0].require_same_files = _Place(path).require_same
         prepared: T = await first.future
         batches = Batches(connection, raws[0], reader, notify)
         async with asyncio.TaskGroup() as group:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.clock import Clock, ServiceClock, read_mark
 from lessor_server.adapters.sql.columns import Reader
 from lessor_server.adapters.sql.config import StoredConfig
-from lessor_server.adapters.sql.kept_contexts import KeptContexts
+from lessor_server.adapters.sql.kept import Kept
 from lessor_server.adapters.sql.keyring import StoredKeyring
 from lessor_server.adapters.sql.leases import StoredLeases
 from lessor_server.adapters.sql.logins import StoredLogins
@@ -34,6 +35,7 @@ from lessor_server.adapters.sqlite.stored_keys import read_stored_keys
 from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
 from lessor_server.adapters.sqlite.upgrade_copy import write_before_upgrade
 from lessor_server.domain.events import DatabaseCopied, Event
+from lessor_server.domain.lease import Intent, Lease
 from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import StoredContext
 
@@ -53,19 +55,43 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         super().__init__(SqliteJobs(batches, batches.raw.transaction), clock, schema, instance)
         self._batches = batches
         self._folder = folder
-        self._contexts = KeptContexts()
+        self._contexts = Kept[tuple[str, str], StoredContext]()
+        self._intents = Kept[str, int]()
+        """The generations of intents that nothing can have changed since they began."""
 
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
     ) -> StoredContext:
         """Read mount, root and role, or return what was read of them since the configuration changed."""
         version = self._batches.config_version
-        if not request_id and (kept := self._contexts.get(version, mount, role)) is not None:
+        if not request_id and (kept := self._contexts.get(version, (mount, role))) is not None:
             return kept
         context = await super().load_issue_context(mount, role, owner, request_id)
         if not request_id and version == self._batches.config_version:
-            self._contexts.put(version, mount, role, context)
+            self._contexts.put(version, (mount, role), context)
         return context
+
+    async def begin(self, intent: Intent, span: timedelta) -> Lease:
+        """Store an intent, and keep its generation."""
+        version = self._batches.lease_version  # before the job: what is queued after it may change the row
+        lease = await super().begin(intent, span)
+        self._intents.put(version, lease.id, lease.generation)
+        return lease
+
+    async def is_current(self, lease: Lease) -> bool:
+        """Return whether the row has the lease's generation; it is read if a job may have changed it."""
+        kept = self._intents.get(self._batches.lease_version, lease.id)
+        return kept == lease.generation or await super().is_current(lease)
+
+    async def write(self, before: Lease, after: Lease) -> bool:
+        """Write a step of a lease, after which its row has another generation."""
+        self._intents.drop(before.id)
+        return await super().write(before, after)
+
+    async def revoke(self, lease_id: str) -> Lease | None:
+        """Revoke a lease, whose intent may still be in the queue."""
+        self._batches.lease_version += 1
+        return await super().revoke(lease_id)
 
     async def backup(self, path: str) -> tuple[str, int]:
         """Write a consistent copy below the data directory; raises as the port says."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import cache
+from operator import itemgetter
 from typing import Final, TypeVar
 
 from lessor_server.adapters.sql.columns import Row
-from lessor_server.adapters.sql.transaction import Params
+from lessor_server.adapters.sql.transaction import PARAMETER, Params
 
 T = TypeVar("T")
 
@@ -40,25 +42,30 @@ class SqliteTransaction:
 
     async def row(self, statement: str, params: Params) -> Row | None:
         """Run a statement; return its first row, or None."""
-        row: Row | None = self._connection.execute(statement, params).fetchone()
+        text, values = _numbered(statement)
+        row: Row | None = self._connection.execute(text, values(params)).fetchone()
         return row
 
     async def rows(self, statement: str, params: Params) -> Sequence[Row]:
         """Run a statement; return all of its rows."""
-        return self._connection.execute(statement, params).fetchall()
+        text, values = _numbered(statement)
+        return self._connection.execute(text, values(params)).fetchall()
 
     async def stream(self, statement: str, params: Params, _chunk: int, /) -> AsyncGenerator[Row, None]:
         """Yield the rows of a query; SQLite reads each as it is asked for."""
-        for row in self._connection.execute(statement, params):
+        text, values = _numbered(statement)
+        for row in self._connection.execute(text, values(params)):
             yield row
 
     async def change(self, statement: str, params: Params) -> int:
         """Run a statement; return how many rows it has changed."""
-        return self._connection.execute(statement, params).rowcount
+        text, values = _numbered(statement)
+        return self._connection.execute(text, values(params)).rowcount
 
     async def change_many(self, statement: str, many: Sequence[Params]) -> None:
         """Run a statement once for each of ``many``."""
-        self._connection.executemany(statement, many)
+        text, values = _numbered(statement)
+        self._connection.executemany(text, map(values, many))
 
     async def attempt(self, statement: str, params: Params) -> tuple[Row | None, str]:
         """Run a statement; return its first row, or the problem that it has with what the row holds."""
@@ -68,6 +75,19 @@ class SqliteTransaction:
             if is_of_the_disk(error):
                 raise
             return None, str(error)
+
+
+@cache
+def _numbered(statement: str) -> tuple[str, Callable[[Params], tuple[object, ...]]]:
+    """Return a statement with numbered parameters, and what returns their values in this order.
+
+    For each named parameter sqlite3 asks SQLite for the name, and releases the interpreter's lock meanwhile.
+    """
+    names = list(dict.fromkeys(PARAMETER.findall(statement)))
+    text = PARAMETER.sub(lambda found: f"?{names.index(found[1]) + 1}", statement)
+    if len(names) > 1:
+        return text, itemgetter(*names)
+    return text, lambda params: tuple(params[name] for name in names)
 
 
 def run_job(job: Awaitable[T]) -> T:

@@ -1,0 +1,34 @@
+"""Keeps what was read of the store until it may have changed."""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+MAX_KEPT: Final = 1_024
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Kept(Generic[K, V]):
+    """Recent values at one version of what they were read from."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._version: object = None
+        self._values: dict[K, V] = {}
+
+    def get(self, version: object, key: K) -> V | None:
+        """Return what was kept at this version."""
+        return self._values.get(key) if version == self._version else None
+
+    def put(self, version: object, key: K, value: V) -> None:
+        """Keep what was read at this version, or later."""
+        if version != self._version or len(self._values) >= MAX_KEPT:
+            self._version = version
+            self._values.clear()
+        self._values[key] = value
+
+    def drop(self, key: K) -> None:
+        """Forget a value that changes alone."""
+        self._values.pop(key, None)
