@@ -6,7 +6,6 @@ Source of the rate: the generic cell rate algorithm, ITU-T I.371, annex A.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,8 +39,8 @@ class CallLimiter:
     def __init__(self, limits: IdentityLimits) -> None:
         """Begin without calls."""
         self._limits = limits
-        self._calls: Counter[str] = Counter()
-        self._watches: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
+        self._watches: dict[str, int] = {}
         self._next: dict[str, float] = {}
         """By identity: when (the loop's time) its next call is due."""
         self._pruned = 0.0
@@ -52,7 +51,7 @@ class CallLimiter:
     @property
     def in_progress(self) -> int:
         """Return the number of calls and unbounded streams in progress."""
-        return self._calls.total() + self._watches.total()
+        return sum(self._calls.values()) + sum(self._watches.values())
 
     async def wait_until_idle(self) -> None:
         """Wait until nothing is in progress."""
@@ -94,7 +93,8 @@ class CallLimiter:
         counter, max_count = self._calls, self._limits.calls_per_identity
         if lasting:
             counter, max_count = self._watches, self._limits.watches_per_identity
-        if counter[name] >= max_count:
+        count = counter.get(name, 0)
+        if count >= max_count:
             what = "open streams" if lasting else "calls in progress"
             text = f"{name} has reached its maximum of {what}, {max_count}"
             kind = TooManyWatches if lasting else TooManyCalls
@@ -103,7 +103,7 @@ class CallLimiter:
             raise TooManyCalls(
                 f"the server has reached its maximum of calls in progress, {self._limits.calls}", retry_in=1.0
             )
-        counter[name] += 1
+        counter[name] = count + 1
         self._total += not lasting
         self._idle.clear()
 
@@ -111,11 +111,12 @@ class CallLimiter:
         """Stop counting a call."""
         counter = self._watches if lasting else self._calls
         self._total -= not lasting
-        counter[name] -= 1
-        if not counter[name]:
-            del counter[name]
-            if not self._calls and not self._watches:
-                self._idle.set()
+        if left := counter[name] - 1:
+            counter[name] = left
+            return
+        del counter[name]
+        if not self._calls and not self._watches:
+            self._idle.set()
 
 
 @dataclass(frozen=True, slots=True)
