@@ -205,7 +205,7 @@ def rebuilt(data: bytes, text: str) -> bytes:
 
 
 def test_a_request_that_is_too_small_to_break_a_limit_breaks_none() -> None:
-    """Its limits are not checked: here they are, of the deepest one, with the most items, the longest text."""
+    """Its limits are not checked: here they are, of the deepest one."""
     deepest = b""
     while len(deepest) + 2 <= MAX_UNSCANNED_BYTES:
         deepest = within(Value.DESCRIPTOR.fields_by_name["list_value"], deepest)

@@ -70,7 +70,8 @@ def _value(key: object, value: object, depth: int) -> object:
         return value
     if isinstance(key, str) and _smells(key):
         return HIDDEN
-    return _shown(value, depth)
+    # Most are texts; a subclass may hold a secret.
+    return scrub(value) if type(value) is str else _shown(value, depth)
 
 
 @lru_cache(maxsize=1024)
@@ -81,8 +82,6 @@ def _smells(key: str) -> bool:
 
 def _shown(value: object, depth: int) -> object:
     """Return the redacted value, in a form that every renderer can write."""
-    if type(value) is str:  # as most are; a subclass may hold a secret
-        return scrub(value)
     match value:
         case _ if hasattr(value, "reveal"):
             return HIDDEN
