@@ -34,7 +34,7 @@ class FixedAccess:
         self.known = known
         self.version = 0
 
-    async def identify(self, credential: Credential) -> Principal:
+    def find(self, credential: Credential) -> Principal:
         """Return the caller with the one bearer token of the credential."""
         values = [value for value in credential.authorization if isinstance(value, str)]
         scheme, _, token = values[0].partition(" ") if len(credential.authorization) == 1 else ("", "", "")

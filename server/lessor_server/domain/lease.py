@@ -321,7 +321,7 @@ def mark_undelivered(lease: Lease, now_us: int) -> Lease:
 
 def renew(lease: Lease, expires_us: int, now_us: int) -> Lease:
     """Return the lease with another expiry."""
-    return replace(retire(lease, expires_us), last_renewal_us=now_us)
+    return _step(lease, LeaseStep.RENEW, expires_us=expires_us, due_us=expires_us, last_renewal_us=now_us)
 
 
 def retire(lease: Lease, expires_us: int) -> Lease:

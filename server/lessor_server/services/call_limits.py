@@ -6,9 +6,6 @@ Source of the rate: the generic cell rate algorithm, ITU-T I.371, annex A.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,12 +39,23 @@ class CallLimiter:
     def __init__(self, limits: IdentityLimits) -> None:
         """Begin without calls."""
         self._limits = limits
-        self._calls: Counter[str] = Counter()
-        self._watches: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
+        self._watches: dict[str, int] = {}
         self._next: dict[str, float] = {}
         """By identity: when (the loop's time) its next call is due."""
         self._pruned = 0.0
         self._total = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def in_progress(self) -> int:
+        """Return the number of calls and unbounded streams in progress."""
+        return sum(self._calls.values()) + sum(self._watches.values())
+
+    async def wait_until_idle(self) -> None:
+        """Wait until nothing is in progress."""
+        await self._idle.wait()
 
     def take_turn(self, principal: Principal) -> None:
         """Count one call towards the rate of its caller; root's is not limited.
@@ -72,31 +80,57 @@ class CallLimiter:
             )
         self._next[principal.name] = due + 1 / rate
 
-    @contextmanager
-    def counted(self, principal: Principal, *, lasting: bool) -> Iterator[None]:
-        """Count a call while the block runs.
+    def counted(self, principal: Principal, *, lasting: bool) -> _Counted:
+        """Return what counts a call while its block runs.
 
-        Raises:
+        Its begin raises:
             TooManyWatches, TooManyCalls: The caller, or the process, has its maximum.
         """
-        name, subject = principal.name, f"identity/{principal.name}"
+        return _Counted(self, principal.name, lasting)
+
+    def begin(self, name: str, *, lasting: bool) -> None:
+        """Count a call, or raise ``TooManyWatches`` or ``TooManyCalls``."""
         counter, max_count = self._calls, self._limits.calls_per_identity
         if lasting:
             counter, max_count = self._watches, self._limits.watches_per_identity
-        if counter[name] >= max_count:
+        count = counter.get(name, 0)
+        if count >= max_count:
             what = "open streams" if lasting else "calls in progress"
             text = f"{name} has reached its maximum of {what}, {max_count}"
-            raise (TooManyWatches if lasting else TooManyCalls)(text, subject=subject, retry_in=1.0)
+            kind = TooManyWatches if lasting else TooManyCalls
+            raise kind(text, subject=f"identity/{name}", retry_in=1.0)
         if not lasting and self._total >= self._limits.calls:
             raise TooManyCalls(
                 f"the server has reached its maximum of calls in progress, {self._limits.calls}", retry_in=1.0
             )
-        counter[name] += 1
+        counter[name] = count + 1
         self._total += not lasting
-        try:
-            yield
-        finally:
-            self._total -= not lasting
-            counter[name] -= 1
-            if not counter[name]:
-                del counter[name]
+        self._idle.clear()
+
+    def end(self, name: str, *, lasting: bool) -> None:
+        """Stop counting a call."""
+        counter = self._watches if lasting else self._calls
+        self._total -= not lasting
+        if left := counter[name] - 1:
+            counter[name] = left
+            return
+        del counter[name]
+        if not self._calls and not self._watches:
+            self._idle.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counts a call of an identity while its block runs."""
+
+    limiter: CallLimiter
+    name: str
+    lasting: bool
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self.limiter.begin(self.name, lasting=self.lasting)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self.limiter.end(self.name, lasting=self.lasting)

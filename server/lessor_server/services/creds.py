@@ -110,8 +110,10 @@ def _issue_request(request: pb.GenerateCredentialsRequest, caller: Caller) -> Is
 
 def _check_fields(request: pb.GenerateCredentialsRequest, caller: Caller, problems: Problems) -> None:
     """Report the fields that the caller's rule requires or forbids."""
-    sent = {field.name for field, _ in request.ListFields()}
-    limits, rule = caller.grant.limits, f"by the rule {caller.grant.pattern}"
+    limits = caller.grant.limits
+    if not limits.require and not limits.forbid:
+        return
+    sent, rule = {field.name for field, _ in request.ListFields()}, f"by the rule {caller.grant.pattern}"
     for field in sorted(limits.require - sent):
         problems.add(field, f"is required {rule}", "send it")
     for field in sorted(limits.forbid & sent):

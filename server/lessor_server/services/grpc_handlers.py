@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 from urllib.parse import unquote
 
@@ -83,6 +83,7 @@ class GrpcExchange:
         """Read from and write to ``context``."""
         self._context = context
         self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self._credential: Credential | None = None
 
     def metadata(self) -> Mapping[str, str]:
         """Return the text metadata of the call; of repeated keys the last."""
@@ -95,15 +96,16 @@ class GrpcExchange:
         if self._trailing:
             self._context.set_trailing_metadata(self._trailing)
 
-    @cached_property
+    @property
     def credential(self) -> Credential:
-        """Return the caller's peer, its authorization values and its certificates."""
-        metadata = self._context.invocation_metadata() or ()
-        return Credential(
-            peer_of(self._context.peer()),
-            tuple(value for key, value in metadata if key == "authorization"),
-            _certificates(self._context),
-        )
+        """Return the caller's peer, its authorization values, and without any its certificates."""
+        if self._credential is None:
+            metadata = self._context.invocation_metadata() or ()
+            authorization = tuple([value for key, value in metadata if key == "authorization"])
+            # A token wins over a certificate, which is then not read: that takes as long as all of this.
+            certificates = b"" if authorization else _certificates(self._context)
+            self._credential = Credential(peer_of(self._context.peer()), authorization, certificates)
+        return self._credential
 
     @property
     def seconds(self) -> float | None:

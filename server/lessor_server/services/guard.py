@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, NoReturn, Protocol, TypeVar
 
@@ -69,8 +69,11 @@ class Access(Protocol):
         """Return a number that changes with the rules."""
         ...
 
-    async def identify(self, credential: Credential) -> Principal:
-        """Return the caller that presents a credential; raise ``Unauthenticated`` if it is not known."""
+    def find(self, credential: Credential) -> Principal | Awaitable[Principal]:
+        """Return the caller that presents a credential, or what finds it if that may take a while.
+
+        Both raise ``Unauthenticated`` if the caller is not known.
+        """
         ...
 
     async def identify_again(self, principal: Principal) -> Principal:
@@ -125,9 +128,6 @@ class Guard:
         self._anonymous = AnonymousCalls()
         self._audit = audit or CallAudit()
         self._streams: dict[OpenStream, None] = {}
-        self._calls = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._draining = False
 
     def methods(self, descriptor: ServiceDescriptor, implementation: object) -> list[tuple[str, Method]]:
@@ -205,7 +205,7 @@ class Guard:
             Draining, RateLimited, TooManyCalls: It is not served now.
         """
         try:
-            principal = await self._identify(credential, None)
+            principal = await self._identify(credential)
         except LessorError as error:
             self._log.refused(error.reason)
             await self._anonymous.wait_turn(credential.peer.connection)
@@ -213,7 +213,7 @@ class Guard:
         if self._draining:
             raise Draining("the server is stopping")
         self._limits.take_turn(principal)
-        with self._limits.counted(principal, lasting=False), self._counted():
+        with self._limits.counted(principal, lasting=False):
             yield principal
 
     async def drain(self, seconds: float) -> int:
@@ -224,17 +224,17 @@ class Guard:
                 stream.end(Draining("the server is stopping"))
         try:
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                await self._limits.wait_until_idle()
         except TimeoutError:
             pass
-        return self._calls
+        return self._limits.in_progress
 
     async def _serve_identified(
         self, method: Method, exchange: Exchange, records: CallRecords
     ) -> Message | None:
         """Identify the caller, and serve its call within its limits."""
         version = self._access.version
-        principal = records.principal = await self._identify(exchange.credential, exchange.seconds)
+        principal = records.principal = await self._identify(exchange.credential, exchange)
         caller = Caller(
             principal,
             _until(method, exchange),
@@ -245,7 +245,7 @@ class Guard:
         if self._draining:
             raise Draining("the server is stopping")
         self._limits.take_turn(principal)
-        with self._limits.counted(principal, lasting=method.lasting), self._counted():
+        with self._limits.counted(principal, lasting=method.lasting):
             return await self._serve_known(call, records)
 
     def _method(self, method: MethodDescriptor, implementation: object) -> Method:
@@ -265,12 +265,15 @@ class Guard:
             service=method.containing_service.full_name,
         )
 
-    async def _identify(self, credential: Credential, left: float | None) -> Principal:
-        """Return the caller, or raise the error that refuses the call; ``left`` is until its deadline."""
-        seconds = ADMISSION_SECONDS if left is None else min(left, ADMISSION_SECONDS)
+    async def _identify(self, credential: Credential, exchange: Exchange | None = None) -> Principal:
+        """Return the caller, or raise the error that refuses the call; ``exchange`` may have a deadline."""
+        found = self._access.find(credential)
+        if isinstance(found, Principal):
+            return found
+        left = None if exchange is None else exchange.seconds
         try:
-            async with asyncio.timeout(seconds):
-                return await self._access.identify(credential)
+            async with asyncio.timeout(ADMISSION_SECONDS if left is None else min(left, ADMISSION_SECONDS)):
+                return await found
         except TimeoutError:
             raise DeadlineExceeded("the caller was not identified in time") from None
 
@@ -306,20 +309,26 @@ class Guard:
 
     async def _answer(self, call: ServedCall, records: CallRecords | None) -> Message:
         """Serve a call with one response message; ``records`` is None if it is not recorded."""
-        async with self._deadline(call, None):
-            request = await self._request(call)
-            if records is not None:
-                await records.begin(call)
-            answer: Message = await call.serve(request)
-            if records is not None:
-                await records.answer(answer)
-            return answer
+        timeout = asyncio.timeout_at(_message_due(call))
+        try:
+            async with timeout:
+                request = self._parse(call, await self._read(call, timeout))
+                if timeout.when() != call.caller.until:
+                    timeout.reschedule(call.caller.until)
+                if records is not None:
+                    await records.begin(call)
+                answer: Message = await call.serve(request)
+                if records is not None:
+                    await records.answer(answer)
+                return answer
+        except TimeoutError:
+            raise _not_in_time(call) from None
 
     async def _answers(
         self, call: ServedCall, stream: OpenStream | None, records: CallRecords | None
     ) -> None:
         """Serve a call with a stream of response messages; ``records`` is None if it is not recorded."""
-        request = await self._request(call)
+        request = self._parse(call, await self._read_in_time(call))
         if stream is not None:
             if call.version != self._access.version:
                 await self._judge(call)  # the rules have changed since the caller was identified
@@ -343,15 +352,14 @@ class Guard:
 
     async def _converse(self, call: ServedCall) -> None:
         """Answer each message of a stream with one message, until the caller half-closes."""
-        while (data := await self._read(call)) is not None:
+        while (data := await self._read_in_time(call)) is not None:
             await self._anonymous.wait_turn(call.exchange.credential.peer.connection)
             # Without a deadline: gRPC can send no status after a half-written message.
             await call.exchange.write(await call.serve(parsing.parse(call.method.request, data)))
 
-    async def _request(self, call: ServedCall) -> Message:
-        """Read and parse the message of a request, and authorise it."""
+    def _parse(self, call: ServedCall, data: bytes | None) -> Message:
+        """Parse the message of a request, and authorise it."""
         # Life of a request, 2: the message, within limits.
-        data = await self._read(call)
         if data is None:
             raise Invalid((Violation("", "no message was sent", "send one"),))
         call.request = parsing.parse(call.method.request, data)
@@ -360,16 +368,21 @@ class Guard:
             raise Unimplemented(f"{call.method.name} is not supported by this version")
         return call.request
 
-    async def _read(self, call: ServedCall) -> bytes | None:
-        """Wait 10 s for the caller's message; the number of anonymous callers that wait is bounded."""
-        latest = asyncio.get_running_loop().time() + ADMISSION_SECONDS
-        timeout = asyncio.timeout_at(min(call.caller.until, latest))
+    async def _read(self, call: ServedCall, within: asyncio.Timeout) -> bytes | None:
+        """Wait for the caller's message; the number of anonymous callers that wait is bounded."""
+        if call.method.needs is not None:
+            return await call.exchange.read()
+        with self._anonymous.place(within):
+            return await call.exchange.read()
+
+    async def _read_in_time(self, call: ServedCall) -> bytes | None:
+        """Wait 10 s for the next message of a stream."""
+        timeout = asyncio.timeout_at(_message_due(call))
         try:
-            with self._anonymous.place(timeout) if call.method.needs is None else nullcontext():
-                async with timeout:
-                    return await call.exchange.read()
+            async with timeout:
+                return await self._read(call, timeout)
         except TimeoutError:
-            raise DeadlineExceeded(f"the message of {call.method.name} did not arrive in time") from None
+            raise _not_in_time(call) from None
 
     async def _judge(self, call: ServedCall) -> None:
         """Identify and authorise the caller of a stream by the current rules."""
@@ -391,19 +404,7 @@ class Guard:
                     yield
         except TimeoutError:
             error = None if stream is None else stream.error
-            raise error or DeadlineExceeded(f"{call.method.name} did not finish in time") from None
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count a known caller's call while it runs, for the drain."""
-        self._calls += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
+            raise error or _not_in_time(call) from None
 
 
 def _release_frames(error: BaseException) -> None:
@@ -416,6 +417,18 @@ def _release_frames(error: BaseException) -> None:
         chain.append(earlier)
     for one in chain:
         one.__traceback__ = one.__context__ = one.__cause__ = None
+
+
+def _message_due(call: ServedCall) -> float:
+    """Return when a message must have arrived, in the loop's time: within 10 s, before the deadline."""
+    return min(call.caller.until, asyncio.get_running_loop().time() + ADMISSION_SECONDS)
+
+
+def _not_in_time(call: ServedCall) -> DeadlineExceeded:
+    """Return the error of a call whose message, or whose answer, did not come in time."""
+    if call.request is None:
+        return DeadlineExceeded(f"the message of {call.method.name} did not arrive in time")
+    return DeadlineExceeded(f"{call.method.name} did not finish in time")
 
 
 def _until(method: Method, exchange: Exchange) -> float:

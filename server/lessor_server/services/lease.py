@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
 
 from lessor.v1 import lease_pb2 as pb
 from lessor_server.domain.access.acl import Capability
 from lessor_server.domain.access.issue_limits import NO_LIMITS
+from lessor_server.domain.durations import SECOND_US
 from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import CREDS, IdRange, LeaseId
 from lessor_server.engine.leases import Leases, Outcome
@@ -213,20 +215,18 @@ def _lease(lease: Lease, now_us: int) -> pb.Lease:
         role=lease.role,
         credential_type=credential_type(lease.credential_type),
         access_key=lease.access_key_id,
-        issue_time=messages.timestamp(lease.issue_us),
-        last_renewal_time=messages.timestamp(lease.last_renewal_us),
-        expire_time=messages.timestamp(lease.expires_us),
-        ttl=messages.to_whole_seconds(timedelta(microseconds=left)),
+        ttl=Duration(seconds=left // SECOND_US),
         renewable=state is State.ACTIVE and not lease.is_session,
-        max_expire_time=messages.timestamp(lease.max_expires_us),
         owner=lease.owner,
         attempts=lease.attempts,
         last_error=lease.last_error,
         reason=lease.reason,
         policy_rule=lease.policy_rule,
     )
+    messages.set_timestamp(message.issue_time, lease.issue_us)
+    messages.set_timestamp(message.last_renewal_time, lease.last_renewal_us)
+    messages.set_timestamp(message.expire_time, lease.expires_us)
+    messages.set_timestamp(message.max_expire_time, lease.max_expires_us)
     if lease.state is State.REVOKING:
-        next_attempt = messages.timestamp(lease.due_us)
-        if next_attempt is not None:
-            message.next_attempt_time.CopyFrom(next_attempt)
+        messages.set_timestamp(message.next_attempt_time, lease.due_us)
     return message

@@ -29,6 +29,11 @@ MAX_TEXT: Final = 4_096
 """The maximum length of a text or a key."""
 MAX_DEPTH: Final = 40
 """The maximum depth of messages; each level of a JSON document has two."""
+MAX_UNSCANNED_BYTES: Final = 2 * MAX_DEPTH
+"""A request of this size is within the limits of depth, items and texts.
+
+A level takes at least two bytes, and an item and a character at least one.
+"""
 MAX_UNKNOWN: Final = 20
 """The number of unknown fields of a message that are named; more are only counted."""
 
@@ -50,15 +55,23 @@ def parse(kind: type[M], data: bytes) -> M:
         request = kind.FromString(data)
     except DecodeError:
         raise _invalid("", f"the bytes are not a valid {kind.DESCRIPTOR.full_name}", "send one") from None
-    scan = _Scan()
-    scan.message(request, "", 0)
-    require(scan.found)
-    unknown = _unknown_bytes(request, data) if len(data) > MAX_UNKNOWN_BYTES else 0
+    if len(data) > MAX_UNSCANNED_BYTES:
+        _scan(request)
+    unknown = _unknown_bytes(request, data)
     if unknown > MAX_UNKNOWN_BYTES:
         problem = f"the request has {unknown} bytes of fields that are not known to this version"
         raise _invalid("", problem, "leave them out")
-    require(violation for message, path in scan.messages for violation in _unknown(message, path))
+    if unknown:
+        require(violation for message, path in _scan(request) for violation in _unknown(message, path))
     return request
+
+
+def _scan(request: Message) -> list[tuple[Message, str]]:
+    """Return the messages in a request, itself included, with their paths; raise ``Invalid`` past a limit."""
+    scan = _Scan()
+    scan.message(request, "", 0)
+    require(scan.found)
+    return scan.messages
 
 
 def _unknown_bytes(request: Message, data: bytes) -> int:

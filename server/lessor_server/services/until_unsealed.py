@@ -26,8 +26,10 @@ class UntilUnsealed(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return the handler of a method."""
-        found = (handler.service(details) for handler in self._handlers)
-        return next((handler for handler in found if handler is not None), None)
+        for handler in self._handlers:
+            if (found := handler.service(details)) is not None:
+                return found
+        return None
 
 
 class _Refused(grpc.GenericRpcHandler):

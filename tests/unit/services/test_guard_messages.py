@@ -12,9 +12,10 @@ from typing import Any
 import grpc
 import pytest
 
+from lessor_server.domain.access.caller import ROOT, Credential, Principal
 from lessor_server.services.call_limits import IdentityLimits
 from lessor_server.services.grpc_handlers import GrpcHandlers
-from lessor_server.services.guard import ADMISSION_SECONDS, Guard
+from lessor_server.services.guard import ADMISSION_SECONDS, DEFAULT_SECONDS, Guard
 from tests.support.access import FixedAccess
 from tests.support.call_notes import CallNotes
 from tests.support.virtual_loop import virtual
@@ -100,6 +101,54 @@ async def test_a_message_that_does_not_arrive_ends_the_call() -> None:
         code, _ = await Call().refused(Context("root-token", seconds=seconds))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert loop.time() - begin == pytest.approx(wanted, abs=0.1)
+
+
+@pytest.mark.parametrize("seconds", [None, ADMISSION_SECONDS + 2])
+@virtual
+async def test_an_answer_may_take_longer_than_a_message_but_not_longer_than_the_deadline(
+    seconds: float | None,
+) -> None:
+    call, loop = Call(), asyncio.get_running_loop()
+    call.leases.act = lambda: asyncio.sleep(ADMISSION_SECONDS + 1)
+    assert await call(Context("root-token", lookup(), seconds=seconds))
+    call.leases.act = lambda: asyncio.sleep(3600)
+    begin = loop.time()
+    code, text = await call.refused(Context("root-token", lookup(), seconds=seconds))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "did not finish in time" in text
+    assert loop.time() - begin == pytest.approx(seconds or DEFAULT_SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(None, ADMISSION_SECONDS), (3.0, 3.0)])
+@virtual
+async def test_a_caller_that_cannot_be_identified_in_time_is_refused(
+    seconds: float | None, wanted: float
+) -> None:
+    class SlowAccess(FixedAccess):
+        async def find(self, credential: Credential) -> Principal:  # type: ignore[override]
+            await asyncio.sleep(wanted - 1)  # in time
+            if credential.authorization == ("Bearer unknown",):
+                await asyncio.sleep(3600)
+            return ROOT
+
+    call, loop = Call(), asyncio.get_running_loop()
+    call.guard._access = SlowAccess(PRINCIPALS)
+    assert await call(Context("root-token", lookup(), seconds=seconds))
+    begin, stranger = loop.time(), Context("unknown", lookup(), seconds=seconds)
+    code, text = await call.refused(stranger)
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "not identified in time" in text
+    assert loop.time() - begin == pytest.approx(wanted, abs=0.1)
+    assert stranger.reads == 0
+
+
+@virtual
+async def test_a_certificate_beside_a_token_is_not_read() -> None:
+    class Reading(Context):
+        def auth_context(self) -> dict[str, list[bytes]]:
+            raise AssertionError("nobody needs it")
+
+    assert await Call()(Reading("root-token", lookup()))
 
 
 @virtual

@@ -19,11 +19,13 @@ from lessor_server.domain.policy import policy
 from lessor_server.domain.role import ROLE_ARNS_LIMIT, SESSION_POLICIES_LIMIT
 from lessor_server.services import messages, parsing
 from lessor_server.services.parsing import (
+    MAX_DEPTH,
     MAX_ITEMS,
     MAX_REQUEST_BYTES,
     MAX_TEXT,
     MAX_UNKNOWN,
     MAX_UNKNOWN_BYTES,
+    MAX_UNSCANNED_BYTES,
     WELL_KNOWN_TYPES,
     parse,
 )
@@ -200,6 +202,19 @@ def rebuilt(data: bytes, text: str) -> bytes:
         del role.policy_document.fields[key]
         role.policy_document.fields[key.replace("{}", text)].CopyFrom(filled)
     return role_pb2.PutRoleRequest(role=role).SerializeToString()
+
+
+def test_a_request_that_is_too_small_to_break_a_limit_breaks_none() -> None:
+    """Its limits are not checked: here they are, of the deepest one."""
+    deepest = b""
+    while len(deepest) + 2 <= MAX_UNSCANNED_BYTES:
+        deepest = within(Value.DESCRIPTOR.fields_by_name["list_value"], deepest)
+        if len(deepest) + 2 <= MAX_UNSCANNED_BYTES:
+            deepest = within(ListValue.DESCRIPTOR.fields_by_name["values"], deepest)
+    assert len(deepest) in (MAX_UNSCANNED_BYTES - 1, MAX_UNSCANNED_BYTES)
+    for kind in (Value, ListValue):
+        assert len(parsing._scan(kind.FromString(deepest))) <= MAX_DEPTH + 1
+    assert max(MAX_TEXT, MAX_ITEMS) > MAX_UNSCANNED_BYTES
 
 
 def test_a_document_has_a_maximum_depth() -> None:

@@ -220,7 +220,14 @@ class Identifier:
         return found
 
     async def identify(self, credential: Credential) -> Principal:
+        """Return the caller that presents ``credential``, as ``find``."""
+        found = self.find(credential)
+        return found if isinstance(found, Principal) else await found
+
+    def find(self, credential: Credential) -> Principal | Awaitable[Principal]:
         """Return the caller that presents ``credential``; a bearer token wins over a certificate.
+
+        A login token or a JWT has to be waited for: it may have to be looked up, or its keys to be read.
 
         Raises:
             Unauthenticated: The credential is missing, malformed, unknown or not valid now.
@@ -239,12 +246,16 @@ class Identifier:
         if self._root_token is not None and hmac.compare_digest(self._root_token.digest, digest):
             return ROOT
         caller = self._in_force.find_token(digest)
-        if caller is None and is_login_token(token) and self.logins is not None:
+        return self._look_up(token, digest, address) if caller is None else caller.admit(address, self._now())
+
+    async def _look_up(self, token: str, digest: bytes, address: IpAddress | str | None) -> Principal:
+        """Return the caller of a login token or of a JWT."""
+        if is_login_token(token) and self.logins is not None:
             caller = self._judge_login(await self.logins.find(digest.hex(), address))
-        if caller is None:
-            if token.count(".") != 2:
-                raise Unauthenticated("the token is unknown")
+        elif token.count(".") == 2:
             caller = await self._find_jwt(token, digest, address)
+        else:
+            raise Unauthenticated("the token is unknown")
         return caller.admit(address, self._now())
 
     async def identify_again(self, principal: Principal) -> Principal:

@@ -6,11 +6,12 @@ import asyncio
 import dataclasses
 import random
 import re
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
 from lessor_server.domain import events
+from lessor_server.domain.audit.record import format_time
 from lessor_server.domain.events import Event
 
 _WARNINGS = (
@@ -38,6 +39,16 @@ _ERRORS = (
 )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kind:
+    """How the events of one class are written: at which level, by which name, with which fields."""
+
+    write: Callable[..., object]
+    name: str
+    fields: tuple[tuple[str, str], ...]
+    """The name of each field, in the event and in the log."""
+
+
 class EventLog:
     """An observer that logs."""
 
@@ -45,28 +56,32 @@ class EventLog:
         """Write to ``logger``; ``rng`` draws references."""
         self._logger = logger
         self._rng = rng
-        self._names: dict[type[Event], tuple[str, tuple[tuple[str, str], ...]]] = {}
-        """For each type of event its name in the log, and those of its fields: in the event, in the log."""
+        self._kinds: dict[type[Event], _Kind] = {}
         self._refused: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
         """Write one event: its name in snake case and its fields, with instants as RFC 3339."""
-        kind = type(event)
-        if kind not in self._names:
-            name = event.log_name or _WORD_START.sub("_", kind.__name__).lower()
-            fields = tuple(field.name for field in dataclasses.fields(event))
-            self._names[kind] = (name, tuple((field, field.removesuffix("_us")) for field in fields))
-        name, names = self._names[kind]
-        values = {
-            shown: getattr(event, field) if shown == field else _instant(getattr(event, field))
-            for field, shown in names
-        }
-        if isinstance(event, _ERRORS):
-            self._logger.error(name, **values)
-        elif isinstance(event, _WARNINGS):
-            self._logger.warning(name, **values)
-        else:
-            self._logger.info(name, **values)
+        kind = self._kinds.get(type(event)) or self._learn(type(event))
+        kind.write(
+            kind.name,
+            **{
+                shown: getattr(event, field) if shown == field else _instant(getattr(event, field))
+                for field, shown in kind.fields
+            },
+        )
+
+    def _learn(self, kind: type[Event]) -> _Kind:
+        """Find out how events of a class are written."""
+        write = self._logger.info
+        if issubclass(kind, _ERRORS):
+            write = self._logger.error
+        elif issubclass(kind, _WARNINGS):
+            write = self._logger.warning
+        name = kind.log_name or _WORD_START.sub("_", kind.__name__).lower()
+        fields = tuple(field.name for field in dataclasses.fields(kind))
+        found = _Kind(write, name, tuple((field, field.removesuffix("_us")) for field in fields))
+        self._kinds[kind] = found
+        return found
 
     def report(self, method: str, error: BaseException) -> str:
         """Write an unexpected exception, with its stack; return the reference that a caller gets."""
@@ -95,7 +110,4 @@ def _instant(value: object) -> object:
     """Return an instant in microseconds as an RFC 3339 time, 0 as None; anything else as it is."""
     if not isinstance(value, int):
         return value
-    if not value:
-        return None
-    time = datetime.fromtimestamp(value // 10**6, UTC).replace(microsecond=value % 10**6)
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return format_time(value) if value else None

@@ -57,9 +57,10 @@ class LossyStream:
 
     def write(self, text: str) -> int:
         """Write ``text``, if possible."""
-        with suppress(OSError, ValueError):
+        try:
             return self._stream.write(text)
-        return len(text)
+        except (OSError, ValueError):
+            return len(text)
 
     def flush(self) -> None:
         """Flush the stream, if possible."""

