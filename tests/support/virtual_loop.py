@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -133,7 +133,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if timers and (timers[0].callback is None or len(timers) > 100):
                 self._drop_cancelled()
             if not ready and not self._stopping:
-                self._jump()
+                if not timers:
+                    self._raise_deadlock()
+                if timers[0] > self.now:
+                    self.now += timers[0] - self.now
+                if self.lateness:
+                    self.now += self._rng.expovariate(1 / self.lateness)
             self._ready = []
             until = self.now + 1e-9
             while timers and timers[0] < until:
@@ -166,14 +171,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             heappop(timers).loop = None
             self.cancelled_timers -= 1
 
-    def _jump(self) -> None:
-        """Advance the time to the next timer."""
-        if not self._scheduled:
-            waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
-            raise DeadlockError(f"nothing is ready and no timer is set; these wait: {', '.join(waiting)}")
-        self.now += max(self._scheduled[0] - self.now, 0.0)
-        if self.lateness:
-            self.now += self._rng.expovariate(1 / self.lateness)
+    def _raise_deadlock(self) -> NoReturn:
+        waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
+        raise DeadlockError(f"nothing is ready and no timer is set; these wait: {', '.join(waiting)}")
 
     def _process_events(self, event_list: object) -> None:
         """Do nothing: there are no files."""
