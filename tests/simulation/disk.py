@@ -12,7 +12,7 @@ import inspect
 import types
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.rate_shares import SHARE_SECONDS
@@ -68,6 +68,7 @@ METHODS = frozenset(
 LOST_SIGNS = 0.005
 """The share of signs of life whose answer is lost."""
 MARK_EVERY_US = 5_000_000
+T = TypeVar("T")
 Change = tuple[str, Row | None, Row | None]
 
 
@@ -152,6 +153,12 @@ def _now(coroutine: Any) -> Any:
     raise AssertionError("the store in memory waits for nothing")
 
 
+def _answer(future: asyncio.Future[T], result: T) -> None:
+    """Set the result of a future that somebody may still wait for."""
+    if not future.done():
+        future.set_result(result)
+
+
 @types.coroutine
 def _turn() -> Generator[None, None, None]:
     """Let other tasks run, as ``asyncio.sleep(0)`` does."""
@@ -183,20 +190,35 @@ class Disk:
     async def report_alive(self, sign: ReplicaSign) -> Fleet:
         """Store a sign of life. There are too many for each to be an effect of the run."""
         asked, process, chance = self._world.now(), self._process, self._world.chance("signs")
-        for half in range(2):
-            process.require_alive()
-            if self._world.disk_fails:
-                raise StoreUnavailable("the store cannot do report_alive: the disk is full", retry_in=1.0)
-            if half:
-                fleet = _now(self._store.report_alive(sign))
-                process.signed_at = self._world.now()
-            await asyncio.sleep(self._world.options.commit / 2)
+        self._require_space("report_alive")
+        answered = asyncio.get_running_loop().create_future()
+        answered.get_loop().call_later(self._world.options.commit / 2, self._store_sign, sign, answered)
+        fleet: Fleet = await answered
         process.require_alive()
         if chance.random() < LOST_SIGNS and process.ready:
             raise StoreUnavailable("the store did not answer report_alive", retry_in=1.0)
         for granted in fleet.granted:
             process.shares[granted.account] = granted.share, asked + SHARE_SECONDS
         return fleet
+
+    def _store_sign(self, sign: ReplicaSign, answered: asyncio.Future[Fleet]) -> None:
+        """Store a sign of life, and answer after the other half of the time of a commit."""
+        if answered.done():
+            return
+        try:
+            self._require_space("report_alive")
+        except StoreUnavailable as error:
+            answered.set_exception(error)
+            return
+        fleet = _now(self._store.report_alive(sign))
+        self._process.signed_at = self._world.now()
+        answered.get_loop().call_later(self._world.options.commit / 2, _answer, answered, fleet)
+
+    def _require_space(self, name: str) -> None:
+        """Raise if the process is dead or the disk is full."""
+        self._process.require_alive()
+        if self._world.disk_fails:
+            raise StoreUnavailable(f"the store cannot do {name}: the disk is full", retry_in=1.0)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)

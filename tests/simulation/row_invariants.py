@@ -27,14 +27,15 @@ def only_steps_of_the_table_are_made(_: World, change: Change) -> Found:
     if old is None or new is None:
         return None
     before, after = old.lease, new.lease
+    moves = before.state is after.state or (before.state, after.state) in _MOVES
+    if moves and after.generation == before.generation + 1:
+        return None
     noted = replace(before, last_error="", created_us=min(before.created_us, after.created_us))
     if replace(after, last_error="") == noted:
         return None  # removing an error is not a step, nor is moving the begin after the clock was lowered
-    if before.state is not after.state and (before.state, after.state) not in _MOVES:
+    if not moves:
         return suffix(lease_id), f"{before.state.value} became {after.state.value}"
-    if after.generation != before.generation + 1:
-        return suffix(lease_id), f"generation {before.generation} became {after.generation}"
-    return None
+    return suffix(lease_id), f"generation {before.generation} became {after.generation}"
 
 
 def a_hold_holds_every_replica(world: World, change: Change) -> Found:

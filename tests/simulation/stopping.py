@@ -39,19 +39,18 @@ class StoppingLoop(VirtualLoop):
             if handle.cancelled():
                 continue
             if isinstance(handle, TimerHandle):
-                handle.scheduled = True
+                handle.loop = self
                 heapq.heappush(self._scheduled, handle)
             else:
                 self._ready.append(handle)
 
-    def _run_turn(self) -> None:
+    def _before_turn(self) -> None:
         if self._aside:
             self._ready = list(self._of_those_who_run(self._ready))
         if self._aside and self._timers_run:  # a stopped process sets no further timer
-            self._scheduled = list(self._of_those_who_run(self._scheduled))
+            self._scheduled[:] = self._of_those_who_run(self._scheduled)
             heapq.heapify(self._scheduled)
             self._timers_run = False
-        super()._run_turn()
 
     def _of_those_who_run(self, handles: Iterable[H]) -> Iterator[H]:
         """Yield the handles of running processes, and keep the others for later."""
@@ -61,5 +60,5 @@ class StoppingLoop(VirtualLoop):
                 yield handle
                 continue
             if isinstance(handle, TimerHandle):
-                handle.scheduled = False
+                handle.loop = None
             aside.append(handle)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lessor_server.domain.lease import State
-from lessor_server.domain.rate_shares import GrantedShare, StoredShare, grant_share
+from lessor_server.domain.rate_shares import GrantedShare, ShareRequest, StoredShare, grant_share
 from lessor_server.engine.replica_ports import (
     EVENT_SECONDS,
     FORGET_SECONDS,
@@ -37,35 +37,43 @@ class MemoryReplicas(MemoryUpkeep):
         """Store a sign of life, and grant shares."""
         await self._before("report_alive")
         now = self.now()
-        forgotten_us = now - int(FORGET_SECONDS * 1e6)
-        self.replicas = {name: one for name, one in self.replicas.items() if one.seen_us > forgotten_us}
-        ahead_us = sign.wall_us - now
+        self._drop_old(now)
         self.replicas[sign.name] = ReplicaStatus(
             sign.name,
             sign.version,
             now,
-            ahead_us,
+            sign.wall_us - now,
             sign.settings,
             known_key=sign.known_key,
             used_key=sign.used_key,
         )
-        live = [name for name, one in self.replicas.items() if not one.is_silent(now)]
-        granted: list[GrantedShare] = []
-        for asked in sign.shares:
-            rows = [row for row in self.shares.values() if row.account == asked.account]
-            row, share = grant_share(sign.name, asked, rows, live, now)
-            self.shares[asked.account, sign.name] = row
-            granted.append(share)
-        self.shares = {key: row for key, row in self.shares.items() if row.until_us > now}
-        self.events = [one for one in self.events if one[2].at_us > now - int(EVENT_SECONDS * 1e6)]
+        granted = tuple(self._grant(sign.name, asked, now) for asked in sign.shares)
         await self._at("report_alive done")
         active = next((key.id for key in self.data_keys if key.is_active), "")
-        listed = tuple(self._seen(name) for name in sorted(self.replicas))
-        return Fleet(now, listed, tuple(granted), active)
+        return Fleet(now, tuple(self._list_replicas()), granted, active)
 
-    def _seen(self, name: str) -> ReplicaStatus:
-        shares = tuple(row for _, row in sorted(self.shares.items()) if row.replica == name)
-        return replace(self.replicas[name], shares=shares)
+    def _drop_old(self, now: int) -> None:
+        """Drop replicas that were silent for long, shares that have ended, and old events."""
+        forgotten_us = now - int(FORGET_SECONDS * 1e6)
+        self.replicas = {name: one for name, one in self.replicas.items() if one.seen_us > forgotten_us}
+        if self.shares:
+            self.shares = {key: row for key, row in self.shares.items() if row.until_us > now}
+        if self.events:
+            self.events = [one for one in self.events if one[2].at_us > now - int(EVENT_SECONDS * 1e6)]
+
+    def _grant(self, name: str, asked: ShareRequest, now: int) -> GrantedShare:
+        live = [name for name, one in self.replicas.items() if not one.is_silent(now)]
+        rows = [row for row in self.shares.values() if row.account == asked.account]
+        self.shares[asked.account, name], share = grant_share(name, asked, rows, live, now)
+        return share
+
+    def _list_replicas(self) -> list[ReplicaStatus]:
+        """Return all replicas by name, with their shares."""
+        listed = [self.replicas[name] for name in sorted(self.replicas)]
+        if not self.shares:
+            return listed
+        rows = [row for _, row in sorted(self.shares.items())]
+        return [replace(one, shares=tuple(row for row in rows if row.replica == one.name)) for one in listed]
 
     async def remove_replica(self, name: str) -> None:
         """Delete a replica."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
 import random
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from heapq import heapify, heappop, heappush
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -42,15 +42,16 @@ class Handle(float):
 class TimerHandle(Handle):
     """A callback to be called at a time."""
 
-    __slots__ = ("loop", "scheduled")
-    loop: VirtualLoop
-    scheduled: bool
+    __slots__ = ("loop",)
+    loop: VirtualLoop | None
+    """The loop that has it in its heap."""
 
     def cancel(self) -> None:
         """Never call it."""
-        if self.callback is not None and self.scheduled:
-            self.loop.cancelled_timers += 1
-        super().cancel()
+        if self.callback is not None:
+            self.callback, self.args = None, ()
+            if self.loop is not None:
+                self.loop.cancelled_timers += 1
 
     def when(self) -> float:
         """Return its time."""
@@ -112,8 +113,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handle.args = args
         handle.context = copy_context() if context is None else context
         handle.loop = self
-        handle.scheduled = True
-        heapq.heappush(self._scheduled, handle)
+        heappush(self._scheduled, handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -124,57 +124,56 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Run turn after turn until the loop is to stop, which saves a call a turn."""
+        timers = self._scheduled
         while True:
-            self._run_turn()
+            self._before_turn()
+            ready = self._ready
+            if len(ready) > 1:
+                self._rng.shuffle(ready)
+            if timers and (timers[0].callback is None or len(timers) > 100):
+                self._drop_cancelled()
+            if not ready and not self._stopping:
+                if not timers:
+                    self._raise_deadlock()
+                if timers[0] > self.now:
+                    self.now += timers[0] - self.now
+                if self.lateness:
+                    self.now += self._rng.expovariate(1 / self.lateness)
+            self._ready = []
+            until = self.now + 1e-9
+            while timers and timers[0] < until:
+                timer = heappop(timers)
+                timer.loop = None
+                ready.append(timer)
+            for handle in ready:
+                callback = handle.callback
+                if callback is not None:
+                    try:
+                        handle.context.run(callback, *handle.args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - as asyncio does
+                        self.call_exception_handler({"message": f"{callback} raised", "exception": error})
             if self._stopping:
                 return
 
-    def _run_turn(self) -> None:
-        """Run what is ready."""
-        if len(self._ready) > 1:
-            self._rng.shuffle(self._ready)
-        timers = self._scheduled
-        if timers and (timers[0].callback is None or len(timers) > 100):
-            self._drop_cancelled()
-        if not self._ready and not self._stopping:
-            self._jump()
-        ready, self._ready = self._ready, []
-        until = self.now + 1e-9
-        while timers and timers[0] < until:
-            timer = heapq.heappop(timers)
-            timer.scheduled = False
-            ready.append(timer)
-        for handle in ready:
-            callback = handle.callback
-            if callback is not None:
-                try:
-                    handle.context.run(callback, *handle.args)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as error:  # noqa: BLE001 - as asyncio does
-                    self.call_exception_handler({"message": f"{callback} raised", "exception": error})
+    def _before_turn(self) -> None:
+        """Change what is ready or scheduled, before a turn; the list of timers stays the same list."""
 
     def _drop_cancelled(self) -> None:
         """Remove cancelled timers: those at the head, and all if they are the majority."""
         timers = self._scheduled
         if len(timers) > 100 and self.cancelled_timers > len(timers) / 2:
-            for timer in timers:
-                timer.scheduled = timer.callback is not None
             timers[:] = [timer for timer in timers if timer.callback is not None]
-            heapq.heapify(timers)
+            heapify(timers)
             self.cancelled_timers = 0
         while timers and timers[0].callback is None:
-            heapq.heappop(timers).scheduled = False
+            heappop(timers).loop = None
             self.cancelled_timers -= 1
 
-    def _jump(self) -> None:
-        """Advance the time to the next timer."""
-        if not self._scheduled:
-            waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
-            raise DeadlockError(f"nothing is ready and no timer is set; these wait: {', '.join(waiting)}")
-        self.now += max(self._scheduled[0] - self.now, 0.0)
-        if self.lateness:
-            self.now += self._rng.expovariate(1 / self.lateness)
+    def _raise_deadlock(self) -> NoReturn:
+        waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
+        raise DeadlockError(f"nothing is ready and no timer is set; these wait: {', '.join(waiting)}")
 
     def _process_events(self, event_list: object) -> None:
         """Do nothing: there are no files."""

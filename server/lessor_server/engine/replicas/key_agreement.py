@@ -31,6 +31,8 @@ class KeyAgreement:
         self._boot_us = boot_us
         self._signed_us = boot_us()
         self._fleet = Fleet(0, ())
+        self._live: list[ReplicaStatus] = []
+        """The replicas that are waited for."""
         keys.require_before_use(self._require_fresh)
 
     @property
@@ -50,6 +52,7 @@ class KeyAgreement:
         Returns whether the others are waited for, or wait for this replica.
         """
         self._fleet, active = fleet, fleet.active_key
+        self._live = [one for one in fleet.replicas if not one.is_silent(fleet.now_us)]
         if active and not self._keys.knows(active):
             try:
                 await self._keys.learn(await self._list_keys())
@@ -60,18 +63,13 @@ class KeyAgreement:
         if active and self._keys.knows(active) and self.is_known_to_others:
             self._keys.use(active)
         self._signed_us = asked_us
-        return bool(active) and any({one.known_key, one.used_key} != {active} for one in self._list_live())
+        return bool(active) and any(one.known_key != active or one.used_key != active for one in self._live)
 
     @property
     def is_known_to_others(self) -> bool:
         """Return whether all other replicas know the active data key, if there is one."""
         active = self._fleet.active_key
-        others = [one for one in self._list_live() if one.name != self._name]
-        return not active or all(one.known_key == active for one in others)
-
-    def _list_live(self) -> list[ReplicaStatus]:
-        """Return the replicas that are waited for."""
-        return [one for one in self._fleet.replicas if not one.is_silent(self._fleet.now_us)]
+        return not active or all(one.known_key == active for one in self._live if one.name != self._name)
 
     async def agree(self) -> str:
         """Wait until all replicas use the active data key, and the table says so; return its id.
@@ -81,7 +79,7 @@ class KeyAgreement:
         """
         while True:
             active = next(key.id for key in await self._list_keys() if key.is_active)
-            if self._fleet.active_key == active and all(one.used_key == active for one in self._list_live()):
+            if self._fleet.active_key == active and all(one.used_key == active for one in self._live):
                 return active
             await asyncio.sleep(POLL_SECONDS)
 

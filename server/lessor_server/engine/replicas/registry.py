@@ -19,6 +19,7 @@ from lessor_server.engine.ports import Observer
 from lessor_server.engine.replica_ports import Fleet, ReplicaSign, ReplicaStore
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.revocation.queue import RevocationQueue
+from lessor_server.engine.waiting import wait_until
 
 SIGN_SECONDS: Final = 5.0
 BUSY_SECONDS: Final = 1.1
@@ -114,15 +115,12 @@ class ReplicaRegistry:
 
     async def _wait(self) -> bool:
         """Wait until the next sign is due or a call needs a share; return whether it was the latter."""
-        try:
-            async with asyncio.timeout_at(self._next_at):
-                await self._wake.wait()
-                await asyncio.sleep(self._asked_at + MIN_PAUSE_SECONDS - asyncio.get_running_loop().time())
-            early = True
-        except TimeoutError:
-            early = False
+        loop, next_at = asyncio.get_running_loop(), self._next_at
+        await wait_until(self._wake, next_at)
+        if loop.time() < next_at:
+            await asyncio.sleep(min(self._asked_at + MIN_PAUSE_SECONDS, next_at) - loop.time())
         self._wake.clear()
-        return early
+        return loop.time() < next_at
 
     async def _report(self, *, only_missing: bool = False) -> None:
         """Give one sign, and use the shares that it returns; with ``only_missing`` ask for no others.
@@ -156,8 +154,8 @@ class ReplicaRegistry:
             rates[granted.account][0].accept(granted, asked_us)
         if await self._keys.follow(self.fleet, asked_us):
             self._next_at = loop.time() + BUSY_SECONDS
-        shares = [row for one in self.fleet.replicas for row in one.shares]
-        if asked and len(self.fleet.replicas) > 1 and any(row.demand for row in shares):
+        shared = asked and len(self.fleet.replicas) > 1
+        if shared and any(row.demand for one in self.fleet.replicas for row in one.shares):
             self._next_at = loop.time() + BUSY_SECONDS
         self._next_at = min(self._next_at, due_at)
 

@@ -19,6 +19,7 @@ from lessor_server.engine.ports import Observer, UpkeepStore
 from lessor_server.engine.revocation.queue import RevocationQueue
 from lessor_server.engine.store_types import BulkRevocation
 from lessor_server.engine.supervisor import Supervisor
+from lessor_server.engine.waiting import wait_for
 
 AT_A_TIME = 500
 POLL_SECONDS, RETRY_SECONDS, FULL_SCAN_SECONDS = 0.5, 1.0, 30.0
@@ -96,11 +97,8 @@ class Prefixes:
         """Carry out the open bulk revocations, including those of an earlier process, until cancelled."""
         self._wake.set()
         while True:
-            try:
-                async with asyncio.timeout(FULL_SCAN_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass  # a range may be durable although its caller disconnected or got an error
+            # A range may be durable although its caller disconnected or got an error.
+            await wait_for(self._wake, FULL_SCAN_SECONDS)
             self._wake.clear()
             try:
                 await self._work_off()

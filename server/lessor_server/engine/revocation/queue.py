@@ -12,6 +12,7 @@ from itertools import islice
 
 from lessor_server.domain.lease import Lease
 from lessor_server.engine.meter import NO_METER, Meter
+from lessor_server.engine.waiting import wait_until
 
 MAX_HINTS = 100_000
 """The maximum number of hints; beyond it, a scan of the store replaces them."""
@@ -177,11 +178,7 @@ class RevocationQueue:
         """
         loop = asyncio.get_running_loop()
         until = self._looked_at + seconds
-        try:
-            async with asyncio.timeout_at(until):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await wait_until(self._wake, until)
         self._wake.clear()
         if self.full_scan_needed or loop.time() >= until:
             self.full_scan_needed = True

@@ -23,6 +23,7 @@ from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.rotation.rotation_run import Goal, RotationClaim, RotationOrder, RotationRun
 from lessor_server.engine.rotation.user_keys import UserKeys
 from lessor_server.engine.supervisor import Supervisor
+from lessor_server.engine.waiting import wait_for
 
 FULL_SCAN_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 1.0
@@ -86,11 +87,7 @@ class Rotator:
                 seconds = await self._begin_due()
             except StoreUnavailable:
                 seconds = RETRY_SECONDS
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await wait_for(self._wake, seconds)
             self._wake.clear()
 
     async def _begin_due(self) -> float:

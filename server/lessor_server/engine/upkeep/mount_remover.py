@@ -18,6 +18,7 @@ from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.revocation.bulk import Prefixes
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from lessor_server.engine.rotation.static_roles import StaticRoles
+from lessor_server.engine.waiting import wait_for
 
 POLL_SECONDS, IDLE_SECONDS = 1.0, 60.0
 
@@ -88,12 +89,8 @@ class MountRemover:
     async def run(self) -> None:
         """Remove disabled mounts that have no live lease left, until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(POLL_SECONDS if await self._remove() else IDLE_SECONDS):
-                    await self._wake.wait()
-                self._wake.clear()
-            except TimeoutError:
-                continue
+            await wait_for(self._wake, POLL_SECONDS if await self._remove() else IDLE_SECONDS)
+            self._wake.clear()
 
     async def _forget_static(self, mount: str) -> None:
         """Forget the static roles of a mount, and report each key that stays on AWS."""

@@ -1,0 +1,49 @@
+"""Checks the waits of the engine's parts: until an event or a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lessor_server.engine.waiting import wait_for, wait_until
+from tests.support.virtual_loop import virtual
+
+
+@virtual
+async def test_a_wait_ends_with_the_event() -> None:
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.call_later(3.0, event.set)
+    await wait_for(event, 10.0)
+    assert loop.time() == 3.0
+    event.clear()
+    await asyncio.sleep(60.0)
+    assert not event.is_set()
+
+
+@virtual
+async def test_a_wait_ends_at_its_time() -> None:
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    await wait_for(event, 10.0)
+    assert loop.time() == 10.0
+    event.clear()
+    await wait_until(event, 25.0)
+    assert loop.time() == 25.0
+
+
+@virtual
+async def test_a_time_that_has_passed_ends_a_wait_immediately() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(5.0)
+    await wait_until(asyncio.Event(), 1.0)
+    assert loop.time() == 5.0
+
+
+@virtual
+async def test_a_cancelled_wait_sets_no_event_later() -> None:
+    event = asyncio.Event()
+    task = asyncio.get_running_loop().create_task(wait_for(event, 10.0))
+    await asyncio.sleep(1.0)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.sleep(60.0)
+    assert task.cancelled()
+    assert not event.is_set()
