@@ -12,7 +12,7 @@ from tests.support.virtual_loop import virtual
 async def test_a_wait_ends_with_the_event() -> None:
     loop, event = asyncio.get_running_loop(), asyncio.Event()
     loop.call_later(3.0, event.set)
-    await wait_for(event, 10.0)
+    assert not await wait_for(event, 10.0)
     assert loop.time() == 3.0
     event.clear()
     await asyncio.sleep(60.0)
@@ -22,10 +22,10 @@ async def test_a_wait_ends_with_the_event() -> None:
 @virtual
 async def test_a_wait_ends_at_its_time() -> None:
     loop, event = asyncio.get_running_loop(), asyncio.Event()
-    await wait_for(event, 10.0)
+    assert await wait_for(event, 10.0)
     assert loop.time() == 10.0
     event.clear()
-    await wait_until(event, 25.0)
+    assert await wait_until(event, 25.0)
     assert loop.time() == 25.0
 
 

@@ -115,12 +115,12 @@ class ReplicaRegistry:
 
     async def _wait(self) -> bool:
         """Wait until the next sign is due or a call needs a share; return whether it was the latter."""
-        loop, next_at = asyncio.get_running_loop(), self._next_at
-        await wait_until(self._wake, next_at)
-        if loop.time() < next_at:
-            await asyncio.sleep(min(self._asked_at + MIN_PAUSE_SECONDS, next_at) - loop.time())
+        pause_until = self._asked_at + MIN_PAUSE_SECONDS
+        early = not await wait_until(self._wake, self._next_at) and pause_until < self._next_at
+        if early:
+            await asyncio.sleep(pause_until - asyncio.get_running_loop().time())
         self._wake.clear()
-        return loop.time() < next_at
+        return early
 
     async def _report(self, *, only_missing: bool = False) -> None:
         """Give one sign, and use the shares that it returns; with ``only_missing`` ask for no others.

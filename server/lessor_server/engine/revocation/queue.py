@@ -178,9 +178,9 @@ class RevocationQueue:
         """
         loop = asyncio.get_running_loop()
         until = self._looked_at + seconds
-        await wait_until(self._wake, until)
+        time_came = await wait_until(self._wake, until)
         self._wake.clear()
-        if self.full_scan_needed or loop.time() >= until:
+        if self.full_scan_needed or time_came or loop.time() >= until:
             self.full_scan_needed = True
             self._looked_at = loop.time()
 
