@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,6 +49,12 @@ LONGEST = (
 )
 """Files that take long, the longest first: with ``--dist loadfile`` one that begins last is the last."""
 
+COMMAND_LINE = ("tests/unit/client/", "tests/unit/commands/")
+"""Folders whose tests are those of the command line and the Python client: `make test-clients` runs them."""
+
+COMPILED = f".{sys.implementation.cache_tag}-pytest-{pytest.__version__}.pyc"
+"""How the name of a test file ends that pytest has compiled."""
+
 GARBAGE = 20_000
 """How many objects a test makes before Python searches them for cycles: most tests make fewer."""
 
@@ -59,9 +66,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Import the files of a whole run in another order in each process, and share the work of a first run.
+    """Import the files that pytest has not compiled yet, in another order in each process of a whole run.
 
-    pytest keeps what it compiles, so that each process compiles the files that it comes to first.
+    pytest keeps what it compiles, so the processes share the work of a first run.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None or session.config.args != session.config.getini("testpaths"):
@@ -69,6 +76,8 @@ def pytest_collection(session: pytest.Session) -> None:
     files = sorted(TESTS.rglob("test_*.py"))
     begin = len(files) * int(worker.removeprefix("gw")) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     for file in files[begin:] + files[:begin]:
+        if (file.parent / "__pycache__" / f"{file.stem}{COMPILED}").exists():
+            continue
         with suppress(Exception):  # pytest imports it again, and reports the error
             importlib.import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
 
@@ -82,14 +91,11 @@ def pytest_runtest_setup() -> None:
     restore_signals()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest files first."""
+    """Mark the tests of the command line before pytest selects by marks; run the longest files first."""
+    for item in items:
+        if item.nodeid.startswith(COMMAND_LINE):
+            item.add_marker(pytest.mark.clients)
     order = {file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(LONGEST)))
-
-
-def pytest_collection_finish() -> None:
-    """Collect garbage from now on, but not the tests themselves: there are thousands."""
-    gc.freeze()
-    gc.set_threshold(GARBAGE, 20, 20)
-    gc.enable()

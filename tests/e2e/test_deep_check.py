@@ -32,7 +32,7 @@ from tests.support.standin_control import StandIn
 
 OLD = Path(__file__).parents[1] / "fixtures" / "data_of_ea658e4"
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="stopped")

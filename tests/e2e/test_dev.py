@@ -25,7 +25,7 @@ from tests.support.clients import Lessor, connect, struct, until
 from tests.support.dev_server import ANY_PORTS, READY, SECONDS, Dev, dev, environment, failing, gone, names
 from tests.support.gateways import token_file
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.asyncio(loop_scope="module")]
 
 TOKEN = "the-root-token-of-dev-tests"
 REGIONS_ONLY = {
