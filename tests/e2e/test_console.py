@@ -132,6 +132,7 @@ async def issue_key(tab: Tab) -> None:
     await tab.require_heading("Credential issued")
     await tab.require_accessible()
     secret = await page.locator("#copy-secret").inner_text()
+    await page.get_by_role("button", name="Copy").nth(2).wait_for()
     assert await page.get_by_role("button", name="Copy").count() == 3
     await page.reload()
     await tab.require_heading("Issue a credential")
