@@ -96,11 +96,8 @@ class Supervisor:
         """Return an observer that reports exceptions of ``notify`` instead of raising them."""
 
         def observe(event: Event) -> None:
-            try:
+            with suppress(LessorError), self.unit(f"observer of {type(event).__name__}"):
                 notify(event)
-            except BaseException:
-                with suppress(LessorError), self.unit(f"observer of {type(event).__name__}"):
-                    raise
 
         return observe
 

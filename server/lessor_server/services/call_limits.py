@@ -51,7 +51,7 @@ class CallLimiter:
     @property
     def in_progress(self) -> int:
         """Return the number of calls and unbounded streams in progress."""
-        return sum(self._calls.values()) + sum(self._watches.values())
+        return self._total + sum(self._watches.values())
 
     async def wait_until_idle(self) -> None:
         """Wait until nothing is in progress."""

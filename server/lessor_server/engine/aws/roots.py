@@ -172,11 +172,8 @@ class Roots:
         """
         self._known.add(root.mount)
         try:
-            try:
+            with self._supervisor.unit(f"call {call.action}"):
                 return await self._aws.send(self._newest(root), call)
-            except BaseException:
-                with self._supervisor.unit(f"call {call.action}"):
-                    raise
         except InternalError as error:
             raise AwsCallFailed(call.action, error.reference) from error
 
