@@ -11,6 +11,7 @@ from tests.support.gateways import NOBODY_THERE, gateway, root
 from tests.support.standin_control import StandIn, run_server
 
 from lessor_server.adapters.aws.endpoints import Endpoint
+from lessor_server.adapters.aws.query_protocol import query_service
 from lessor_server.adapters.aws.routes import Routes
 from lessor_server.adapters.aws.sdk_session import SdkSession
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
@@ -30,7 +31,9 @@ from lessor_server.domain.secret import Secret
 
 @pytest.fixture(scope="module")
 def urls() -> Iterator[tuple[str, str]]:
-    """Run two stand-ins for this module."""
+    """Run two stand-ins for this module; the time of its first call does not go into loading models."""
+    for service in ("iam", "sts"):
+        query_service(service)
     with run_server() as one, run_server() as two:
         yield one, two
 
