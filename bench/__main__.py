@@ -112,7 +112,8 @@ def run(world: World, size: Size, name: str, row: Row) -> list[Figure] | None:
 
 def machine() -> str:
     """Return what this machine is, as far as figures depend on it."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()} of {sys.base_prefix}"
+    python = f"Python {platform.python_version()} of {sys.base_prefix}"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {python}"
 
 
 if __name__ == "__main__":
