@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fire.drains import outage, rate, storm
@@ -57,6 +59,18 @@ async def run(name: str, scenario: Scenario, seed: int) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def kept_if_it_fails() -> Iterator[Path]:
+    """Yield a new folder; if the block fails, keep what is in it and print where it is."""
+    folder = Path(tempfile.mkdtemp(prefix="lessor-fire-"))
+    try:
+        yield folder
+    except BaseException:
+        sys.stderr.write(f"the logs are in {folder}\n")
+        raise
+    shutil.rmtree(folder)
+
+
 async def run_with_fleet(given: argparse.Namespace) -> None:
     """Run the scenarios with several servers on PostgreSQL, and print their figures."""
     scenarios: dict[str, tuple[int, dict[str, str], Callable[[FleetEnvironment], Awaitable[Figures]]]] = {
@@ -76,9 +90,9 @@ async def run_with_fleet(given: argparse.Namespace) -> None:
     for name, (size, settings, scenario) in scenarios.items():
         if not size:
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with kept_if_it_fails() as folder:
             rng = random.Random(given.seed)
-            async with run_fleet(Path(folder), rng, AWS_SECONDS, **settings) as environment:
+            async with run_fleet(folder, rng, AWS_SECONDS, **settings) as environment:
                 figures = await scenario(environment)
         sys.stdout.write(f"{name}: {json.dumps(figures)}\n")
         sys.stdout.flush()

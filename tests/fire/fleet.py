@@ -15,6 +15,7 @@ from tests.fire.environment import BOUND, MOUNT, ROLES, Environment, Figures
 from tests.fire.kills import Checks
 from tests.fire.promises import Callers, Load
 from tests.support.clients import Lessor, connect
+from tests.support.postgres import shared_postgres
 from tests.support.replica_servers import ReplicaServer, replicas
 from tests.support.standin_control import StandIn
 
@@ -29,6 +30,14 @@ REST_EVERY = 20
 STOP_EVERY = 4
 """Each so many-th server is stopped for a moment; the others are killed."""
 CALLERS = 40
+ROWS = """
+SELECT clock_timestamp();
+SELECT name, seen_us, clock_timestamp() - to_timestamp(seen_us / 1e6) AS age FROM replicas;
+SELECT id, state, claimed_by, generation, to_timestamp(due_us / 1e6), to_timestamp(expires_us / 1e6),
+    last_error
+FROM leases WHERE state IN ('INTENT', 'REVOKING') ORDER BY due_us;
+"""
+"""What shows who should have revoked a lease that is late."""
 
 
 class FleetEnvironment(Environment):
@@ -61,7 +70,17 @@ async def run_fleet(
                 await lessor.put_role(MOUNT, role)
             await lessor.put_role(MOUNT, WIDE, policy_arns=POLICIES)
             await lessor.revoke((await lessor.generate(MOUNT)).lease_id)
-            yield environment
+            try:
+                yield environment
+            except BaseException:
+                (folder / "rows").write_text(read_rows(servers), encoding="utf-8")
+                raise
+
+
+def read_rows(servers: list[ReplicaServer]) -> str:
+    """Return the table of replicas and the live leases that are due or claimed, to explain a failure."""
+    database = servers[0].environment["LESSOR_STORE_URL"].partition("?")[0].rpartition("/")[2]
+    return shared_postgres().run(ROWS, database)
 
 
 # --- a shared rate ---------------------------------------------------------------------------------------
@@ -139,11 +158,10 @@ async def fleet_kills(
                 await asyncio.sleep(rng.uniform(0, 0.6))
                 if not number % STOP_EVERY:
                     done["stopped"] += 1
-                    victim.pause()
-                    await asyncio.sleep(rng.uniform(0, max_pause))
-                    victim.resume()
+                    await stop_for(victim, rng.uniform(0, max_pause))
                 else:
                     done["killed"] += 1
+                    victim.note("killed")
                     await victim.kill()
                     await victim.start()
                 if number % REST_EVERY == 0 or number == times:
@@ -157,3 +175,12 @@ async def fleet_kills(
     assert callers.unheard_of == [], callers.unheard_of
     figures: Figures = {"leases": len(callers.promises), **done}
     return figures | dict(callers.outcomes)
+
+
+async def stop_for(victim: ReplicaServer, seconds: float) -> None:
+    """Stop a server for a while, as SIGSTOP does."""
+    victim.note(f"stopped for {seconds:.1f} s")
+    victim.pause()
+    await asyncio.sleep(seconds)
+    victim.resume()
+    victim.note("continued")
