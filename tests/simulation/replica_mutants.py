@@ -169,7 +169,7 @@ def live_replicas_taken_over(patch: Patch) -> None:
     patch.set(ReplicaStatus, "is_silent", lambda self, now_us: self.seen_us <= now_us - 1_000_000)
 
 
-@mutant
+@mutant_in("revoke elsewhere")
 def lost_claims_kept(patch: Patch) -> None:
     """A replica that does not get the answer to a claim lets it last until it ends."""
 
