@@ -11,7 +11,9 @@ from pathlib import Path
 
 import grpc
 
-from tests.fire.environment import BOUND, MOUNT, ROLES, Environment, Figures
+from lessor_server.engine.replica_ports import SILENT_SECONDS
+from lessor_server.engine.revocation.claims import CLAIM_SPAN
+from tests.fire.environment import BOUND, MOUNT, ROLES, Environment, Figures, now
 from tests.fire.kills import Checks
 from tests.fire.promises import Callers, Load
 from tests.support.clients import Lessor, connect
@@ -38,6 +40,15 @@ SELECT id, state, claimed_by, generation, to_timestamp(due_us / 1e6), to_timesta
 FROM leases WHERE state IN ('INTENT', 'REVOKING') ORDER BY due_us;
 """
 """What shows who should have revoked a lease that is late."""
+STOPS = (9.0, SILENT_SECONDS - 2.0)
+"""How long all servers are stopped: answers come too late, but no server counts as silent."""
+RELEASED = 20.0
+"""Seconds after a stop within which no claim from before it is left: less than until a full scan."""
+CLAIMED = f"""
+SELECT id, claimed_by, generation, to_timestamp(due_us / 1e6 - {CLAIM_SPAN.total_seconds()}) FROM leases
+WHERE state = 'REVOKING' AND claimed_by <> '' AND due_us / 1e6 - {CLAIM_SPAN.total_seconds()} < %f
+"""
+"""What is still claimed since before an instant."""
 
 
 class FleetEnvironment(Environment):
@@ -77,10 +88,10 @@ async def run_fleet(
                 raise
 
 
-def read_rows(servers: list[ReplicaServer]) -> str:
-    """Return the table of replicas and the live leases that are due or claimed, to explain a failure."""
+def read_rows(servers: list[ReplicaServer], query: str = ROWS) -> str:
+    """Return rows of the servers' database as lines; those of ``ROWS`` explain a failure."""
     database = servers[0].environment["LESSOR_STORE_URL"].partition("?")[0].rpartition("/")[2]
-    return shared_postgres().run(ROWS, database)
+    return shared_postgres().run(query, database)
 
 
 # --- a shared rate ---------------------------------------------------------------------------------------
@@ -184,3 +195,32 @@ async def stop_for(victim: ReplicaServer, seconds: float) -> None:
     await asyncio.sleep(seconds)
     victim.resume()
     victim.note("continued")
+
+
+# --- stops of all ----------------------------------------------------------------------------------------
+
+
+async def fleet_stops(environment: FleetEnvironment, times: int, rng: random.Random) -> Figures:
+    """Stop all servers at the same time so many times under load, too shortly for one to be taken over.
+
+    Each then loses answers of the database and of AWS. What a server had claimed before, it must have ended
+    or released soon after: AssertionError for the first lease that waits for the end of its claim.
+    """
+    callers = Callers(environment, rng, Load(pause=0.05, stops=True))
+    async with asyncio.TaskGroup() as group:
+        callers.begin(group)
+        try:
+            for _ in range(times):
+                await asyncio.sleep(rng.uniform(1, 3))
+                seconds = rng.uniform(*STOPS)
+                async with asyncio.TaskGroup() as stops:
+                    for one in environment.servers:
+                        stops.create_task(stop_for(one, seconds))
+                continued = now()
+                await asyncio.sleep(RELEASED)
+                late = await asyncio.to_thread(read_rows, environment.servers, CLAIMED % continued)
+                assert not late, f"{RELEASED:.0f} s after a stop of {seconds:.1f} s:\n{late}"
+        finally:
+            callers.stop()
+    assert callers.unheard_of == [], callers.unheard_of
+    return {"stops": times, "leases": len(callers.promises), **callers.outcomes}
