@@ -63,7 +63,7 @@ prove: .venv/.test ## prove by simulation that nothing leaks: seeds, deaths, pai
 soak: .venv/.test ## put the real server under fire for a quarter of an hour
 	$(BIN)/python -m pytest -m fire
 	$(BIN)/python -m tests.fire --kills 200 --renewals 150 --outage-seconds 14 --rate 200 --storm 2000 --soak-minutes 5 \
-		--fleet-rate 300 --fleet-kills 200
+		--fleet-rate 300 --fleet-kills 200 --fleet-stops 10
 
 lint: .venv/.test ## check style, types, layers, protos and sizes
 	$(BIN)/ruff check .

@@ -6,14 +6,16 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fire.drains import outage, rate, storm
 from tests.fire.environment import Environment, Figures, run_environment
-from tests.fire.fleet import FleetEnvironment, fleet_kills, run_fleet, shared_rate
+from tests.fire.fleet import FleetEnvironment, fleet_kills, fleet_stops, run_fleet, shared_rate
 from tests.fire.kills import kills
 from tests.fire.renewals import renewals
 from tests.fire.soak import soak
@@ -57,6 +59,18 @@ async def run(name: str, scenario: Scenario, seed: int) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def kept_if_it_fails() -> Iterator[Path]:
+    """Yield a new folder; if the block fails, keep what is in it and print where it is."""
+    folder = Path(tempfile.mkdtemp(prefix="lessor-fire-"))
+    try:
+        yield folder
+    except BaseException:
+        sys.stderr.write(f"the logs are in {folder}\n")
+        raise
+    shutil.rmtree(folder)
+
+
 async def run_with_fleet(given: argparse.Namespace) -> None:
     """Run the scenarios with several servers on PostgreSQL, and print their figures."""
     scenarios: dict[str, tuple[int, dict[str, str], Callable[[FleetEnvironment], Awaitable[Figures]]]] = {
@@ -72,13 +86,18 @@ async def run_with_fleet(given: argparse.Namespace) -> None:
                 environment, given.fleet_kills, random.Random(given.seed), MAX_PAUSE_SECONDS
             ),
         ),
+        "fleet stops": (
+            given.fleet_stops,
+            {},
+            lambda environment: fleet_stops(environment, given.fleet_stops, random.Random(given.seed)),
+        ),
     }
     for name, (size, settings, scenario) in scenarios.items():
         if not size:
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with kept_if_it_fails() as folder:
             rng = random.Random(given.seed)
-            async with run_fleet(Path(folder), rng, AWS_SECONDS, **settings) as environment:
+            async with run_fleet(folder, rng, AWS_SECONDS, **settings) as environment:
                 figures = await scenario(environment)
         sys.stdout.write(f"{name}: {json.dumps(figures)}\n")
         sys.stdout.flush()
@@ -96,10 +115,11 @@ def main() -> None:
     parser.add_argument("--soak-minutes", type=float, default=0, help="how long to keep up a steady load")
     parser.add_argument("--fleet-rate", type=int, default=0, help="calls a second that three servers share")
     parser.add_argument("--fleet-kills", type=int, default=0, help="how often to kill or stop one of three")
+    parser.add_argument("--fleet-stops", type=int, default=0, help="how often to stop all three")
     parser.add_argument("--seed", type=int, default=1, help="draws the moments and the choices")
     given = parser.parse_args()
     scenarios = asked_for(given)
-    if not scenarios and not given.fleet_rate and not given.fleet_kills:
+    if not scenarios and not any((given.fleet_rate, given.fleet_kills, given.fleet_stops)):
         parser.error("ask for something, such as --kills 50 --soak-minutes 1")
     for name, scenario in scenarios.items():
         asyncio.run(run(name, scenario, given.seed))

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import grpc
 
-from tests.fire.environment import BOUND, MOUNT, ROLES, Environment, Figures
+from lessor_server.engine.replica_ports import SILENT_SECONDS
+from lessor_server.engine.revocation.claims import CLAIM_SPAN
+from tests.fire.environment import BOUND, MOUNT, ROLES, Environment, Figures, now
 from tests.fire.kills import Checks
 from tests.fire.promises import Callers, Load
 from tests.support.clients import Lessor, connect
+from tests.support.postgres import shared_postgres
 from tests.support.replica_servers import ReplicaServer, replicas
 from tests.support.standin_control import StandIn
 
@@ -29,6 +32,23 @@ REST_EVERY = 20
 STOP_EVERY = 4
 """Each so many-th server is stopped for a moment; the others are killed."""
 CALLERS = 40
+ROWS = """
+SELECT clock_timestamp();
+SELECT name, seen_us, clock_timestamp() - to_timestamp(seen_us / 1e6) AS age FROM replicas;
+SELECT id, state, claimed_by, generation, to_timestamp(due_us / 1e6), to_timestamp(expires_us / 1e6),
+    last_error
+FROM leases WHERE state IN ('INTENT', 'REVOKING') ORDER BY due_us;
+"""
+"""What shows who should have revoked a lease that is late."""
+STOPS = (9.0, SILENT_SECONDS - 2.0)
+"""How long all servers are stopped: answers come too late, but no server counts as silent."""
+RELEASED = 20.0
+"""Seconds after a stop within which no claim from before it is left: less than until a full scan."""
+CLAIMED = f"""
+SELECT id, claimed_by, generation, to_timestamp(due_us / 1e6 - {CLAIM_SPAN.total_seconds()}) FROM leases
+WHERE state = 'REVOKING' AND claimed_by <> '' AND due_us / 1e6 - {CLAIM_SPAN.total_seconds()} < %f
+"""
+"""What is still claimed since before an instant."""
 
 
 class FleetEnvironment(Environment):
@@ -61,7 +81,17 @@ async def run_fleet(
                 await lessor.put_role(MOUNT, role)
             await lessor.put_role(MOUNT, WIDE, policy_arns=POLICIES)
             await lessor.revoke((await lessor.generate(MOUNT)).lease_id)
-            yield environment
+            try:
+                yield environment
+            except BaseException:
+                (folder / "rows").write_text(read_rows(servers), encoding="utf-8")
+                raise
+
+
+def read_rows(servers: list[ReplicaServer], query: str = ROWS) -> str:
+    """Return rows of the servers' database as lines; those of ``ROWS`` explain a failure."""
+    database = servers[0].environment["LESSOR_STORE_URL"].partition("?")[0].rpartition("/")[2]
+    return shared_postgres().run(query, database)
 
 
 # --- a shared rate ---------------------------------------------------------------------------------------
@@ -139,11 +169,10 @@ async def fleet_kills(
                 await asyncio.sleep(rng.uniform(0, 0.6))
                 if not number % STOP_EVERY:
                     done["stopped"] += 1
-                    victim.pause()
-                    await asyncio.sleep(rng.uniform(0, max_pause))
-                    victim.resume()
+                    await stop_for(victim, rng.uniform(0, max_pause))
                 else:
                     done["killed"] += 1
+                    victim.note("killed")
                     await victim.kill()
                     await victim.start()
                 if number % REST_EVERY == 0 or number == times:
@@ -157,3 +186,41 @@ async def fleet_kills(
     assert callers.unheard_of == [], callers.unheard_of
     figures: Figures = {"leases": len(callers.promises), **done}
     return figures | dict(callers.outcomes)
+
+
+async def stop_for(victim: ReplicaServer, seconds: float) -> None:
+    """Stop a server for a while, as SIGSTOP does."""
+    victim.note(f"stopped for {seconds:.1f} s")
+    victim.pause()
+    await asyncio.sleep(seconds)
+    victim.resume()
+    victim.note("continued")
+
+
+# --- stops of all ----------------------------------------------------------------------------------------
+
+
+async def fleet_stops(environment: FleetEnvironment, times: int, rng: random.Random) -> Figures:
+    """Stop all servers at the same time so many times under load, too shortly for one to be taken over.
+
+    Each then loses answers of the database and of AWS. What a server had claimed before, it must have ended
+    or released soon after: AssertionError for the first lease that waits for the end of its claim.
+    """
+    callers = Callers(environment, rng, Load(pause=0.05, stops=True))
+    async with asyncio.TaskGroup() as group:
+        callers.begin(group)
+        try:
+            for _ in range(times):
+                await asyncio.sleep(rng.uniform(1, 3))
+                seconds = rng.uniform(*STOPS)
+                async with asyncio.TaskGroup() as stops:
+                    for one in environment.servers:
+                        stops.create_task(stop_for(one, seconds))
+                continued = now()
+                await asyncio.sleep(RELEASED)
+                late = await asyncio.to_thread(read_rows, environment.servers, CLAIMED % continued)
+                assert not late, f"{RELEASED:.0f} s after a stop of {seconds:.1f} s:\n{late}"
+        finally:
+            callers.stop()
+    assert callers.unheard_of == [], callers.unheard_of
+    return {"stops": times, "leases": len(callers.promises), **callers.outcomes}

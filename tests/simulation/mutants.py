@@ -191,8 +191,8 @@ def secret_in_an_event(patch: Patch) -> None:
 def no_such_entity_trusted_immediately(patch: Patch) -> None:
     """A user that AWS does not show is believed gone."""
 
-    async def believe(self: Any, claim: Any, _: int) -> None:
-        await self._finish(claim)
+    async def believe(self: Any, claim: Any, _: int) -> Any:
+        return await self._finish(claim)
 
     patch.set(worker.RevocationWorker, "_check_again", believe)
 
@@ -214,8 +214,8 @@ def given_up_after_two_attempts(patch: Patch) -> None:
     """A revocation that AWS has refused twice is ended."""
     fail = worker.RevocationWorker._reschedule
 
-    async def give_up(self: Any, claim: Any, error: LessorError, wait: timedelta, attempts: int) -> None:
-        await (self._finish(claim) if attempts >= 2 else fail(self, claim, error, wait, attempts))
+    async def give_up(self: Any, claim: Any, error: LessorError, wait: timedelta, attempts: int) -> Any:
+        return await (self._finish(claim) if attempts >= 2 else fail(self, claim, error, wait, attempts))
 
     patch.set(worker.RevocationWorker, "_reschedule", give_up)
 
@@ -255,9 +255,9 @@ def pause_counts_an_attempt(patch: Patch) -> None:
     """An outage of AWS counts against the row."""
     record = worker.RevocationWorker._record
 
-    async def count(self: Any, claim: Any, verdict: Any, began_us: int) -> None:
+    async def count(self: Any, claim: Any, verdict: Any, began_us: int) -> Any:
         silent = isinstance(verdict, attempt.NoAnswer)
-        await record(self, claim, attempt.RefusedByAws(verdict.error) if silent else verdict, began_us)
+        return await record(self, claim, attempt.RefusedByAws(verdict.error) if silent else verdict, began_us)
 
     patch.set(worker.RevocationWorker, "_record", count)
 

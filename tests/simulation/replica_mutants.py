@@ -14,6 +14,7 @@ from lessor_server.engine.issuing.iam_user import IamUserBuilder
 from lessor_server.engine.issuing.lease_writer import LeaseWriter
 from lessor_server.engine.replica_ports import ReplicaStatus
 from lessor_server.engine.replicas.registry import ReplicaRegistry
+from lessor_server.engine.revocation.claims import RevocationClaims
 from lessor_server.engine.revocation.expiry_hold import ExpiryHold
 from tests.simulation.disk import Disk, DurableStore
 from tests.simulation.mutants import Patch, mutant, mutant_in
@@ -166,6 +167,16 @@ def nobody_takes_over(patch: Patch) -> None:
 def live_replicas_taken_over(patch: Patch) -> None:
     """A replica counts as silent between two signs of life."""
     patch.set(ReplicaStatus, "is_silent", lambda self, now_us: self.seen_us <= now_us - 1_000_000)
+
+
+@mutant_in("revoke elsewhere")
+def lost_claims_kept(patch: Patch) -> None:
+    """A replica that does not get the answer to a claim lets it last until it ends."""
+
+    async def release(*_: Any, **__: Any) -> int:
+        return 0
+
+    patch.set(RevocationClaims, "release_lost", release)
 
 
 # --- the shared rate -------------------------------------------------------------------------------------

@@ -32,6 +32,10 @@ TAKEN_OVER_SECONDS = 30.0
 FOLLOWED_SECONDS = 6.0
 """After so long each replica knows that a hold has ended: it looks every 5 s."""
 
+WORKED_ON_SECONDS = 2 * FULL_SCAN_SECONDS
+"""Within so long a live replica notices that it does not work on what it has claimed; an attempt that nothing
+disturbs is shorter."""
+
 TAKE_UP_SECONDS = 3.0
 """How long a replica that looks at the whole store may take until it has claimed what is due."""
 
@@ -132,6 +136,8 @@ class Responsibilities:
         care.claimed_at = now
         span = ISSUE_SPAN if row.lease.state is State.INTENT else CLAIM_SPAN
         care.claim_ends = now + span.total_seconds()
+        if self._world.replicas.several and row.claimed_by and row.lease.state is State.REVOKING:
+            self._follow_work(lease_id, row.lease.generation, process)
 
     def latest(self, record: Record) -> float:
         """Return the latest time at which a lease must end, without the bound."""
@@ -169,6 +175,22 @@ class Responsibilities:
             world.later(FULL_SCAN_SECONDS, look)
 
         world.later(max(claim_ends - world.now(), 0.0) + FULL_SCAN_SECONDS + TAKE_UP_SECONDS, look)
+
+    def _follow_work(self, lease_id: str, generation: int, claimer: Process) -> None:
+        """Check that a replica that works without a break ends what it has claimed, or releases it."""
+        world, began = self._world, self._world.now()
+
+        def look() -> None:
+            row = world.store.rows.get(lease_id)
+            if row is None or not row.claimed_by or row.lease.generation != generation:
+                return
+            if claimer.attentive_since <= began and world.expectations.shaken <= began:
+                text = (
+                    f"process {claimer.number} has claimed it for {WORKED_ON_SECONDS:.0f} s without a result"
+                )
+                world.broken("what_is_claimed_is_worked_on", suffix(lease_id), text)
+
+        world.later(WORKED_ON_SECONDS, look)
 
     def _follow_silence(self, lease_id: str, missing: Process) -> None:
         """Check that another replica takes over the revocations of one that stays silent."""

@@ -6,9 +6,11 @@ import asyncio
 import itertools
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.support.clients import Lessor, connect
@@ -47,6 +49,12 @@ class ReplicaServer:
         self._runs = False
         await self._channel.aclose()
         await self.process.kill()
+
+    def note(self, deed: str) -> None:
+        """Add to the server's log what is done to it."""
+        at = datetime.fromtimestamp(time.clock_gettime(time.CLOCK_REALTIME), UTC).isoformat()
+        with self.process.log_file.open("a", encoding="utf-8") as log:
+            log.write(f"--- {at} process {self.process.pid} {deed}\n")
 
     def pause(self) -> None:
         """Stop the process, as SIGSTOP does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -35,7 +35,10 @@ class CutStore:
         self._store = store
         self.cut = False
         self.deaf = False
-        """Calls have their effect, and the answers are lost."""
+        """Calls have their effect, and the answers are lost: callers get ``lost`` instead."""
+        self.deaf_to: Collection[str] = ()
+        """The methods whose answers are lost."""
+        self.lost: Exception = StoreUnavailable("the answer was lost", retry_in=1.0)
         self.hangs = False
         """Calls are never answered."""
 
@@ -51,8 +54,8 @@ class CutStore:
                 await asyncio.sleep(0.01)
                 raise StoreUnavailable("the test has cut the connection", retry_in=1.0)
             result = await method(*args, **kwargs)
-            if self.deaf:
-                raise StoreUnavailable("the answer was lost", retry_in=1.0)
+            if self.deaf or name in self.deaf_to:
+                raise self.lost
             return result
 
         return through

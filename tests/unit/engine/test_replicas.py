@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from lessor_server.domain.events import ReplicaSilent, Revoked
 from lessor_server.domain.lease import State
-from lessor_server.engine.replica_ports import FORGET_SECONDS
+from lessor_server.engine.replica_ports import FORGET_SECONDS, ReplicaSign
 from lessor_server.engine.store_types import ClaimTerms
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, bound, world
@@ -17,6 +17,8 @@ from tests.support.replicas import replica
 from tests.support.virtual_loop import virtual
 
 TAKEN_OVER_SECONDS = 30.0
+CLAIMS = ("claim", "claim_due")
+"""The store's methods that claim leases."""
 
 
 @virtual
@@ -61,12 +63,14 @@ async def test_an_intent_of_a_silent_replica_stays_until_its_claim_ends() -> Non
 
 @virtual
 async def test_what_a_live_replica_claims_is_not_taken_over() -> None:
-    async with world() as w, replica(w, "a"), replica(w, "b") as other:
+    async with world() as w, replica(w, "b") as other:
         made = await w.issue()
         await w.stop()
         await w.store.revoke(made.lease.id)
         await w.store.claim([made.lease.id], ClaimTerms("a", timedelta(minutes=2)))
-        await asyncio.sleep(100)
+        for _ in range(20):
+            await w.store.report_alive(ReplicaSign("a", "1.0.0", w.clocks.wall_us()))
+            await asyncio.sleep(5)
         assert w.states()[made.lease.id] is State.REVOKING
         assert await w.store.void_claims_of(["a"]) == 0
         assert other.events.of(ReplicaSilent) == []
@@ -124,12 +128,12 @@ async def test_leases_whose_claim_was_not_answered_are_revoked_before_the_claim_
         made = [(await w.issue(ttl=600)).lease.id for _ in range(3)]
         await w.stop()
         await asyncio.sleep(5)
-        one.store.deaf = True
+        one.store.deaf_to = CLAIMS
         for lease_id in made:
             await w.store.revoke(lease_id)
         await w.until(lambda: any(row.claimed_by == "a" for row in w.store.rows.values()))
         await asyncio.sleep(2)
-        one.store.deaf = False
+        one.store.deaf_to = ()
         began = w.now()
         await w.until(lambda: set(w.states().values()) == {State.GONE})
         assert w.now() - began < 10

@@ -106,9 +106,13 @@ class ReplicaRegistry:
                 self._next_at = asyncio.get_running_loop().time() + BUSY_SECONDS
 
     async def leave(self) -> None:
-        """Delete this replica from the table; if the store does not answer, its peers notice its silence."""
+        """End the claims of this replica, whose attempts have ended, and delete it from the table.
+
+        If the store does not answer, its peers notice its silence.
+        """
         try:
             async with asyncio.timeout(SIGN_DEADLINE_SECONDS):
+                await self._me.store.void_lost_claims(self._me.name, ())
                 await self._me.store.remove_replica(self._me.name)
         except (StoreUnavailable, TimeoutError):
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
@@ -12,6 +14,8 @@ from lessor_server.engine.store_types import ClaimTerms
 
 CLAIM_SPAN: Final = timedelta(minutes=2)
 """Longer than the longest attempt: five rounds of 7 s each, behind a full queue."""
+MIN_RELEASE_SECONDS: Final = 1.0
+"""Under a backlog one full scan follows the other, and few of them look for lost claims."""
 
 
 class RevocationClaims:
@@ -23,6 +27,7 @@ class RevocationClaims:
         self._expiry = expiry
         self._shared = shared
         self._lost = False
+        self._released_at = -math.inf
 
     @property
     def expiry_held(self) -> bool:
@@ -37,11 +42,22 @@ class RevocationClaims:
         """Record that this process may have claims that it does not know of, or no longer works on."""
         self._lost = self._shared is not None
 
-    async def release_lost(self, kept: Iterable[str]) -> None:
-        """Make the leases of lost claims due; ``kept`` are those that this process works on.
+    async def release_lost(self, kept: Iterable[str], *, scans: bool) -> int:
+        """Make the leases of lost claims due, and return how many; this process works on ``kept``.
 
-        Without this nobody would work on them until the claims end: this replica is not silent.
+        Without this nobody would work on them until the claims end: this replica is not silent. If it
+        ``scans`` the whole store, it looks for them too if none was noted: the commit of a claim may come
+        after its connection has ended, and after an earlier look.
         """
-        if self._lost and self._shared is not None:
-            await self._shared.void_lost_claims(self._by, list(kept))
-            self._lost = False
+        now = asyncio.get_running_loop().time()
+        is_due = scans and now - self._released_at >= MIN_RELEASE_SECONDS
+        if self._shared is None or not (self._lost or is_due):
+            return 0
+        self._lost = False  # first, as an attempt may lose its claim during the statement, which keeps it
+        try:
+            released = await self._shared.void_lost_claims(self._by, list(kept))
+        except BaseException:
+            self._lost = True
+            raise
+        self._released_at = now
+        return released

@@ -72,24 +72,35 @@ class RevocationWorker:
         self._claims = claims
         self._rng = rng
         self._outage_probe = OutageProbe(roots, background, notify, rng, queue.request_full_scan)
-        self._running: dict[str, None] = {}
-        """The leases of the running attempts."""
+        self._running: dict[str, Lease] = {}
+        """The leases of the running attempts, as they were claimed last."""
         self._behind: deque[str] = deque(maxlen=MAX_CONCURRENT)
         """The mounts of the last claimed leases, while more leases are due than there is room for."""
 
     async def run(self) -> None:
-        """Claim and revoke until cancelled; begin with a full scan, as a failed run may have lost hints."""
-        self._queue.full_scan_needed = True
+        """Claim and revoke until cancelled.
+
+        Begin with a full scan, as a failed run may have lost hints and claims.
+        """
+        self._claims.note_lost()
+        self._queue.request_full_scan()
         store_fails = False
         while True:
             await self._queue.wait(STORE_RETRY_SECONDS if store_fails else FULL_SCAN_SECONDS)
             try:
-                await self._claims.release_lost(self._running)
+                scans = self._queue.full_scan_needed
+                if await self._claims.release_lost(self._running, scans=scans):
+                    self._queue.full_scan_needed = True
                 await self._claim_some()
                 store_fails = False
             except StoreUnavailable:
-                self._claims.note_lost()
-                store_fails = self._queue.full_scan_needed = True
+                self._note_lost()
+                store_fails = True
+
+    def _note_lost(self) -> None:
+        """Record that leases may be claimed and not worked on: release them, and look for all that is due."""
+        self._claims.note_lost()
+        self._queue.full_scan_needed = True
 
     async def _claim_some(self) -> None:
         """Claim as many due leases as there is room for: requested ones first, then all in due order."""
@@ -133,25 +144,28 @@ class RevocationWorker:
 
     def _begin(self, leases: list[Lease], priority: Priority) -> None:
         for lease in leases:
-            self._running[lease.id] = None
+            self._running[lease.id] = lease
             if _expires(lease, self._store.now()):
                 self._notify(Expiring(lease.id, owner=lease.owner))
             job = self._revoke_claimed(lease, priority)
             self._background.start(job, context=self._queue.context_of(lease.id))
 
     async def _revoke_claimed(self, lease: Lease, priority: Priority) -> None:
-        """Make one attempt on a claimed lease and record its result."""
+        """Make one attempt on a claimed lease and record its result; without one the claim is released."""
+        is_recorded = False
         try:
             began_us = self._store.now()
             result = await self._attempt_supervised(lease, priority)
             if isinstance(result, NoAnswer) and priority is Priority.ASKED:
                 self._queue.defer(lease.id)
-            await self._record(lease, result, began_us)
+            is_recorded = await self._record(lease, result, began_us)
         except StoreUnavailable:
-            self._claims.note_lost()
-            self._queue.full_scan_needed = True  # the claim is released or runs out, and the row is due again
+            pass
         finally:
-            self._running.pop(lease.id, None)
+            if self._running.get(lease.id) is lease:  # else it was claimed again meanwhile
+                del self._running[lease.id]
+            if not is_recorded:
+                self._note_lost()
             self._queue.end_attempt(lease.id)
 
     async def _attempt_supervised(self, lease: Lease, priority: Priority) -> AttemptResult:
@@ -187,32 +201,35 @@ class RevocationWorker:
             self._outage_probe.pause(root, result.error)
         return result
 
-    async def _record(self, lease: Lease, result: AttemptResult, began_us: int) -> None:
+    async def _record(self, lease: Lease, result: AttemptResult, began_us: int) -> bool:
+        """Write the result of an attempt; return False if the claim is lost."""
         match result:
             case UserDeleted():  # life of an expiry, 8
-                await self._finish(lease)
+                return await self._finish(lease)
             case UserNotFound():  # 9
-                await self._check_again(lease, began_us)
+                return await self._check_again(lease, began_us)
             case NoAnswer(error):  # 10
                 # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
                 seconds = (error.retry_in or 0) if isinstance(error, RateLimiterFull) else 0
-                await self._reschedule(lease, error, timedelta(seconds=seconds), lease.attempts)
+                return await self._reschedule(lease, error, timedelta(seconds=seconds), lease.attempts)
             case RefusedByAws(error):  # 9
                 attempts = backoff.counted(lease.attempts)
-                await self._reschedule(lease, error, backoff.refused(attempts, self._rng.random()), attempts)
+                wait = backoff.refused(attempts, self._rng.random())
+                return await self._reschedule(lease, error, wait, attempts)
 
-    async def _finish(self, lease: Lease) -> None:
+    async def _finish(self, lease: Lease) -> bool:
         self._queue.forget(lease.id)
-        if await self._store.write(lease, steps.finish(lease)):
-            owner, until_us = lease.owner, lease.max_expires_us
-            session = lease.is_session
-            self._notify(
-                Forgotten(lease.id, until_us, owner=owner) if session else Revoked(lease.id, owner=owner)
-            )
-        else:
+        if not await self._store.write(lease, steps.finish(lease)):
             self._notify(ClaimLost(lease.id, "finish"))
+            return False
+        owner, until_us = lease.owner, lease.max_expires_us
+        session = lease.is_session
+        self._notify(
+            Forgotten(lease.id, until_us, owner=owner) if session else Revoked(lease.id, owner=owner)
+        )
+        return True
 
-    async def _check_again(self, lease: Lease, began_us: int) -> None:
+    async def _check_again(self, lease: Lease, began_us: int) -> bool:
         """Finish the lease if a second check, begun after the grace of a late CreateUser, finds no user.
 
         An answer may be old by now, if the machine slept; and while expiries are held nobody knows whether
@@ -220,20 +237,21 @@ class RevocationWorker:
         """
         grace_ends_us = lease.last_create_us + CREATE_GRACE // MICROSECOND
         if lease.not_found_count and began_us >= grace_ends_us and not self._claims.expiry_held:
-            await self._finish(lease)
-            return
+            return await self._finish(lease)
         wait = backoff.not_found_delay(lease.not_found_count)
         now, count = self._store.now(), backoff.counted(lease.not_found_count)
         after = steps.reschedule(lease, UNSEEN, wait, now, attempts=lease.attempts, not_found_count=count)
-        if await self._store.write(lease, after):
-            self._watch(after.id, after.due_us)
+        if not await self._store.write(lease, after):
+            return False
+        self._watch(after.id, after.due_us)
+        return True
 
-    async def _reschedule(self, lease: Lease, error: LessorError, wait: timedelta, attempts: int) -> None:
+    async def _reschedule(self, lease: Lease, error: LessorError, wait: timedelta, attempts: int) -> bool:
         now, count = self._store.now(), lease.not_found_count
         after = steps.reschedule(lease, error.message, wait, now, attempts=attempts, not_found_count=count)
         if not await self._store.write(lease, after):
             self._notify(ClaimLost(lease.id, "fail"))
-            return
+            return False
         if wait:
             self._watch(after.id, after.due_us)
         seconds = wait.total_seconds()
@@ -241,6 +259,7 @@ class RevocationWorker:
         self._notify(RevocationFailed(lease.id, error.message, error.detail, attempts, seconds, owner=owner))
         if attempts == STUCK_AFTER and attempts > lease.attempts:
             self._notify(Stuck(lease.id, error.message, attempts, owner=owner))
+        return True
 
 
 def _expires(lease: Lease, now_us: int) -> bool:
