@@ -328,6 +328,15 @@ async def test_the_answer_to_a_call_for_another_user_is_unreadable(
     assert "not-a-secret" not in error.detail + repr(error)
 
 
+async def test_a_listing_of_another_path_is_unreadable(outcome: Outcome) -> None:
+    """Leases whose users it does not show are revoked."""
+    inner = f"<Users><member>{USER.replace('<Path>/', '<Path>/lessor/a/')}</member></Users>"
+    assert not isinstance(await outcome(result("ListUsers", inner), ListUsers("/lessor/a/")), AwsError)
+    error = await outcome(result("ListUsers", inner), ListUsers("/lessor/b/"))
+    assert isinstance(error, AwsUnknown)
+    assert "another call" in error.detail
+
+
 async def test_a_malformed_request_id_of_a_success_is_not_recorded(outcome: Outcome) -> None:
     noted = collect_request_ids()
     for said in ("a" * 65, "a/b", "a1-B2"):

@@ -126,6 +126,11 @@ def _is_of_user(member: str) -> Callable[[Any, Answer], bool]:
     return is_of
 
 
+def _are_below(call: iam_calls.ListUsers, answer: Answer) -> bool:
+    """Return whether all users are where they were looked for: from a listing, missing ones are concluded."""
+    return all(read_text(user, "Path").startswith(call.path_prefix) for user in answer["Users"])
+
+
 def _iam(action: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Operation:
     """Return an operation of IAM; ``fields`` maps botocore's parameter names to the call's fields."""
 
@@ -198,7 +203,11 @@ OPERATIONS: dict[type[Call[Any]], Operation] = {
         "iam", "GetUser", _user, lambda answer: _iam_user(answer["User"]), _is_of_user("User")
     ),
     iam_calls.ListUsers: Operation(
-        "iam", "ListUsers", lambda call: {"PathPrefix": call.path_prefix} | _page(call), _user_page
+        "iam",
+        "ListUsers",
+        lambda call: {"PathPrefix": call.path_prefix} | _page(call),
+        _user_page,
+        _are_below,
     ),
     iam_calls.ListGroupPolicies: _group_page("ListGroupPolicies", "PolicyNames", ""),
     iam_calls.ListAttachedGroupPolicies: _group_page(
