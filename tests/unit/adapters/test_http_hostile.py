@@ -61,6 +61,25 @@ async def test_a_connection_that_the_server_has_closed_is_not_used() -> None:
         (await exchange(client, listener, url)).close()
 
 
+async def test_after_an_answer_to_half_a_request_another_connection_is_used() -> None:
+    """The other half would come before the next request."""
+    async with listening() as (listener, url), connected(connect_seconds=5, read_seconds=5) as client:
+        loop = asyncio.get_running_loop()
+
+        async def serve() -> socket.socket:
+            peer, _ = await loop.sock_accept(listener)
+            await loop.sock_recv(peer, 100)
+            await loop.sock_sendall(peer, OK)
+            return peer
+
+        async with asyncio.TaskGroup() as group:
+            served = group.create_task(serve())
+            long = client.send("POST", url, {}, b"a" * (32 << 20))
+            assert (await group.create_task(long)).body == b"ok"
+        assert client._origins[url].idle == []
+        served.result().close()
+
+
 async def test_a_change_of_protocols_ends_the_call_and_is_no_failure_of_the_loop() -> None:
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))

@@ -212,7 +212,9 @@ class Connection(asyncio.Protocol):
 
     def _succeed(self, *, is_reusable: bool) -> None:
         if self._answer is not None and not self._answer.done():
-            self.is_reusable = is_reusable
+            # What is left of a request would come before the next.
+            is_sent = self._transport is not None and not self._transport.get_write_buffer_size()
+            self.is_reusable = is_reusable and is_sent
             self._read.body = b"".join(self._parts)
             self._answer.set_result(self._read)
 
