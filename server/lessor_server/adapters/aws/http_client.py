@@ -34,6 +34,8 @@ IDLE_SECONDS: Final = 12.0
 """How long one is kept: less than AWS keeps it, as aiobotocore's default."""
 _ADDRESS_DELAY_SECONDS: Final = 0.25
 """The head start of one address before the next is tried too (RFC 8305, 8)."""
+_NEAR_OF_AWS: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd00:ec2::23")))
+"""The metadata service, and the agent of EKS Pod Identity, of which IPv6 has no link-local addresses."""
 _PORTS: Final = {"http": 80, "https": 443}
 _UNSAFE: Final = re.compile(r"[\r\n\0]")
 
@@ -340,7 +342,7 @@ def is_near(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback or address.is_link_local
+    return address.is_loopback or address.is_link_local or address in _NEAR_OF_AWS
 
 
 @lru_cache(maxsize=8)
