@@ -62,7 +62,8 @@ class AnonymousCalls:
         if len(self._places) >= MAX_PLACES:
             oldest = next(iter(self._places))
             del self._places[oldest]
-            oldest.reschedule(asyncio.get_running_loop().time())
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
         self._places[timeout] = None
         try:
             yield

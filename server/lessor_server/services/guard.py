@@ -312,7 +312,10 @@ class Guard:
         timeout = asyncio.timeout_at(_message_due(call))
         try:
             async with timeout:
-                request = self._parse(call, await self._read(call, timeout))
+                data = await self._read(call, timeout)
+                if call.version != self._access.version and records is not None:
+                    await self._identify_again(call)  # before its message arrived, the rules have changed
+                request = self._parse(call, data)
                 if timeout.when() != call.caller.until:
                     timeout.reschedule(call.caller.until)
                 if records is not None:
@@ -386,12 +389,16 @@ class Guard:
 
     async def _judge(self, call: ServedCall) -> None:
         """Identify and authorise the caller of a stream by the current rules."""
+        await self._identify_again(call)
+        call.authorise()
+
+    async def _identify_again(self, call: ServedCall) -> None:
+        """Identify a caller by the current rules."""
         call.version = self._access.version
         principal = await self._access.identify_again(call.caller.principal)
         if principal.name != call.caller.principal.name:
             raise Unauthenticated(f"the access file now maps this credential to {shown(principal.name)}")
         call.caller.principal = principal
-        call.authorise()
 
     @asynccontextmanager
     async def _deadline(self, call: ServedCall, stream: OpenStream | None) -> AsyncIterator[None]:

@@ -182,13 +182,15 @@ def test_addresses_of_this_machine_and_link_use_no_proxy() -> None:
     """Of names only localhost counts (RFC 6761, 6.3)."""
     for host in ("localhost", "127.0.0.1", "127.9.9.9", "::1", "169.254.169.254", "fe80::1"):
         assert is_near(host)
+    for host in ("fd00:ec2::254", "fd00:ec2:0::254", "fd00:ec2::23"):  # those of AWS's metadata services
+        assert is_near(host)
     for host in (
         "",
         "aws.test",
         "localhost.test",
         "10.0.0.1",
         "128.0.0.1",
-        "fd00:ec2::254",
+        "fd00:ec2::1",
         "127.0.0.1.test",
     ):
         assert not is_near(host)

@@ -29,6 +29,10 @@ class FakeTransport(asyncio.Transport):
         if self.delay is not None:
             asyncio.get_running_loop().call_later(self.delay, self._connection.data_received, OK)
 
+    def get_write_buffer_size(self) -> int:
+        """Return that all is sent."""
+        return 0
+
     def is_closing(self) -> bool:
         """Return whether it was closed."""
         return self._closed

@@ -134,6 +134,20 @@ def test_a_secret_behind_its_name_in_a_text_is_hidden(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cannot connect to 'http://ann:hush@proxy:3128'", "cannot connect to 'http://***@proxy:3128'"),
+        ("http://socks5://ann:hush/@!@proxy", "http://***@proxy"),
+        ("postgresql://:hush@db/lessor", "postgresql://***@db/lessor"),
+        ("https://aws.test:443/a http://b:1", "https://aws.test:443/a http://b:1"),
+        ("ann@aws.test: https://aws.test/@a", "ann@aws.test: https://aws.test/@a"),
+    ],
+)
+def test_a_password_in_a_url_is_hidden(text: str, shown: str) -> None:
+    assert scrub(text) == shown
+
+
+@pytest.mark.parametrize(
     "text",
     [
         LEASE_ID,

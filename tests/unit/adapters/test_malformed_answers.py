@@ -28,8 +28,16 @@ from lessor_server.domain.aws.iam_calls import (
     SimulatePrincipalPolicy,
     VerifyKeyOnIam,
 )
-from lessor_server.domain.aws.sts_calls import AssumeRole, GetCallerIdentity, GetServerTime, GetSessionToken
+from lessor_server.domain.aws.sts_calls import (
+    AssumeRole,
+    AssumeRoleWithWebIdentity,
+    GetCallerIdentity,
+    GetFederationToken,
+    GetServerTime,
+    GetSessionToken,
+)
 from lessor_server.domain.secret import Secret
+from lessor_server.engine.aws.request_ids import collect_request_ids
 
 HTML = b"<html><head><title>Access denied</title></head><body>Log in to the network</body></html>"
 ERROR = (
@@ -65,11 +73,11 @@ async def outcome() -> AsyncIterator[Outcome]:
         yield send
 
 
-def result(action: str, inner: str) -> bytes:
+def result(action: str, inner: str, request_id: str = "r-1") -> bytes:
     """Write an answer of AWS to an action around what it holds."""
     text = (
         f"<{action}Response><{action}Result>{inner}</{action}Result>"
-        f"<ResponseMetadata><RequestId>r-1</RequestId></ResponseMetadata></{action}Response>"
+        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
     )
     return page(200, text.encode())
 
@@ -222,7 +230,7 @@ READ: tuple[tuple[str, Call[object], str], ...] = (
     ("CreateUser", CreateUser("ann", "/", "", ()), f"<User>{USER}</User>"),
     ("GetUser", GetUser("ann"), f"<User>{USER}</User>"),
     ("ListUsers", ListUsers("/"), f"<Users><member>{USER}</member></Users>"),
-    ("CreateAccessKey", CreateAccessKey("ann"), f"<AccessKey>{KEY}</AccessKey>"),
+    ("CreateAccessKey", CreateAccessKey("ann"), f"<AccessKey><UserName>ann</UserName>{KEY}</AccessKey>"),
     (
         "ListAccessKeys",
         ListAccessKeys("ann"),
@@ -277,12 +285,64 @@ async def test_an_answer_with_a_missing_or_invalid_field_is_unreadable(
     outcome: Outcome, action: str, call: Call[object], inner: str
 ) -> None:
     leaves = [leaf for leaf in LEAVES if f"<{leaf}>" in inner]
-    for leaf in ["Arn"] if action == "CreateUser" else leaves:
+    for leaf in ["Arn", "UserName"] if action == "CreateUser" else leaves:
         for wrong in spoiled(inner, leaf):
             error = await outcome(result(action, wrong), call)
             assert isinstance(error, AwsUnknown), wrong
             assert error.sent
             assert "not-a-secret" not in error.detail + repr(error)
+
+
+OF_ANN = tuple((action, call, inner) for action, call, inner in READ if "<UserName>ann" in inner)
+OF_SESSION = (
+    "<{0}User><Arn>arn:aws:sts::123456789012:{1}</Arn></{0}User>" + f"<Credentials>{SESSION}</Credentials>"
+)
+OTHERS: tuple[tuple[str, Call[object], str, str], ...] = (
+    *((*one, "ann") for one in OF_ANN if one[0] != "ListUsers"),
+    ("AssumeRole", ROLE, OF_SESSION.format("AssumedRole", "assumed-role/r/session"), "session"),
+    (
+        "AssumeRoleWithWebIdentity",
+        AssumeRoleWithWebIdentity(ROLE.role_arn, "session", 900, Secret("token")),
+        OF_SESSION.format("AssumedRole", "assumed-role/r/session"),
+        "session",
+    ),
+    (
+        "GetFederationToken",
+        GetFederationToken("bob", 900),
+        OF_SESSION.format("Federated", "federated-user/bob"),
+        "bob",
+    ),
+)
+
+
+@pytest.mark.parametrize(("action", "call", "inner", "name"), OTHERS, ids=[one[0] for one in OTHERS])
+async def test_the_answer_to_a_call_for_another_user_is_unreadable(
+    outcome: Outcome, action: str, call: Call[object], inner: str, name: str
+) -> None:
+    """The key of another user, perhaps of another account, must reach nobody."""
+    assert not isinstance(await outcome(result(action, inner), call), AwsError)
+    error = await outcome(result(action, inner.replace(name, f"{name}-2")), call)
+    assert isinstance(error, AwsUnknown)
+    assert error.sent
+    assert "another call" in error.detail
+    assert "not-a-secret" not in error.detail + repr(error)
+
+
+async def test_a_listing_of_another_path_is_unreadable(outcome: Outcome) -> None:
+    """Leases whose users it does not show are revoked."""
+    inner = f"<Users><member>{USER.replace('<Path>/', '<Path>/lessor/a/')}</member></Users>"
+    assert not isinstance(await outcome(result("ListUsers", inner), ListUsers("/lessor/a/")), AwsError)
+    error = await outcome(result("ListUsers", inner), ListUsers("/lessor/b/"))
+    assert isinstance(error, AwsUnknown)
+    assert "another call" in error.detail
+
+
+async def test_a_malformed_request_id_of_a_success_is_not_recorded(outcome: Outcome) -> None:
+    noted = collect_request_ids()
+    for said in ("a" * 65, "a/b", "a1-B2"):
+        answer = result("GetUser", f"<User>{USER}</User>", said)
+        assert not isinstance(await outcome(answer, GetUser("ann")), AwsError)
+    assert noted == ["a1-B2"]
 
 
 async def test_an_account_has_twelve_digits(outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from lessor_server.domain.errors.base import RateLimiterFull
+from lessor_server.domain.rate_shares import MARGIN, GrantedShare
 from lessor_server.engine.aws.rate_limiter import (
     MAX_WAIT_SECONDS,
     MIN_RATE,
@@ -16,6 +17,7 @@ from lessor_server.engine.aws.rate_limiter import (
     RateLimit,
     RateLimiter,
 )
+from lessor_server.engine.aws.shared_rate import SharedRate
 from tests.support.virtual_loop import run, virtual
 
 RANKS = (Priority.EXPIRY, Priority.ISSUE, Priority.ASKED)
@@ -174,3 +176,51 @@ async def test_a_lowered_rate_holds_immediately() -> None:
     begun: list[float] = []
     await calls(limiter, 10, begun)
     assert begun[-1] - begun[0] >= 8 / (rate + 0.02 * START_RATE)
+
+
+# --- calls that gave up ------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_calls_that_gave_up_take_no_place_in_the_queue() -> None:
+    """Checks that others overtake for long: each gives up, by its timeout or with its caller."""
+    limiter = RateLimiter("a", RateLimit(rate=10, in_flight=1, queue=20))
+
+    async def issue() -> None:
+        while True:
+            async with limiter.slot():
+                await asyncio.sleep(0.05)
+
+    async def check() -> None:
+        with suppress(RateLimiterFull):
+            async with limiter.slot(Priority.CHECK):
+                pass
+
+    async with asyncio.TaskGroup() as group:
+        issues = [group.create_task(issue()) for _ in range(3)]
+        for number in range(60):
+            one = group.create_task(check())
+            await asyncio.sleep(MAX_WAIT_SECONDS / 9.7)
+            assert limiter.waiting == limiter.count_waiting().total()
+            if number % 2:
+                one.cancel()
+        async with limiter.slot(Priority.ASKED):
+            pass
+        for one in issues:
+            one.cancel()
+    assert len(limiter._queue) <= 20
+
+
+@virtual
+async def test_a_larger_share_is_used_at_once_by_calls_that_wait_for_a_small_one() -> None:
+    loop = asyncio.get_running_loop()
+    shared = SharedRate("a", 100.0, lambda: int(loop.time() * 1e6), lambda: None)
+    limiter = RateLimiter("a", RateLimit(rate=100.0), shared)
+    shared.accept(GrantedShare("a", 0.2, 0.0, MARGIN), 0)
+    begun: list[float] = []
+    began = loop.time()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(calls(limiter, 2, begun))
+        await asyncio.sleep(0.5)
+        shared.accept(GrantedShare("a", 100.0, 0.0, MARGIN), int(loop.time() * 1e6))
+    assert max(begun) - began == pytest.approx(0.5, abs=0.1)

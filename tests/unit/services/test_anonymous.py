@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -110,6 +110,30 @@ async def test_the_call_that_has_waited_longest_for_a_message_is_dropped_for_a_n
         group.create_task(be_awaited(MAX_PLACES))
         await asyncio.sleep(1)
         assert given_up == [0]
+
+
+@virtual
+async def test_a_newer_call_has_a_place_also_at_the_moment_the_oldest_gives_up() -> None:
+    """The oldest one's timeout has come, but its task has not run yet."""
+    calls = AnonymousCalls()
+    loop = asyncio.get_running_loop()
+    placed: list[asyncio.Timeout] = []
+
+    async def be_awaited() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(10) as timeout:
+                placed.append(timeout)
+                with calls.place(timeout):
+                    await loop.create_future()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(MAX_PLACES):
+            group.create_task(be_awaited())
+        await asyncio.sleep(5)
+        placed[0]._on_timeout()  # type: ignore[attr-defined]
+        async with asyncio.timeout(1) as newer:
+            with calls.place(newer):
+                await asyncio.sleep(0)
 
 
 def test_a_connection_and_the_server_have_a_bounded_number_of_streams() -> None:

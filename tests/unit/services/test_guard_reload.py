@@ -199,6 +199,26 @@ async def test_a_stream_whose_message_arrives_after_a_reload_is_judged_by_the_ne
     assert b.streams.callers == []
 
 
+@virtual
+async def test_a_call_whose_message_arrives_after_a_reload_is_judged_by_the_new_rules() -> None:
+    """A caller could hold calls ready until its right is taken."""
+    for rule, ended in (("", Unauthenticated), ("deny aws/creds/app", PermissionDenied), ("read *", None)):
+        b = Bench(READER)
+        b.streams.may_end.set()
+        request = creds_pb2.GenerateCredentialsRequest(role="app")
+        task, exchange = b.begin("GenerateCredentials", "reader", request)
+        exchange.may_send.clear()
+        await settle()
+        await b.use(*([principal("reader", rule)] if rule else []))
+        exchange.may_send.set()
+        if ended is None:
+            assert isinstance(await task, creds_pb2.GenerateCredentialsResponse)
+            assert b.streams.callers[0].grant.pattern == "*"
+        else:
+            assert isinstance(await refused(task), ended)
+            assert b.streams.callers == []
+
+
 @pytest.mark.parametrize("left", [0.5, 3600.0])
 @virtual
 async def test_a_stream_ends_with_its_credential(left: float) -> None:

@@ -91,7 +91,7 @@ def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
     meta = error.response.get("ResponseMetadata", {})
     code, text = str(told.get("Code", "")), str(told.get("Message", ""))[:_TEXT_LIMIT]
     status = int(meta.get("HTTPStatusCode", 0))
-    answer = AwsAnswer(call.action, code, text, _request_id(meta))
+    answer = AwsAnswer(call.action, code, text, valid_request_id(meta))
     if status >= 500 and _CODES.get(code) is not Refusal.THROTTLED:
         return AwsUnknown(answer, sent=True)  # it failed in AWS, so it may have taken effect
     if code.startswith("NoSuchEntity"):
@@ -109,7 +109,7 @@ def from_sdk(call: Call[object], error: sdk.ClientError) -> AwsError:
     return AwsUnknown(answer, sent=True)
 
 
-def _request_id(meta: Mapping[str, object]) -> str:
+def valid_request_id(meta: Mapping[str, object]) -> str:
     """Return AWS's request id, or nothing if the value is not one."""
     said = str(meta.get("RequestId", ""))
     return said if _REQUEST_ID.fullmatch(said) else ""

@@ -145,7 +145,7 @@ class AwsGateway:
             end = self._observer.begin_aws_call(pending.root.mount, pending.operation.action)
         try:
             answer = request.read(await self._client.send(request, until))
-            value = cast("T", _read(pending.operation, answer))
+            value = cast("T", _read(pending, answer))
         except Exception as error:  # noqa: BLE001  # of whatever type, it leaves as one of ours
             failure = _failure(pending.plain, error)
             if failure is None:
@@ -158,8 +158,9 @@ class AwsGateway:
             end("", "", "")
             raise
         about = answer["ResponseMetadata"]
-        note_request_id(about["RequestId"])
-        end(OK, about["RequestId"], about["HTTPHeaders"].get("date") or "")
+        request_id = error_codes.valid_request_id(about)
+        note_request_id(request_id)
+        end(OK, request_id, about["HTTPHeaders"].get("date") or "")
         return value
 
     async def _write(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> QueryRequest:
@@ -203,11 +204,15 @@ def _share(until: float, count: int) -> float:
 def _ignore(_code: str, _request_id: str, _date: str) -> None: ...
 
 
-def _read(operation: Operation, answer: Answer) -> object:
-    """Return the value of an answer, or raise ``NotAnAnswer`` if a field is missing or invalid."""
+def _read(pending: _PendingCall[T], answer: Answer) -> object:
+    """Return the value of an answer; raise ``NotAnAnswer`` if a field is wrong, or it is another call's."""
+    operation = pending.operation
     try:
         read_text(answer["ResponseMetadata"], "RequestId")
-        return operation.read(answer)
+        value = operation.read(answer)
+        if operation.is_of(pending.call, answer):
+            return value
+        problem = "the body is an answer to another call"
     except WrongField as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001  # as above

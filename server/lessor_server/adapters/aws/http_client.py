@@ -15,12 +15,12 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
 import botocore.exceptions as sdk
-from botocore.httpsession import ProxyConfiguration, mask_proxy_url
+from botocore.httpsession import ProxyConfiguration
 from botocore.utils import get_environ_proxies
 
 from lessor_server.adapters.aws.http_connection import Connection, HttpAnswer, NotAnAnswer, NotSent
@@ -28,10 +28,14 @@ from lessor_server.adapters.aws.http_connection import Connection, HttpAnswer, N
 CONNECT_SECONDS, READ_SECONDS = 2, 5
 MAX_IDLE: Final = 128
 """The connections to one origin that are kept for later requests."""
+MAX_ORIGINS: Final = 256
+"""The origins whose connections are kept: roots name their endpoints, and not all of those need exist."""
 IDLE_SECONDS: Final = 12.0
 """How long one is kept: less than AWS keeps it, as aiobotocore's default."""
 _ADDRESS_DELAY_SECONDS: Final = 0.25
 """The head start of one address before the next is tried too (RFC 8305, 8)."""
+_NEAR_OF_AWS: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd00:ec2::23")))
+"""The metadata service, and the agent of EKS Pod Identity, of which IPv6 has no link-local addresses."""
 _PORTS: Final = {"http": 80, "https": 443}
 _UNSAFE: Final = re.compile(r"[\r\n\0]")
 
@@ -60,9 +64,12 @@ class SplitUrl:
 @lru_cache(maxsize=256)
 def split_url(url: str) -> SplitUrl:
     """Split a URL, or raise ``NotSent`` if it is not one of HTTP."""
-    parts = urlsplit(url)
-    name, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
-    if not name or not port or _UNSAFE.search(url):
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError:  # its text may have the URL
+        raise NotSent(problem="the URL is not one of HTTP") from None
+    if not name or not port or parts.scheme not in _PORTS or _UNSAFE.search(url):
         raise NotSent(problem="the URL is not one of HTTP")
     host = f"[{name}]" if ":" in name else name
     if port != _PORTS[parts.scheme]:
@@ -71,12 +78,35 @@ def split_url(url: str) -> SplitUrl:
     return SplitUrl(parts.scheme, name, port, host, f"{parts.scheme}://{host}", target)
 
 
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    """A proxy and the headers that it needs; errors name its origin only, as its URL may have a password."""
+
+    place: SplitUrl
+    headers: dict[str, str] = field(repr=False)
+
+    @staticmethod
+    def of(url: str) -> _Proxy:
+        """Return the proxy with a URL, or raise ``NotSent`` if it is not one of HTTP."""
+        try:
+            place = split_url(url)
+        except NotSent:
+            place = None
+        if place is None or place.target.startswith("//"):  # so botocore writes another scheme's
+            raise NotSent(problem="the proxy's URL is not one of HTTP")
+        return _Proxy(place, _authorization(url))
+
+    def failed(self, error: Exception) -> Exception:
+        """Return the error of a request that did not get through it."""
+        return cast("Exception", sdk.ProxyConnectionError(proxy_url=self.place.origin, error=error))
+
+
 @dataclass(slots=True)
 class _Origin:
     """A host, the way to it, and its idle connections, the newest last."""
 
     place: SplitUrl
-    proxy: str
+    proxy: _Proxy | None
     tls: ssl.SSLContext
     idle: list[Connection] = field(default_factory=list)
 
@@ -135,8 +165,7 @@ class HttpClient:
     def close(self) -> None:
         """Close the idle connections."""
         for origin in self._origins.values():
-            while origin.idle:
-                origin.idle.pop().close()
+            _close_all(origin)
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -147,8 +176,11 @@ class HttpClient:
             tls = _tls_context(self._find_ca_file())
         except (OSError, sdk.BotoCoreError) as error:
             raise sdk.SSLError(endpoint_url=place.origin, error=error) from error
-        proxy = "" if is_near(place.name) else self._find_proxy(f"{place.origin}/")
-        origin = self._origins[place.origin] = _Origin(place, proxy, tls)
+        url = "" if is_near(place.name) else self._find_proxy(f"{place.origin}/")
+        origin = _Origin(place, _Proxy.of(url) if url else None, tls)
+        while len(self._origins) >= MAX_ORIGINS:
+            _close_all(self._origins.pop(next(iter(self._origins))))
+        self._origins[place.origin] = origin
         return origin
 
     # --- connections --------------------------------------------------------------------------------------
@@ -157,13 +189,14 @@ class HttpClient:
         """Return the connection that was used last, if one is still open and fresh."""
         while origin.idle:
             connection = origin.idle.pop()
-            if connection.is_open and connection.idle_since > now - IDLE_SECONDS:
+            if connection.idle_since > now - IDLE_SECONDS and connection.is_quiet:
                 return connection
             connection.close()
         return None
 
     def _keep(self, origin: _Origin, connection: Connection, now: float) -> None:
-        if not connection.is_reusable or len(origin.idle) >= MAX_IDLE:
+        is_known = self._origins.get(origin.place.origin) is origin
+        if not connection.is_reusable or not is_known or len(origin.idle) >= MAX_IDLE:
             connection.close()
             return
         connection.idle_since = now
@@ -192,8 +225,8 @@ class HttpClient:
         limit = limit if until is None else min(limit, until)
         try:
             async with asyncio.timeout_at(limit):
-                if origin.proxy:
-                    return await _connect_through(origin, limit)
+                if origin.proxy is not None:
+                    return await _connect_through(origin.proxy, origin, limit)
                 return await _open(origin.place, origin.tls, url)
         except sdk.BotoCoreError:  # some of these are OSError too
             raise
@@ -201,8 +234,14 @@ class HttpClient:
             raise sdk.SSLError(endpoint_url=url, error=error) from error
         except TimeoutError as error:
             raise sdk.ConnectTimeoutError(endpoint_url=url, error=error) from error
-        except (OSError, ValueError) as error:  # ValueError: a host name that IDNA does not allow
+        except Exception as error:  # whatever it is, such as a host name that IDNA does not allow
             raise sdk.EndpointConnectionError(endpoint_url=url, error=error) from error
+
+
+def _close_all(origin: _Origin) -> None:
+    """Close the idle connections to an origin."""
+    while origin.idle:
+        origin.idle.pop().close()
 
 
 async def _open(place: SplitUrl, tls: ssl.SSLContext, origin: str) -> Connection:
@@ -213,7 +252,7 @@ async def _open(place: SplitUrl, tls: ssl.SSLContext, origin: str) -> Connection
     try:
         encrypted = place.scheme == "https"
         _, connection = await loop.create_connection(
-            lambda: Connection(origin),
+            lambda: Connection(origin, sock),
             sock=sock,
             ssl=tls if encrypted else None,
             server_hostname=place.name if encrypted else None,
@@ -224,27 +263,31 @@ async def _open(place: SplitUrl, tls: ssl.SSLContext, origin: str) -> Connection
     return connection
 
 
-async def _connect_through(origin: _Origin, until: float) -> Connection:
+async def _connect_through(proxy: _Proxy, origin: _Origin, until: float) -> Connection:
     """Connect to the proxy of an origin; for TLS, open a tunnel through it."""
     place = origin.place
     try:
-        connection = await _open(split_url(origin.proxy), origin.tls, place.origin)
-    except (OSError, ValueError) as error:
-        if isinstance(error, TimeoutError):
-            raise
-        raise sdk.ProxyConnectionError(proxy_url=mask_proxy_url(origin.proxy), error=error) from error
+        connection = await _open(proxy.place, origin.tls, place.origin)
+    except TimeoutError:
+        raise
+    except Exception as error:
+        raise proxy.failed(error) from error
     if place.scheme == "http":
         return connection
     authority = place.host if place.port != _PORTS["https"] else f"{place.host}:443"
-    request = _write_head(f"CONNECT {authority}", {"Host": authority, **_authorization(origin.proxy)})
+    request = _write_head(f"CONNECT {authority}", {"Host": authority, **proxy.headers})
     try:
         answer = await connection.exchange(request, until, tunnel=True)
         if answer.status != 200:
             raise NotAnAnswer(answer.status, "the proxy refused to connect", sent=False, origin=place.origin)
         await connection.encrypt(origin.tls, place.name)
+    except NotAnAnswer as error:
+        connection.close()
+        error.sent = False
+        raise
     except (sdk.ConnectionClosedError, sdk.ReadTimeoutError) as error:
         connection.close()
-        raise sdk.ProxyConnectionError(proxy_url=mask_proxy_url(origin.proxy), error=error) from error
+        raise proxy.failed(error) from error
     except BaseException:
         connection.close()
         raise
@@ -257,9 +300,9 @@ def _write_request(
     """Write a request; one in plain text to a proxy has the whole URL (RFC 9112, 3.2.2)."""
     fields = {"Host": place.host, "Accept-Encoding": "identity", **headers}
     target = place.target
-    if origin.proxy and place.scheme == "http":
+    if origin.proxy is not None and place.scheme == "http":
         target = place.origin + target
-        fields |= _authorization(origin.proxy)
+        fields |= origin.proxy.headers
     if body or method != "GET":
         fields["Content-Length"] = str(len(body))
     return _write_head(f"{method} {target}", fields) + body
@@ -299,7 +342,7 @@ def is_near(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback or address.is_link_local
+    return address.is_loopback or address.is_link_local or address in _NEAR_OF_AWS
 
 
 @lru_cache(maxsize=8)

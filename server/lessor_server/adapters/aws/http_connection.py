@@ -7,17 +7,23 @@ ends, counts as cut: AWS always gives a length.
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 import ssl
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 import botocore.exceptions as sdk
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_ANSWER_BYTES: Final = 2 << 20
 """More than a page of 1,000 users with the longest names, paths and ARNs."""
 _MAX_OVERHEAD_BYTES: Final = 1 << 20
 """Headers and the frames of chunks."""
+MAX_HEAD_BYTES: Final = 64 << 10
+"""All headers of an answer and its interim ones, in memory; AWS's take 1 KiB."""
+_HEADER_BYTES, _MESSAGE_BYTES = 128, 512
+"""What a header takes beside its bytes, and what an interim answer costs in time."""
 
 
 class NotAnAnswer(sdk.HTTPClientError):  # type: ignore[misc]  # botocore ships no types
@@ -50,9 +56,13 @@ class HttpAnswer:
 class Connection(asyncio.Protocol):
     """One connection to ``origin``, which is all that errors name."""
 
-    def __init__(self, origin: str) -> None:
-        """Begin without a transport; the loop sets it."""
+    def __init__(self, origin: str, sock: socket.socket | None = None) -> None:
+        """Begin without a transport; the loop sets it, and reads and writes ``sock``."""
         self._origin = origin
+        self._input: select.poll | None = None
+        if sock is not None:
+            self._input = select.poll()
+            self._input.register(sock, select.POLLIN)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -61,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._read = HttpAnswer(0, {}, b"")
         self._parts: list[bytes] = []
-        self._received = self._length = 0
+        self._received = self._head = self._length = 0
         self._is_tunnel = False
         self.is_reusable = False
         """Whether the last answer was whole, and nothing followed it."""
@@ -71,6 +81,15 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Return whether it can still send."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Return whether it is open, and nothing has arrived that the loop has not read yet.
+
+        What came before a request is not its answer; and if the server has closed the connection, a request
+        over it would end without a clear answer.
+        """
+        return self.is_open and (self._input is None or not self._input.poll(0))
 
     async def exchange(self, request: bytes, until: float, *, tunnel: bool = False) -> HttpAnswer:
         """Send a request and return its answer; with ``tunnel``, only the answer's head is read.
@@ -85,7 +104,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise sdk.EndpointConnectionError(endpoint_url=self._origin)
         self._answer = self._loop.create_future()
-        self._is_tunnel, self.is_reusable, self._received = tunnel, False, 0
+        self._is_tunnel, self.is_reusable, self._received, self._head = tunnel, False, 0, 0
         self._parser = HttpResponseParser(self)
         self._limit(until)
         try:
@@ -130,7 +149,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except HttpParserError:  # its text may have the answer
+        except (HttpParserError, HttpParserUpgrade):  # its text may have the answer
             self._fail(self._broken())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -144,9 +163,15 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Note that something follows the answer."""
         self.is_reusable = False
+        self._head += _MESSAGE_BYTES
+        if self._head > MAX_HEAD_BYTES:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
+        self._head += len(name) + len(value) + _HEADER_BYTES
+        if self._head > MAX_HEAD_BYTES:
+            self._refuse_head()
         self._read.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -163,6 +188,7 @@ class Connection(asyncio.Protocol):
             self.close()
         elif self._length > MAX_ANSWER_BYTES:
             self._fail(self._too_long())
+            raise HttpParserError  # the parser stops
         else:
             self._parts.append(body)
 
@@ -175,12 +201,20 @@ class Connection(asyncio.Protocol):
 
     # --- the answer ---------------------------------------------------------------------------------------
 
+    def _refuse_head(self) -> NoReturn:
+        status = self._parser.get_status_code() if self._parser is not None else 0
+        problem = f"the headers are longer than {MAX_HEAD_BYTES} bytes"
+        self._fail(NotAnAnswer(status, problem, origin=self._origin))
+        raise HttpParserError  # the parser stops
+
     def _begin(self) -> None:
         self._read, self._parts, self._length = HttpAnswer(0, {}, b""), [], 0
 
     def _succeed(self, *, is_reusable: bool) -> None:
         if self._answer is not None and not self._answer.done():
-            self.is_reusable = is_reusable
+            # What is left of a request would come before the next.
+            is_sent = self._transport is not None and not self._transport.get_write_buffer_size()
+            self.is_reusable = is_reusable and is_sent
             self._read.body = b"".join(self._parts)
             self._answer.set_result(self._read)
 

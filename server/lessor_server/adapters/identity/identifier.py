@@ -142,7 +142,7 @@ class Identifier:
         self._limiter = JwtLimiter(limits or JwtLimits())
         self._group: asyncio.TaskGroup | None = None
         self.version = 0
-        """A number that changes with the rules, and when a key leaves the set of its issuer."""
+        """A number that changes with the rules, and when a key leaves its set or login tokens are ended."""
         self.judge_streams: Callable[[], Coroutine[object, object, None]] | None = None
         """Judges open streams again, when a key or a login token has ended."""
         self.logins: KnownLogins | None = None
@@ -339,9 +339,13 @@ class Identifier:
         return caller.admit(address, self._now())
 
     def end_logins(self, digests: Iterable[str]) -> None:
-        """Refuse tokens that were ended here from now on, and end their open streams."""
+        """Refuse tokens that were ended here from now on, and end their open streams.
+
+        A call of theirs whose message has not arrived is refused too.
+        """
         assert self.logins is not None
         self.logins.end(digests)
+        self.version += 1
         self._start_judging()
 
     def _start_judging(self) -> None:

@@ -40,6 +40,8 @@ _NAMED: Final = re.compile(
     r"(?P<name>(?i:(?:bearer|basic) |(?:secret|token|passw|passphrase|accesskey)[a-z_]{0,40}"
     r"(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"'])))[^\s&\"',;]+"
 )
+# A URL's user and password, as those of proxies and databases have.
+_IN_URL: Final = re.compile(r"(?<=://)[^\s/@:\"']{0,128}:[^\s\"']{1,256}(?=@)")
 # Fixed tokens and login tokens: a prefix, 43 random characters and a checksum of 6.
 _OWN_TOKEN: Final = r"ls[rt]_[0-9A-Za-z]{49}"
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
@@ -59,6 +61,8 @@ def scrub(text: str) -> str:
     """Return ``text`` with ``***`` in place of all that looks like a secret."""
     if len(text) < _MIN_LEAK:
         return text
+    if "://" in text:
+        text = _IN_URL.sub(HIDDEN, text)
     if _SIGN_OF_NAMED.search(text):
         text = _NAMED.sub(rf"\g<name>{HIDDEN}", text)
     return _SHAPED.sub(HIDDEN, text) if _SIGN_OF_SHAPED.search(text) else text

@@ -82,8 +82,11 @@ class RateLimiter:
         self._next = 0.0
         self._in_flight = 0
         self._queue: list[tuple[int, int, asyncio.Future[float]]] = []
+        self._left = 0
+        """How many of the queue have given up."""
         self._tickets = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self.conflicts = ConflictCounter()
         self.paused_for = ""
         self.retry_in = 0.0
@@ -116,7 +119,7 @@ class RateLimiter:
     @property
     def waiting(self) -> int:
         """Return how many calls wait."""
-        return len(self._queue)
+        return len(self._queue) - self._left
 
     def throttled(self) -> None:
         """Record that AWS throttled a call; an adaptive rate falls."""
@@ -175,7 +178,7 @@ class RateLimiter:
 
     async def _wait_for_slot(self, priority: Priority) -> float:
         """Wait in the queue for a slot; return the loop's time at which it was given."""
-        if len(self._queue) >= self._rate_limit.queue:
+        if self.waiting >= self._rate_limit.queue:
             raise self._full()
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._tickets += 1
@@ -185,17 +188,23 @@ class RateLimiter:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 return await future
         except TimeoutError:
-            self._pass_on(future)
+            self._give_up(future)
             raise self._full() from None
         except asyncio.CancelledError:
-            self._pass_on(future)
+            self._give_up(future)
             raise
 
-    def _pass_on(self, future: asyncio.Future[float]) -> None:
-        """Give a slot that came too late for its call to the next call."""
-        if future.done() and not future.cancelled():
+    def _give_up(self, future: asyncio.Future[float]) -> None:
+        """Give a slot that came too late for its call to the next call; forget calls that came to nothing."""
+        if not future.cancelled():
             self._in_flight -= 1
             self._admit_waiting()
+            return
+        self._left += 1
+        if self._left > len(self._queue) // 2:  # seldom, as it takes a step for each
+            self._queue = [one for one in self._queue if not one[2].done()]
+            heapq.heapify(self._queue)
+            self._left = 0
 
     def _admit_waiting(self) -> None:
         """Admit the calls that may be sent now; set the timer for the next."""
@@ -204,18 +213,22 @@ class RateLimiter:
             priority, _, future = self._queue[0]
             if future.done():  # gave up waiting
                 heapq.heappop(self._queue)
+                self._left -= 1
                 continue
             wait = self._wait_seconds(priority, now)
             if wait > 0:
-                self._schedule(wait)
+                self._schedule(now + wait)
                 return
             heapq.heappop(self._queue)
             self._admit(now, waited=True)
             future.set_result(now)
 
-    def _schedule(self, seconds: float) -> None:
-        if math.isfinite(seconds) and (self._timer is None or self._timer.cancelled()):
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer)
+    def _schedule(self, at: float) -> None:
+        if not math.isfinite(at) or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = asyncio.get_running_loop().call_at(at, self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -236,7 +249,7 @@ class RateLimiter:
             self._next = max(self._next, now) + self._interval
 
     def _full(self) -> RateLimiterFull:
-        wait = len(self._queue) / max(self.rate, MIN_RATE)
+        wait = self.waiting / max(self.rate, MIN_RATE)
         return RateLimiterFull(
             "too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0)
         )

@@ -103,6 +103,9 @@ class SharedRate:
         self._granted, self._until_us = granted, asked_us + int(SHARE_SECONDS * 1e6)
         if granted.share:
             self._missing_since, self._wanted_at = math.inf, -math.inf
+            # No call waits longer than under this share; that of before may have been much smaller.
+            due = asyncio.get_running_loop().time() + 1 / (granted.share * (1 - granted.margin))
+            self._next, self._next_fast = min(self._next, due), min(self._next_fast, due)
         self.changed()
 
     def request(self, waiting: int) -> ShareRequest:

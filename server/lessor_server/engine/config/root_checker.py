@@ -30,6 +30,7 @@ from lessor_server.domain.role import Role
 from lessor_server.domain.root import Root
 from lessor_server.domain.root_kind import RootKind, kind_of, principal_of, unserved
 from lessor_server.engine.aws.caller import AwsCaller, Outcome
+from lessor_server.engine.aws.pages import PageCount
 from lessor_server.engine.aws.rate_limiter import Priority
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_roles, iter_static_roles
@@ -146,6 +147,7 @@ class _RootProbe:
     ) -> tuple[dict[tuple[str, str], Verdict], LessorError | None]:
         """Return the verdicts by action and resource of all pages, and the failure that ended them."""
         found: dict[tuple[str, str], Verdict] = {}
+        count = PageCount(call.action)
         while True:
             outcome = await self.call(call)
             if isinstance(outcome, LessorError):
@@ -157,6 +159,8 @@ class _RootProbe:
                 found[action, resource] = max(verdict, found.get((action, resource), verdict))
             if not outcome.marker:
                 return found, None
+            if not count.may_go_on(outcome.marker):
+                return found, count.endless()
             call = replace(call, marker=outcome.marker)
 
 

@@ -24,12 +24,18 @@ from lessor_server.domain.errors.preconditions import RoleNotUsable
 from lessor_server.domain.policy.policy_merge import GroupPolicies
 from lessor_server.domain.root import Root
 from lessor_server.engine.aws.caller import AwsCaller, failure
+from lessor_server.engine.aws.pages import PageCount
 from lessor_server.engine.aws.roots import Roots
 
 KEPT_SECONDS: Final = 60.0
+MAX_NAMES: Final = 1_000
+"""Policies of a group, each read by one call; all inline ones together have 5,120 characters (IAM quotas)."""
 
-Key = tuple[str, int, str]
-"""The mount, the version of its root, the group."""
+Key = tuple[str, str, str, str]
+"""The mount, the account and the etag of its root, the group.
+
+A mount may be enabled again for another account, with a root of the same version.
+"""
 
 
 class Groups:
@@ -57,7 +63,7 @@ class Groups:
         return tuple(told for told in found if isinstance(told, GroupPolicies))
 
     async def _load(self, root: Root, group: str) -> GroupPolicies | LessorError:
-        key = (root.mount, root.version, group)
+        key = (root.mount, root.account, root.config.etag, group)
         until, kept = self._kept.get(key, (0.0, GroupPolicies()))
         if asyncio.get_running_loop().time() < until:
             return kept
@@ -71,7 +77,7 @@ class Groups:
         loop = asyncio.get_running_loop()
         reading = self._reading[key] = loop.create_future()
         try:
-            told = await _read(self._roots.caller(root), key[2])
+            told = await _read(self._roots.caller(root), key[-1])
             if not isinstance(told, LessorError):
                 self._forget_old(loop.time())
                 self._kept[key] = (loop.time() + KEPT_SECONDS, told)
@@ -107,15 +113,17 @@ async def _read(caller: AwsCaller, group: str) -> GroupPolicies | LessorError:
 async def _list_all(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tuple[str, ...] | LessorError:
     """Return the names on all pages of a list."""
     names: list[str] = []
-    marker = ""
+    marker, count = "", PageCount(page("").action)
     while True:
         outcome = await caller.call(page(marker))
         if isinstance(outcome, LessorError):
             return outcome
         names += outcome.names
         marker = outcome.marker
-        if not marker:
+        if not marker and len(names) <= MAX_NAMES:
             return tuple(names)
+        if len(names) > MAX_NAMES or not count.may_go_on(marker):
+            return count.endless()
 
 
 def _for_caller(error: LessorError, group: str) -> LessorError:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from lessor_server.domain import user_names
+from lessor_server.domain.aws.errors import for_caller
 from lessor_server.domain.aws.iam_calls import GetUser, IamUser, ListUsers
 from lessor_server.domain.durations import MICROSECOND
 from lessor_server.domain.errors.base import Invalid, LessorError, StoreUnavailable
@@ -23,6 +24,7 @@ from lessor_server.domain.events import OrphanAdopted, Reconciled, ReconcileFail
 from lessor_server.domain.lease import CREATE_GRACE, Footprint, Lease, Orphan, State
 from lessor_server.domain.lease_id import RANDOM_BOUND, IdRange, LeaseId, suffix_of
 from lessor_server.domain.root import Root
+from lessor_server.engine.aws.pages import PageCount
 from lessor_server.engine.aws.roots import Roots
 from lessor_server.engine.paging import iter_mount_names
 from lessor_server.engine.ports import Observer, Store, Watch
@@ -153,7 +155,7 @@ class Reconciler:
         self, root: Root, whose: str, seen: set[str]
     ) -> AsyncIterator[tuple[IamUser, Lease | None]]:
         """Yield the users below an installation's path, each with its row, and note their names."""
-        marker = ""
+        marker, count = "", PageCount("ListUsers")
         while True:
             page = await self._roots.call_or_raise(root, ListUsers(user_names.user_path(whose, ""), marker))
             known = await self._store.leases_by_user_name([user.name for user in page.users])
@@ -165,6 +167,8 @@ class Reconciler:
             marker = page.marker
             if not marker:
                 return
+            if not count.may_go_on(marker):
+                raise for_caller(count.endless())
 
     async def _find_missing(
         self, root: Root, listed_us: int, seen: set[str], *, apply: bool

@@ -152,7 +152,9 @@ async def test_a_revocation_on_this_server_wins_over_a_read_that_began_before() 
         here.store._at = hold
         reading = asyncio.create_task(here.who(token))  # noqa: TID251
         await asyncio.sleep(0.1)
+        version = here.world.identifier.version
         await here.logins.revoke_self(caller, PEER)
+        assert here.world.identifier.version > version  # calls whose message has not arrived are judged again
         held.set()
         with pytest.raises(Unauthenticated):
             await reading

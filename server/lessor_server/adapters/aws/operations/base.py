@@ -18,14 +18,24 @@ Params = dict[str, Any]
 Answer = Mapping[str, Any]
 
 
+def is_of_any(_call: object, _answer: Answer) -> bool:
+    """Accept an answer that names nothing of its call."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation of a service by AWS's name, with the functions for its parameters and its answer."""
+    """An operation of a service by AWS's name, with the functions for its parameters and its answer.
+
+    ``is_of`` returns whether an answer names what its call named: the key of another user must reach nobody,
+    however a connection, a proxy or an endpoint has mixed up two answers.
+    """
 
     service: str
     action: str
     params: Callable[[Any], Params]
     read: Callable[[Answer], object]
+    is_of: Callable[[Any, Answer], bool] = is_of_any
 
 
 class WrongField(ValueError):

@@ -117,6 +117,20 @@ def _user_room(answer: Answer) -> iam_calls.UserRoom:
     return iam_calls.UserRoom(summary.get("Users", 0), summary.get("UsersQuota", 0))
 
 
+def _is_of_user(member: str) -> Callable[[Any, Answer], bool]:
+    """Return what compares the user in a member of an answer with the call's; AWS ignores case."""
+
+    def is_of(call: Any, answer: Answer) -> bool:
+        return read_text(answer[member], "UserName").casefold() == str(call.user_name).casefold()
+
+    return is_of
+
+
+def _are_below(call: iam_calls.ListUsers, answer: Answer) -> bool:
+    """Return whether all users are where they were looked for: from a listing, missing ones are concluded."""
+    return all(read_text(user, "Path").startswith(call.path_prefix) for user in answer["Users"])
+
+
 def _iam(action: str, read: Callable[[Answer], object] = nothing, **fields: str) -> Operation:
     """Return an operation of IAM; ``fields`` maps botocore's parameter names to the call's fields."""
 
@@ -149,12 +163,18 @@ def _listing(action: str, member: str, field: str) -> Operation:
 
 OPERATIONS: dict[type[Call[Any]], Operation] = {
     iam_calls.CreateUser: Operation(
-        "iam", "CreateUser", _create_user, lambda answer: CreatedUser(read_text(answer["User"], "Arn", ARN))
+        "iam",
+        "CreateUser",
+        _create_user,
+        lambda answer: CreatedUser(read_text(answer["User"], "Arn", ARN)),
+        _is_of_user("User"),
     ),
     iam_calls.PutUserPolicy: _iam("PutUserPolicy", PolicyName="policy_name", PolicyDocument="document"),
     iam_calls.AttachUserPolicy: _iam("AttachUserPolicy", PolicyArn="policy_arn"),
     iam_calls.AddUserToGroup: _iam("AddUserToGroup", GroupName="group"),
-    iam_calls.CreateAccessKey: _iam("CreateAccessKey", _access_key),
+    iam_calls.CreateAccessKey: Operation(
+        "iam", "CreateAccessKey", _user, _access_key, _is_of_user("AccessKey")
+    ),
     iam_calls.DeleteAccessKey: _iam("DeleteAccessKey", AccessKeyId="access_key_id"),
     iam_calls.UpdateAccessKey: Operation("iam", "UpdateAccessKey", _update_key, nothing),
     iam_calls.DeleteUserPolicy: _iam("DeleteUserPolicy", PolicyName="policy_name"),
@@ -179,9 +199,15 @@ OPERATIONS: dict[type[Call[Any]], Operation] = {
     iam_calls.ListServiceSpecificCredentials: _listing(
         "ListServiceSpecificCredentials", "ServiceSpecificCredentials", "ServiceSpecificCredentialId"
     ),
-    iam_calls.GetUser: _iam("GetUser", lambda answer: _iam_user(answer["User"])),
+    iam_calls.GetUser: Operation(
+        "iam", "GetUser", _user, lambda answer: _iam_user(answer["User"]), _is_of_user("User")
+    ),
     iam_calls.ListUsers: Operation(
-        "iam", "ListUsers", lambda call: {"PathPrefix": call.path_prefix} | _page(call), _user_page
+        "iam",
+        "ListUsers",
+        lambda call: {"PathPrefix": call.path_prefix} | _page(call),
+        _user_page,
+        _are_below,
     ),
     iam_calls.ListGroupPolicies: _group_page("ListGroupPolicies", "PolicyNames", ""),
     iam_calls.ListAttachedGroupPolicies: _group_page(

@@ -94,15 +94,24 @@ def session(answer: Answer) -> sts_calls.Session:
     )
 
 
+def _is_of_session(call: Any, answer: Answer) -> bool:
+    """Compare the end of the session's ARN, if there is one, with the name in the call."""
+    whose = answer.get("AssumedRoleUser") or answer.get("FederatedUser")
+    name = call.name if isinstance(call, sts_calls.GetFederationToken) else call.session_name
+    return not whose or read_text(whose, "Arn", ARN).rpartition("/")[2] == name
+
+
 OPERATIONS: dict[type[Call[Any]], Operation] = {
     sts_calls.GetCallerIdentity: Operation("sts", "GetCallerIdentity", _no_params, _identity),
     sts_calls.GetServerTime: Operation("sts", "GetCallerIdentity", _no_params, _date),
     sts_calls.VerifyKey: Operation("sts", "GetCallerIdentity", _no_params, nothing),
-    sts_calls.AssumeRole: Operation("sts", "AssumeRole", _assume_role, session),
+    sts_calls.AssumeRole: Operation("sts", "AssumeRole", _assume_role, session, _is_of_session),
     sts_calls.AssumeRoleWithWebIdentity: Operation(
-        "sts", "AssumeRoleWithWebIdentity", _web_identity, session
+        "sts", "AssumeRoleWithWebIdentity", _web_identity, session, _is_of_session
     ),
-    sts_calls.GetFederationToken: Operation("sts", "GetFederationToken", _federation, session),
+    sts_calls.GetFederationToken: Operation(
+        "sts", "GetFederationToken", _federation, session, _is_of_session
+    ),
     sts_calls.GetSessionToken: Operation("sts", "GetSessionToken", _session_token, session),
 }
 """Every call to STS that Lessor sends."""
