@@ -41,6 +41,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
 
+import lessor
+from lessor.cli.joined import find_joined
 from lessor.cli.main import OWN, run
 from lessor_server.adapters.aws.query_protocol import query_service
 from lessor_server.adapters.linting import sentry
@@ -347,6 +349,8 @@ def fork_on_request(tests: socket.socket, commands: socket.socket) -> None:
     """Import what commands need, and fork each requested command."""
     for module in PRELOADED:
         importlib.import_module(module)
+    find_joined("lessor.commands")
+    assert lessor.__version__  # reads the metadata of the package
     for service in ("iam", "sts"):
         query_service(service)
     if sentry.installed():
