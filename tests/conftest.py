@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,12 @@ LONGEST = (
 COMMAND_LINE = ("tests/unit/client/", "tests/unit/commands/")
 """Folders whose tests are those of the command line and the Python client: `make test-clients` runs them."""
 
+SERVER_ALONE = "not fire and not clients"
+"""Which tests `make test` runs."""
+
+OF_CLIENTS = re.compile(r"^pytestmark = (?:\[[^]=]*)?\bpytest\.mark\.(?:clients|fire)\b", re.MULTILINE)
+"""Marks a file all of whose tests `make test` leaves out."""
+
 COMPILED = f".{sys.implementation.cache_tag}-pytest-{pytest.__version__}.pyc"
 """How the name of a test file ends that pytest has compiled."""
 
@@ -76,10 +83,24 @@ def pytest_collection(session: pytest.Session) -> None:
     files = sorted(TESTS.rglob("test_*.py"))
     begin = len(files) * int(worker.removeprefix("gw")) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     for file in files[begin:] + files[:begin]:
-        if (file.parent / "__pycache__" / f"{file.stem}{COMPILED}").exists():
+        is_compiled = (file.parent / "__pycache__" / f"{file.stem}{COMPILED}").exists()
+        if is_compiled or is_left_out(file, session.config):
             continue
         with suppress(Exception):  # pytest imports it again, and reports the error
             importlib.import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file that would be left out anyway."""
+    return is_left_out(collection_path, config) or None
+
+
+def is_left_out(path: Path, config: pytest.Config) -> bool:
+    """Return whether the run leaves out all tests of a file."""
+    if config.option.markexpr != SERVER_ALONE or path.suffix != ".py":
+        return False
+    name = path.relative_to(TESTS.parent).as_posix()
+    return name.startswith(COMMAND_LINE) or bool(OF_CLIENTS.search(path.read_text(encoding="utf-8")))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -99,3 +120,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.clients)
     order = {file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but not the tests themselves: there are thousands."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE, 20, 20)
+    gc.enable()

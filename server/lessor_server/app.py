@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import grpc
 from structlog.typing import FilteringBoundLogger
 
+import lessor
 from lessor_server.access_reload import AccessReloader, load_rules
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.query_client import QueryClient
@@ -118,7 +118,7 @@ async def run(
                     loop.add_signal_handler(number, stop.set)
                 everywhere = {"addresses": ", ".join(addresses)} if len(addresses) > 1 else {}
                 http = {"http": served.http_url} if served.http_url else {}
-                logger.info("serving", address=addresses[0], **everywhere, **http, version=version("lessor"))
+                logger.info("serving", address=addresses[0], **everywhere, **http, version=lessor.__version__)
                 on_serving()
                 manager.report(READY)
                 await stop.wait()
@@ -156,7 +156,7 @@ async def serve(
     key = KeyringStart(settings, logger, notify)
     async with (
         measuring.listen(health, log.report, logger) as measured,
-        QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client,
+        QueryClient(f"lessor/{lessor.__version__}", SystemClock().wall) as client,
         aclosing(identifier),
         _port(settings, certificates, guard, health) as port,
         edge_of(settings, certificates, log.report) as edge,
@@ -395,7 +395,7 @@ def _about(
     elif not settings.audit.is_on:
         warnings.append(NO_AUDIT)
     return About(
-        version=version("lessor"),
+        version=lessor.__version__,
         store_kind="postgresql" if settings.store.is_shared else "sqlite",
         dev_mode=dev,
         linter=installed(),

@@ -6,9 +6,9 @@ They take time to load, so only a server that listens for HTTP imports this.
 from __future__ import annotations
 
 from functools import partial
-from importlib.metadata import version
 from typing import Final
 
+import lessor
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.domain.access.caller import Peer
 from lessor_server.http_edge.calls import Calls
@@ -38,7 +38,7 @@ def faces_of(settings: Settings, parts: FaceParts) -> tuple[Face, ...]:
     faces: list[Face] = []
     if settings.http.vault_api:
         facts = ServerFacts(
-            version=f"{VAULT_VERSION}+lessor.{version('lessor')}",
+            version=f"{VAULT_VERSION}+lessor.{lessor.__version__}",
             cluster_id=derived_uuid(f"instance/{parts.instance_id}"),
             storage="postgresql" if settings.store.is_shared else "sqlite",
             wall_us=SystemClock().wall_us,

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import NoReturn, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+import lessor
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.metrics.listener import Handler, HttpListener, HttpReply
 from lessor_server.adapters.metrics.page import Pages
@@ -70,7 +70,7 @@ class Measuring:
         self._tracer = tracer
         self._address = address
         self._recorder = Recorder(SystemClock().wall) if address is not None else None
-        self._snapshot = Snapshot(self._recorder, version("lessor")) if self._recorder else None
+        self._snapshot = Snapshot(self._recorder, lessor.__version__) if self._recorder else None
 
     @property
     def meter(self) -> Meter:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from random import Random
 from typing import Final
 
 from pydantic import BaseModel
 
+import lessor
 from lessor_server.adapters.clock import SystemClock
 from lessor_server.adapters.file_reads import short_digest
 from lessor_server.adapters.postgres.store import PostgresStore
@@ -39,7 +39,7 @@ def as_replica(
     name = f"{host[:MAX_HOST_LENGTH]}-{rng.getrandbits(32):08x}"
     fixed = tuple(_digests(settings))
     return ThisReplica(
-        store, SystemClock(), name, version("lessor"), lambda: (*fixed, (ACCESS_FILE, access_digest()))
+        store, SystemClock(), name, lessor.__version__, lambda: (*fixed, (ACCESS_FILE, access_digest()))
     )
 
 

@@ -6,11 +6,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from structlog.typing import FilteringBoundLogger
+
+import lessor
 
 if TYPE_CHECKING:
     from lessor_server.adapters.tracing.tracer import Tracer
@@ -58,10 +59,10 @@ async def open_tracing(
     from lessor_server.adapters.tracing.provider import build_provider  # noqa: PLC0415
     from lessor_server.adapters.tracing.tracer import Tracer  # noqa: PLC0415
 
-    provider = build_provider(environ, version("lessor"))
+    provider = build_provider(environ, lessor.__version__)
     logger.info("tracing")
     try:
-        yield Tracer(provider, version("lessor"))
+        yield Tracer(provider, lessor.__version__)
     finally:
         await _run_within(provider.shutdown, STOP_SECONDS)
 

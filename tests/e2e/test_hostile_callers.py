@@ -53,7 +53,7 @@ async def calling_all_the_while(server: ServerProcess) -> AsyncIterator[None]:
         async with connect(server.address, server.token) as lessor:
             while not over.is_set():
                 await lessor.info()
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
 
     async with meanwhile(call):
         yield

@@ -264,7 +264,7 @@ async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], se
     late = loop.time() + seconds
     while not holds(seen := await look()):
         assert loop.time() < late, f"still after {seconds:g} s: {seen!r}"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
     return seen
 
 

@@ -9,8 +9,9 @@
 
     write_program(folder / "lessor")                  # for a shell: runs what is typed in the same way
 
-A test process has one such parent. It ends with the test process, and so do its children. Tests that need the
-kernel's record of a start (``/proc/PID/environ``, ``/proc/PID/cmdline``) spawn a new process instead.
+All processes of a test run have one such parent, which ends after the last of them. The children of a test
+process end with it. Tests that need the kernel's record of a start (``/proc/PID/environ``,
+``/proc/PID/cmdline``) spawn a new process instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import atexit
+import fcntl
 import functools
 import gc
 import importlib
@@ -39,6 +41,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
 
+import lessor
+from lessor.cli.joined import find_joined
 from lessor.cli.main import OWN, run
 from lessor_server.adapters.aws.query_protocol import query_service
 from lessor_server.adapters.linting import sentry
@@ -215,24 +219,138 @@ posix._exit(code)
 
 @functools.cache
 def _parent() -> tuple[socket.socket, Path]:
-    """Start the process that forks; it ends when this socket is closed. Programs connect to the path."""
-    folder = Path(tempfile.mkdtemp(prefix="lessor-forked-"))
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(folder / "commands"))
-        listener.listen()
-        descriptors = [its.fileno(), listener.fileno()]
+    """Connect to the process that forks, which ends our children when this socket is closed.
+
+    The first process of a test run starts it. Programs connect to the path.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    folder = Path(tempfile.gettempdir()) / f"lessor-forked-{run}"
+    control = _open_socket()
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError), (folder / "lock").open("a") as lock:  # it may be ending
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
+                continue
+            if (folder / "tests").exists():
+                control.connect(str(folder / "tests"))
+            else:
+                _start_parent(folder, control)
+            return control, folder / "commands"
+
+
+def _open_socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _start_parent(folder: Path, control: socket.socket) -> None:
+    """Start the process that forks, connected to ``control``."""
+    with _open_socket() as tests, _open_socket() as commands:
+        for listener, name in ((tests, "tests"), (commands, "commands")):
+            listener.bind(str(folder / name))
+            listener.listen()
+        control.connect(str(folder / "tests"))
+        descriptors = [tests.fileno(), commands.fileno()]
         subprocess.Popen(
             [sys.executable, "-m", "tests.support.forked", *map(str, descriptors)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=descriptors,
         )  # fmt: skip
-    return ours, folder / "commands"
 
 
-def fork_on_request(control: socket.socket, listener: socket.socket) -> None:
-    """Fork each requested command and report its end, until ``control`` is closed."""
+class Forking:
+    """Forks each requested command and reports its end, for all processes of a test run.
+
+    Test processes connect to ``tests``, programs to ``commands``.
+    """
+
+    def __init__(self, tests: socket.socket, commands: socket.socket) -> None:
+        """Wait for both."""
+        self._tests, self._commands = tests, commands
+        self._controls: dict[int, socket.socket] = {}
+        self._ended: dict[int, int] = {}
+        """Where the end of a child is reported."""
+        self._owners: dict[int, int] = {}
+        """The connection of the test process that asked for a child."""
+        self._callers: dict[int, int] = {}
+        """The child of the program on a connection."""
+
+    def run(self) -> None:
+        """Serve until the last test process has ended."""
+        woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker)
+        always = (self._tests.fileno(), self._commands.fileno(), woken)
+        while True:
+            ready, _, _ = select.select([*always, *self._callers, *self._controls], [], [])
+            if woken in ready:
+                os.read(woken, 4096)
+                self._tell_of_ends()
+            for descriptor in self._callers.keys() & set(ready):
+                os.kill(self._callers.pop(descriptor), signal.SIGKILL)  # its program was killed
+            if self._commands.fileno() in ready:
+                self._fork_for_program()
+            asking = self._controls.keys() & set(ready)
+            if self._tests.fileno() in ready:
+                control, _ = self._tests.accept()
+                self._controls[control.fileno()] = control
+            for descriptor in asking:
+                if not self._fork_for_test(descriptor) and not self._controls and self._end():
+                    return
+
+    def _fork_for_program(self) -> None:
+        caller, _ = self._commands.accept()
+        if (found := _read_typed(caller)) is not None:
+            pid = _fork_one(*found)
+            caller.send(str(pid).encode())
+            self._ended[pid] = caller.detach()
+            self._callers[self._ended[pid]] = pid
+
+    def _fork_for_test(self, descriptor: int) -> bool:
+        """Fork what a test process asks for; if that has ended, end its children and return False."""
+        control = self._controls[descriptor]
+        data, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 4)
+        if not data:
+            self._controls.pop(descriptor).close()
+            for pid in [pid for pid, owner in self._owners.items() if owner == descriptor]:
+                del self._owners[pid]
+                os.kill(pid, signal.SIGKILL)
+            return False
+        pid = _fork_one(Request(**json.loads(data)), descriptors[:3])
+        self._ended[pid], self._owners[pid] = descriptors[3], descriptor
+        control.send(str(pid).encode())
+        return True
+
+    def _tell_of_ends(self) -> None:
+        """Write the exit code of every process that has ended."""
+        while self._ended:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            descriptor = self._ended.pop(pid)
+            self._owners.pop(pid, None)
+            self._callers.pop(descriptor, None)
+            with suppress(BrokenPipeError):  # its program was killed
+                os.write(descriptor, str(os.waitstatus_to_exitcode(status)).encode())
+            os.close(descriptor)
+
+    def _end(self) -> bool:
+        """End all children and remove the sockets; return False if a test process has just connected."""
+        folder = Path(self._tests.getsockname()).parent
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if select.select([self._tests], [], [], 0)[0]:
+                return False
+            for pid in self._ended:
+                os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(folder, ignore_errors=True)
+        return True
+
+
+def fork_on_request(tests: socket.socket, commands: socket.socket) -> None:
+    """Import what commands need, and fork each requested command."""
     for module in PRELOADED:
         importlib.import_module(module)
+    find_joined("lessor.commands")
+    assert lessor.__version__  # reads the metadata of the package
     for service in ("iam", "sts"):
         query_service(service)
     if sentry.installed():
@@ -240,34 +358,7 @@ def fork_on_request(control: socket.socket, listener: socket.socket) -> None:
     gc.freeze()  # a child collects only what it makes, and shares the pages of the rest
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(waker)
-    ended: dict[int, int] = {}
-    callers: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([control.fileno(), listener.fileno(), woken, *callers], [], [])
-        if woken in ready:
-            os.read(woken, 4096)
-            _tell_of_ends(ended, callers)
-        for descriptor in callers.keys() & set(ready):
-            os.kill(callers.pop(descriptor), signal.SIGKILL)  # its program was killed
-        if listener.fileno() in ready:
-            caller, _ = listener.accept()
-            if (found := _read_typed(caller)) is not None:
-                pid = _fork_one(*found)
-                caller.send(str(pid).encode())
-                ended[pid] = caller.detach()
-                callers[ended[pid]] = pid
-        if control.fileno() in ready:
-            data, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 4)
-            if not data:
-                for pid in ended:
-                    os.kill(pid, signal.SIGKILL)
-                shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
-                return
-            pid = _fork_one(Request(**json.loads(data)), descriptors[:3])
-            ended[pid] = descriptors[3]
-            control.send(str(pid).encode())
+    Forking(tests, commands).run()
 
 
 def _read_typed(caller: socket.socket) -> tuple[Request, list[int]] | None:
@@ -288,19 +379,6 @@ def _fork_one(request: Request, streams: Sequence[int]) -> int:
     for stream in streams:
         os.close(stream)
     return pid
-
-
-def _tell_of_ends(ended: dict[int, int], callers: dict[int, int]) -> None:
-    """Write the exit code of every process that has ended."""
-    while ended:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        descriptor = ended.pop(pid)
-        callers.pop(descriptor, None)
-        with suppress(BrokenPipeError):  # its program was killed
-            os.write(descriptor, str(os.waitstatus_to_exitcode(status)).encode())
-        os.close(descriptor)
 
 
 def _become(request: Request, streams: Sequence[int]) -> NoReturn:

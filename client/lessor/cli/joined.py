@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -62,10 +63,15 @@ class JoinedGroup(click.Group):
 
     def _joined(self) -> dict[str, str]:
         """Return the commands that installed packages add, each with its place."""
-        from importlib.metadata import entry_points  # noqa: PLC0415 - reads every installed package
+        return find_joined(".".join(("lessor.commands", *self.path.split())))
 
-        group = ".".join(("lessor.commands", *self.path.split()))
-        return {point.name: point.value for point in entry_points(group=group)}
+
+@functools.cache
+def find_joined(group: str) -> dict[str, str]:
+    """Return the places of the entry points of a group; this reads every installed package."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - only for commands of other packages
+
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def no_such_command(name: str, known: Sequence[str]) -> str:

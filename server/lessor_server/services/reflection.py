@@ -6,6 +6,7 @@ Source: grpc.reflection.v1 in grpc/grpc-proto, "reflection.proto".
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Iterable
 from typing import cast
 
@@ -30,7 +31,6 @@ class Reflection:
         """Describe ``services``, full names, and reflection itself."""
         # The import also serves these types: without them, tools print an error's details as base64.
         assert error_details_pb2.DESCRIPTOR.package == "google.rpc"
-        _describe_v1()
         self._library = reflection.aio.ReflectionServicer((*services, V1, reflection.SERVICE_NAME))
 
     def handlers(self, grpc_handlers: GrpcHandlers) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -41,6 +41,7 @@ class Reflection:
         self, request: pb.ServerReflectionRequest, _: Caller
     ) -> pb.ServerReflectionResponse:
         """Answer one message."""
+        _describe_v1()
         answers = cast(
             "AsyncIterator[pb.ServerReflectionResponse]",
             self._library.ServerReflectionInfo(_one(request), None),
@@ -52,8 +53,12 @@ async def _one(request: pb.ServerReflectionRequest) -> AsyncIterator[pb.ServerRe
     yield request
 
 
+@functools.cache
 def _describe_v1() -> None:
-    """Make v1 describable too: its file is that of v1alpha under another name."""
+    """Make v1 describable too: its file is that of v1alpha under another name.
+
+    It takes as long as a twentieth of a start, so it waits for the first call.
+    """
     file = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
     text = text_format.MessageToString(file).replace("v1alpha", "v1")
     descriptor_pool.Default().Add(text_format.Parse(text, FileDescriptorProto()))

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from tests.support.standin_control import StandIn
 from tests.support.standin_fixtures import aws, url
 
@@ -37,6 +36,8 @@ def ambient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def moto_url() -> Iterator[str]:
     """Run moto's KMS."""
+    from moto.server import ThreadedMotoServer  # it takes a while, in each process that collects this file
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"

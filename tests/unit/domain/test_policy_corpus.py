@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from moto.iam.aws_managed_policies import aws_managed_policies_data
 
 from lessor_server.domain.policy import policy
 from lessor_server.domain.policy.policy import JsonValue
@@ -77,6 +76,8 @@ def test_what_iam_refuses_is_refused_where_the_error_is() -> None:
 
 def test_no_managed_policy_of_aws_is_refused() -> None:
     """Many are longer than an inline policy of a user may be."""
+    from moto.iam.aws_managed_policies import aws_managed_policies_data  # every process collects this file
+
     managed = json.loads(aws_managed_policies_data)
     assert len(managed) > 1000
     refused = {

@@ -147,8 +147,14 @@ class SdkSession(AioSession):  # type: ignore[misc]  # aiobotocore ships no type
 
 def find_ca_file() -> str:
     """Return the path of the authorities that the SDK trusts: a setting's, or those that it brings."""
-    path = SdkSession().get_config_variable("ca_bundle")
+    path = _read_ca_bundle()
     return str(get_cert_path((os.environ.get("REQUESTS_CA_BUNDLE") if path is None else path) or True))
+
+
+def _read_ca_bundle() -> str | None:
+    """Return the SDK's setting, from the environment or its files."""
+    path: str | None = AioSession(include_builtin_handlers=False).get_config_variable("ca_bundle")
+    return path
 
 
 class CaBundleUnusable(LessorError):
@@ -165,7 +171,7 @@ def require_ca_bundle() -> None:
     AWS_CA_BUNDLE, or in ``ca_bundle`` in AWS's configuration file.
     """
     try:
-        path = AioSession().get_config_variable("ca_bundle")
+        path = _read_ca_bundle()
     except BotoCoreError:  # from the configuration file, which only some roots need
         path = os.environ.get(CA_BUNDLE_VARIABLE)
     if not path:

@@ -6,9 +6,10 @@ the last one is in ``PRAGMA user_version``. A database of a newer version is ref
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from importlib import resources
 
@@ -40,13 +41,14 @@ class DatabaseUnusable(LessorError):
     )
 
 
-def migrations() -> list[tuple[int, str]]:
+@functools.cache
+def migrations() -> tuple[tuple[int, str], ...]:
     """Return (number, script) of every migration, in order."""
     folder = resources.files(__package__) / "migrations"
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
     )
-    return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
+    return tuple((int(file.name.split("_")[0]), file.read_text()) for file in files)
 
 
 def migrate(connection: sqlite3.Connection, before_upgrade: Callable[[int], None] = lambda _: None) -> int:
@@ -73,21 +75,28 @@ def migrate(connection: sqlite3.Connection, before_upgrade: Callable[[int], None
         raise DatabaseUnusable(f"the database cannot be read: {error}") from error
 
 
-def _require_whole(connection: sqlite3.Connection, known: list[tuple[int, str]]) -> None:
+def _require_whole(connection: sqlite3.Connection, version: int) -> None:
     """Raise ``DatabaseUnusable`` if the file's tables, columns and triggers are not those of the migrations.
 
     A trigger or view of somebody else could change a row while Lessor writes and authenticates it.
     """
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
-        for number, script in known:
-            _apply(model, number, script)
-        missing = sorted(_parts(model) - _parts(connection))
-        ours = _definitions(model)
+    parts, ours = _schema_of(version)
+    missing = sorted(parts - _parts(connection))
     if missing:
         raise DatabaseUnusable(f"the database lacks {missing[0]}")
     for (kind, name), definition in _definitions(connection).items():
         if ours.get((kind, name), definition if kind == "table" else "") != definition:
             raise DatabaseUnusable(f"the {kind} {name} of the database is not one that Lessor created")
+
+
+@functools.cache
+def _schema_of(version: int) -> tuple[frozenset[str], Mapping[tuple[str, str], str]]:
+    """Return the parts and the definitions that the migrations up to a version create."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        for number, script in migrations():
+            if number <= version:
+                _apply(model, number, script)
+        return frozenset(_parts(model)), _definitions(model)
 
 
 def _definitions(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
@@ -121,14 +130,13 @@ def read_version(connection: sqlite3.Connection) -> int:
     Raises:
         DatabaseUnusable: This version cannot use the file.
     """
-    known = migrations()
-    version, newest = _pragma(connection, "user_version"), known[-1][0]
+    version, newest = _pragma(connection, "user_version"), migrations()[-1][0]
     ours = _pragma(connection, "application_id") == APPLICATION_ID
     if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise DatabaseUnusable("the file is a database of another program")
     if version > newest:
         raise DatabaseUnusable(f"the database has schema {version}; this version knows up to {newest}")
-    _require_whole(connection, [one for one in known if one[0] <= version])
+    _require_whole(connection, version)
     return version
 
 

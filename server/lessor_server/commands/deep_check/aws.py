@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
 from typing import Final
 
 from botocore.exceptions import BotoCoreError
 
+import lessor
 from lessor.findings import Finding
 from lessor_server.adapters.aws.gateway import AwsGateway
 from lessor_server.adapters.aws.http_client import HttpClient
@@ -61,7 +61,7 @@ class RootsOnAws:
 async def open_roots(settings: Settings, store: Store, sealer: Sealer) -> AsyncIterator[RootsOnAws]:
     """Prepare calls to AWS with the roots of ``store`` while the block runs; no engine runs."""
     instance = (await store.status()).instance_id
-    async with QueryClient(f"lessor/{version('lessor')}", SystemClock().wall) as client:
+    async with QueryClient(f"lessor/{lessor.__version__}", SystemClock().wall) as client:
         gateway = AwsGateway(
             client,
             Routes(settings.aws.allowed_endpoints),
