@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.rate_shares import SHARE_SECONDS
@@ -22,6 +22,7 @@ from lessor_server.engine.store_types import StoreStatus
 from tests.simulation.points import Fate
 from tests.support.memory_rows import Row
 from tests.support.memory_store import MemoryStore, step_name
+from tests.support.virtual_loop import END_SLEEP
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -68,7 +69,6 @@ METHODS = frozenset(
 LOST_SIGNS = 0.005
 """The share of signs of life whose answer is lost."""
 MARK_EVERY_US = 5_000_000
-T = TypeVar("T")
 Change = tuple[str, Row | None, Row | None]
 
 
@@ -88,8 +88,17 @@ class _Rows(dict[str, Row]):
         super().__delitem__(key)
 
 
-async def _at_once(_: str) -> None:
-    """Do nothing: time and deaths are the disk's."""
+class _Done:
+    """What can be awaited and is done."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        """Wait for nothing."""
+        return _NOTHING
+
+
+_DONE, _NOTHING = _Done(), iter(())
 
 
 class DurableStore(MemoryStore):
@@ -98,9 +107,13 @@ class DurableStore(MemoryStore):
     def __init__(self, clock: Any, instance: str, *, shared: bool) -> None:
         """Begin empty; a ``shared`` store serves several processes and outlives each."""
         self.shared = shared
-        super().__init__(clock, _at_once, instance)
+        super().__init__(clock, self._before, instance)
         self.rows: _Rows = _Rows()
         self._marked_us = self.now()
+
+    def _before(self, name: str, *, reads: bool = False) -> Awaitable[None]:  # type: ignore[override]
+        """Do nothing: time, deaths and failures are the disk's."""
+        return _DONE
 
     async def void_stale_claims(self) -> int:
         """Void every claim, unless other processes may live."""
@@ -151,12 +164,6 @@ def _now(coroutine: Any) -> Any:
     except StopIteration as stop:
         return stop.value
     raise AssertionError("the store in memory waits for nothing")
-
-
-def _answer(future: asyncio.Future[T], result: T) -> None:
-    """Set the result of a future that somebody may still wait for."""
-    if not future.done():
-        future.set_result(result)
 
 
 @types.coroutine
@@ -212,7 +219,7 @@ class Disk:
             return
         fleet = _now(self._store.report_alive(sign))
         self._process.signed_at = self._world.now()
-        answered.get_loop().call_later(self._world.options.commit / 2, _answer, answered, fleet)
+        answered.get_loop().call_later(self._world.options.commit / 2, END_SLEEP, answered, fleet)
 
     def _require_space(self, name: str) -> None:
         """Raise if the process is dead or the disk is full."""

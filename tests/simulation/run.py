@@ -19,10 +19,17 @@ from tests.simulation.stopping import StoppingLoop
 from tests.simulation.wire import LATEST_ARRIVAL
 from tests.simulation.workload import Workload, furnish
 from tests.simulation.world import World
+from tests.support.iam_user import User
 
 CALM_SECONDS = 5 * 3600.0
 """How long the end may take: an hourly reconcile run, checks for a user, and a clock an hour ahead."""
 POLL_SECONDS = 20.0
+DOZE_SECONDS = 600.0
+"""How long all processes are stopped while they have nothing to do until the next hourly reconcile run."""
+AWAKE_POLLS = 3
+"""How many polls there are between two such stops: what is overdue is done meanwhile."""
+IDLE_EACH = 5
+"""One in so many seeds waits for that run with idle processes, not with stopped ones."""
 Play = Callable[[World], Coroutine[Any, Any, None]]
 WEEK = 8 * 24 * 3600.0
 
@@ -83,10 +90,14 @@ async def calm(world: World, workload: Workload) -> None:
     """End all faults, and wait until everything has ended."""
     world.faults.end()
     world.journal.note("calm", ALL)
-    until = world.now() + CALM_SECONDS
+    until, polls = world.now() + CALM_SECONDS, 0
     while not world.breaches and not _settled(world) and world.now() < until:
         await asyncio.sleep(POLL_SECONDS)
         await _operate(world, workload)
+        polls += 1
+        if polls >= AWAKE_POLLS and world.options.seed % IDLE_EACH and _reconciles_next(world):
+            world.replicas.doze(DOZE_SECONDS)
+            polls = 0
     if not world.breaches:
         world.judge_end()
     if not world.breaches:
@@ -122,17 +133,27 @@ def _elsewhere(world: World, lease_id: str) -> bool:
 
 def _settled(world: World) -> bool:
     """Return whether nothing is in progress or pending."""
+    return _rests(world) and not any(_is_to_go(world, user) for user in world.expectations.users())
+
+
+def _reconciles_next(world: World) -> bool:
+    """Return whether only users are left that the next hourly reconcile run must find, and none runs now."""
+    return _rests(world) and not _settled(world) and not any(one.in_flight for one in world.replicas.running)
+
+
+def _rests(world: World) -> bool:
+    """Return whether nothing is in progress or pending but what a reconcile run must find."""
     if world.pending or world.store.open or any(row.lease.state in LIVE for row in world.store.rows.values()):
         return False
     if not world.replicas.complete or world._own:
         return False
-    if not all(rests(row) for row in world.store.rotations.values()):
-        return False
-    for user in world.expectations.users():
-        record = world.expectations.records.get(suffix(user.name))
-        if record is None or world.store.rows[record.lease_id].lease.state.value != "ABANDONED":
-            return False
-    return True
+    return all(rests(row) for row in world.store.rotations.values())
+
+
+def _is_to_go(world: World, user: User) -> bool:
+    """Return whether a user has no lease that was abandoned."""
+    record = world.expectations.records.get(suffix(user.name))
+    return record is None or world.store.rows[record.lease_id].lease.state.value != "ABANDONED"
 
 
 async def _count(world: World, workload: Workload) -> None:

@@ -19,13 +19,14 @@ from lessor_server.engine.ports import Observer
 from lessor_server.engine.replica_ports import Fleet, ReplicaSign, ReplicaStore
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.revocation.queue import RevocationQueue
-from lessor_server.engine.waiting import wait_until
+from lessor_server.engine.waiting import finish_within, wait_until
 
 SIGN_SECONDS: Final = 5.0
 BUSY_SECONDS: Final = 1.1
 """The interval of the signs while replicas share a rate that one of them uses, or the store fails."""
 MIN_PAUSE_SECONDS: Final = 0.1
 SIGN_DEADLINE_SECONDS: Final = 4.0
+VOID_AGAIN_SECONDS: Final = 10.0
 START_PAUSE_SECONDS, MAX_START_SIGNS = 0.5, 60
 """A start waits for so long if another replica does not know the data key in use."""
 
@@ -75,6 +76,8 @@ class ReplicaRegistry:
         self._keys = keys
         self._next_at = self._asked_at = 0.0
         self._silent: frozenset[str] = frozenset()
+        self._void_at = 0.0
+        """When the claims of replicas that are still silent are voided again."""
         self.fleet = Fleet(0, ())
         """All replicas, as of the last sign."""
 
@@ -108,8 +111,7 @@ class ReplicaRegistry:
     async def leave(self) -> None:
         """Delete this replica from the table; if the store does not answer, its peers notice its silence."""
         try:
-            async with asyncio.timeout(SIGN_DEADLINE_SECONDS):
-                await self._me.store.remove_replica(self._me.name)
+            await finish_within(SIGN_DEADLINE_SECONDS, self._me.store.remove_replica(self._me.name))
         except (StoreUnavailable, TimeoutError):
             return
 
@@ -146,8 +148,7 @@ class ReplicaRegistry:
         )
         self._next_at = loop.time() + SIGN_SECONDS
         try:
-            async with asyncio.timeout(SIGN_DEADLINE_SECONDS):
-                self.fleet = await self._me.store.report_alive(sign)
+            self.fleet = await finish_within(SIGN_DEADLINE_SECONDS, self._me.store.report_alive(sign))
         except TimeoutError:
             raise StoreUnavailable("the store did not answer in time", retry_in=1.0) from None
         for granted in self.fleet.granted:
@@ -160,15 +161,18 @@ class ReplicaRegistry:
         self._next_at = min(self._next_at, due_at)
 
     async def _take_over(self) -> None:
-        """Make the claimed revocations of silent replicas due, and look for what they left."""
-        now_us = self.fleet.now_us
-        silent = frozenset(one.name for one in self.fleet.replicas if one.is_silent(now_us))
-        if not silent:
+        """Make the claimed revocations of silent replicas due, and look for what they left.
+
+        Later only at times: one that was stopped may continue, claim, and end before its next sign.
+        """
+        now, now_us = asyncio.get_running_loop().time(), self.fleet.now_us
+        silent = frozenset([one.name for one in self.fleet.replicas if one.is_silent(now_us)])
+        if not silent or (silent == self._silent and now < self._void_at):
             self._silent = silent
             return
         taken = await self._me.store.void_claims_of(sorted(silent))
         new = silent - self._silent
-        self._silent = silent
+        self._silent, self._void_at = silent, now + VOID_AGAIN_SECONDS
         if taken or new:
             self._notify(ReplicaSilent(", ".join(sorted(new or silent)), taken))
             self._queue.request_full_scan()
