@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lessor_server.domain.errors.base import StoreUnavailable
@@ -156,6 +156,11 @@ class _Write:
     done: asyncio.Future[Any]
     fate: Fate | None
 
+    def lose(self) -> None:
+        """Answer that there was no answer."""
+        self.done.set_exception(StoreUnavailable(f"the store did not answer {self.name}", retry_in=1.0))
+        self.done.exception()
+
 
 def _now(coroutine: Any) -> Any:
     """Run a coroutine that waits for nothing, and return its result."""
@@ -181,6 +186,8 @@ class Disk:
         self._world = process.world
         self._store = process.world.store
         self._batch: list[_Write] = []
+        self._status = StoreStatus(self._world.instance, 1, first_start=process.number == 1)
+        """The first process of all has a first start, and no other."""
 
     def drift_us(self) -> int:
         """Return how far the wall clock of the process' machine is ahead of the service's time."""
@@ -188,11 +195,12 @@ class Disk:
         return self._store.drift_us() + int(ahead * 1e6)
 
     async def status(self) -> StoreStatus:
-        """Return the state of the store; only the first process of all has a first start."""
+        """Return the state of the store."""
         await _turn()
         self._process.require_alive()
-        first_start = self._process.number == 1
-        return StoreStatus(self._world.instance, 1, first_start, self._store.kept_hold)
+        if self._status.expiry_hold != self._store.kept_hold:
+            self._status = replace(self._status, expiry_hold=self._store.kept_hold)
+        return self._status
 
     async def report_alive(self, sign: ReplicaSign) -> Fleet:
         """Store a sign of life. There are too many for each to be an effect of the run."""
@@ -280,10 +288,8 @@ class Disk:
         """Execute one write and return its result, unless the process dies first."""
         if write.done.cancelled():
             write.done = asyncio.get_running_loop().create_future()
-        lost = StoreUnavailable(f"the store did not answer {write.name}", retry_in=1.0)
         if write.fate is Fate.UNDONE:
-            write.done.set_exception(lost)
-            write.done.exception()
+            write.lose()
             return
         try:
             result = write.job()
@@ -292,16 +298,16 @@ class Disk:
             write.done.exception()
             return
         self._store.mark()
-        changed = [lease_id for lease_id, _, _ in self._store.rows.changes]
-        self._world.written(self._process, write.name, self._store.rows.changes, write.began_us)
-        if write.fate is not None:
+        changes = self._store.rows.changes
+        changed = [lease_id for lease_id, _, _ in changes] if write.fate is not None else ()
+        self._world.written(self._process, write.name, changes, write.began_us)
+        if changed:
             for lease_id in changed:
                 self._world.expectations.trouble(lease_id)  # whose hint may be lost
         if write.fate is Fate.AFTER:
             self._process.kill()
         elif write.fate is Fate.LOST:
-            write.done.set_exception(lost)
-            write.done.exception()
+            write.lose()
         elif not write.done.done():
             write.done.set_result(result)
 
