@@ -147,7 +147,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             while timers and timers[0] < until:
                 timer = heappop(timers)
                 timer.loop = None
-                if timer.callback is END_SLEEP:  # most timers are of sleeps: their tasks continue in this turn
+                if timer.callback is END_SLEEP:  # as for most timers; the task continues in this turn
                     future, result = timer.args
                     if not future.done():
                         future.set_result(result)

@@ -47,14 +47,15 @@ async def finish_within(seconds: float, job: Awaitable[T]) -> T:
 
     timer = asyncio.get_running_loop().call_later(seconds, end)
     try:
-        result = await job
+        return await job
     except asyncio.CancelledError:
-        if is_late and task.uncancel() == 0:
+        if is_late and task.cancelling() == 1:
             raise TimeoutError from None
-        raise
+        raise  # somebody else cancels the task
     finally:
         timer.cancel()
-    return result
+        if is_late:
+            task.uncancel()
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from lessor_server.engine.waiting import wait_for, wait_until
+import pytest
+
+from lessor_server.engine.waiting import finish_within, wait_for, wait_until
 from tests.support.virtual_loop import virtual
 
 
@@ -47,3 +49,37 @@ async def test_a_cancelled_wait_sets_no_event_later() -> None:
     await asyncio.sleep(60.0)
     assert task.cancelled()
     assert not event.is_set()
+
+
+@virtual
+async def test_a_job_that_ends_in_time_has_its_result() -> None:
+    loop = asyncio.get_running_loop()
+    assert await finish_within(10.0, asyncio.sleep(3.0, "done")) == "done"
+    await asyncio.sleep(60.0)
+    assert loop.time() == 63.0
+
+
+@virtual
+async def test_a_job_that_takes_longer_is_cancelled() -> None:
+    loop, task, ended = asyncio.get_running_loop(), asyncio.current_task(), list[float]()
+
+    async def job() -> None:
+        try:
+            await asyncio.sleep(20.0)
+        finally:
+            ended.append(loop.time())
+
+    with pytest.raises(TimeoutError):
+        await finish_within(10.0, job())
+    assert ended == [10.0]
+    assert task is not None
+    assert not task.cancelling()
+
+
+@virtual
+async def test_a_cancelled_task_gets_no_timeout() -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(finish_within(10.0, asyncio.sleep(20.0)))
+        await asyncio.sleep(5.0)
+        task.cancel()
+    assert task.cancelled()

@@ -70,10 +70,7 @@ class KeyAgreement:
 
     def _others_differ(self, active: str) -> bool:
         """Return whether a replica does not know or does not use the active data key, by the table."""
-        for one in self._live:
-            if one.known_key != active or one.used_key != active:
-                return True
-        return False
+        return any(one.known_key != active or one.used_key != active for one in self._live)
 
     @property
     def is_known_to_others(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import ReplicaSilent
 from lessor_server.engine.aws.rate_limiter import RateLimiters
+from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.replica_ports import Fleet, ReplicaSign, ReplicaStore
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
@@ -131,12 +132,9 @@ class ReplicaRegistry:
         """
         loop, clock = asyncio.get_running_loop(), self._me.clock
         asked_us, self._asked_at = clock.boot_us(), loop.time()
-        rates = {one.account: (one, waiting) for one, waiting in self._limiters.sharing()}
-        rates = {name: rate for name, rate in rates.items() if not rate[0].let_lapse(rate[1])}
-        if only_missing:
-            rates = {name: rate for name, rate in rates.items() if rate[0].is_missing}
+        rates = self._list_shared(only_missing=only_missing)
         due_at = self._next_at if only_missing else math.inf
-        asked = tuple(one.request(waiting) for one, waiting in rates.values())
+        asked = tuple([one.request(waiting) for one, waiting in rates.values()])
         sign = ReplicaSign(
             self._me.name,
             self._me.version,
@@ -159,6 +157,14 @@ class ReplicaRegistry:
         if shared and any(row.demand for one in self.fleet.replicas for row in one.shares):
             self._next_at = loop.time() + BUSY_SECONDS
         self._next_at = min(self._next_at, due_at)
+
+    def _list_shared(self, *, only_missing: bool) -> dict[str, tuple[SharedRate, int]]:
+        """Return the rates to ask shares of, by account, each with how many calls wait for it."""
+        return {
+            one.account: (one, waiting)
+            for one, waiting in self._limiters.sharing()
+            if not one.let_lapse(waiting) and (one.is_missing or not only_missing)
+        }
 
     async def _take_over(self) -> None:
         """Make the claimed revocations of silent replicas due, and look for what they left.

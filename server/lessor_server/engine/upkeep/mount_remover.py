@@ -105,17 +105,22 @@ class MountRemover:
     async def _remove(self) -> bool:
         """Remove the mounts that can be removed; return whether some are left."""
         try:
-            self._delete_static(await self._store.list_static_of_disabled())
             for left in await self._store.list_unfinished_of_removed_mounts():
                 self._report_left(left, left.unneeded, left.last_error)
+            if not await self._is_any_disabling():
+                return False
+            self._delete_static(await self._store.list_static_of_disabled())
             for name in await self._store.remove_disabled():
                 self._roots.forget(name)
                 self._by.pop(name, None)
                 self._notify(MountRemoved(name))
-            states = {mount.state async for mount in iter_mounts(self._store)}
+            return await self._is_any_disabling()
         except StoreUnavailable:
             return True
-        return MountState.DISABLING in states
+
+    async def _is_any_disabling(self) -> bool:
+        """Return whether a mount is disabled and not removed yet."""
+        return any([mount.state is MountState.DISABLING async for mount in iter_mounts(self._store)])
 
     def _delete_static(self, rows: list[Rotation]) -> None:
         """Start to delete static roles of disabled mounts; the rotator retries those that are ``ending``."""
