@@ -10,7 +10,7 @@ from typing import Any
 from lessor.v1 import lease_pb2
 from lessor_server.domain.lease import LIVE
 from tests.simulation.expectations import Breach
-from tests.simulation.journal import ALL, suffix
+from tests.simulation.journal import ALL, Journal, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import task_factory
@@ -40,11 +40,16 @@ class Result:
 
     options: Options
     breaches: tuple[Breach, ...]
-    digest: str
+    journal: Journal
     effects: int
     seconds: float
     """Virtual ones."""
     story: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of the journal, which shows that a seed replays."""
+        return self.journal.digest()
 
     @property
     def broken(self) -> str:
@@ -73,7 +78,7 @@ def in_world(options: Options, play: Play, points: Points | None = None) -> Resu
         runner.run(main())
     breaches = tuple(world.breaches)
     story = world.journal.story(breaches[0].subject) if breaches else ""
-    return Result(options, breaches, world.journal.digest(), world.effects, world.now(), story)
+    return Result(options, breaches, world.journal, world.effects, world.now(), story)
 
 
 async def _play(world: World) -> None:
