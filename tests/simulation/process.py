@@ -173,11 +173,6 @@ class Process:
         """Return whether the process is stopped, or its machine suspended."""
         return any(why.startswith(("stopped", "asleep")) for why in self.missing)
 
-    @property
-    def in_flight(self) -> bool:
-        """Return whether calls to AWS are in flight."""
-        return self._wire.in_flight
-
     def ended(self, task: asyncio.Task[Any]) -> None:
         """Remove a task; the error of a cancelled caller is ignored."""
         self.tasks.pop(task, None)

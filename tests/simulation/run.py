@@ -96,13 +96,16 @@ async def calm(world: World, workload: Workload) -> None:
     world.faults.end()
     world.journal.note("calm", ALL)
     until, polls = world.now() + CALM_SECONDS, 0
-    while not world.breaches and not _settled(world) and world.now() < until:
+    while not world.breaches and world.now() < until:
+        rests = _rests(world)
+        if rests and not any(_is_to_go(world, user) for user in world.expectations.users()):
+            break
+        if rests and polls >= AWAKE_POLLS and world.options.seed % IDLE_EACH:
+            world.replicas.doze(DOZE_SECONDS)
+            polls = 0
         await asyncio.sleep(POLL_SECONDS)
         await _operate(world, workload)
         polls += 1
-        if polls >= AWAKE_POLLS and world.options.seed % IDLE_EACH and _reconciles_next(world):
-            world.replicas.doze(DOZE_SECONDS)
-            polls = 0
     if not world.breaches:
         world.judge_end()
     if not world.breaches:
@@ -136,21 +139,11 @@ def _elsewhere(world: World, lease_id: str) -> bool:
     return bool(account) and account != lease.footprint.account
 
 
-def _settled(world: World) -> bool:
-    """Return whether nothing is in progress or pending."""
-    return _rests(world) and not any(_is_to_go(world, user) for user in world.expectations.users())
-
-
-def _reconciles_next(world: World) -> bool:
-    """Return whether only users are left that the next hourly reconcile run must find, and none runs now."""
-    return _rests(world) and not _settled(world) and not any(one.in_flight for one in world.replicas.running)
-
-
 def _rests(world: World) -> bool:
     """Return whether nothing is in progress or pending but what a reconcile run must find."""
-    if world.pending or world.store.open or any(row.lease.state in LIVE for row in world.store.rows.values()):
+    if world.pending or world._own or world.store.open or not world.replicas.complete:
         return False
-    if not world.replicas.complete or world._own:
+    if any(row.lease.state in LIVE for row in world.store.rows.values()):
         return False
     return all(rests(row) for row in world.store.rotations.values())
 

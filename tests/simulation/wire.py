@@ -66,11 +66,6 @@ class Wire(memory_aws.MemoryAws):
         self._flights: list[Flight] = []
         self.latency = process.world.options.latency
 
-    @property
-    def in_flight(self) -> bool:
-        """Return whether requests are in flight."""
-        return bool(self._flights)
-
     async def send(self, root: Root, call: Call[T]) -> T:
         """Send one call."""
         self._process.require_alive()
