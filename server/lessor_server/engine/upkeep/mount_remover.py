@@ -107,20 +107,20 @@ class MountRemover:
         try:
             for left in await self._store.list_unfinished_of_removed_mounts():
                 self._report_left(left, left.unneeded, left.last_error)
-            if not await self._is_any_disabling():
+            disabled = [
+                mount.name async for mount in iter_mounts(self._store) if mount.state is MountState.DISABLING
+            ]
+            if not disabled:
                 return False
             self._delete_static(await self._store.list_static_of_disabled())
-            for name in await self._store.remove_disabled():
-                self._roots.forget(name)
-                self._by.pop(name, None)
-                self._notify(MountRemoved(name))
-            return await self._is_any_disabling()
+            removed = await self._store.remove_disabled()
         except StoreUnavailable:
             return True
-
-    async def _is_any_disabling(self) -> bool:
-        """Return whether a mount is disabled and not removed yet."""
-        return any([mount.state is MountState.DISABLING async for mount in iter_mounts(self._store)])
+        for name in removed:
+            self._roots.forget(name)
+            self._by.pop(name, None)
+            self._notify(MountRemoved(name))
+        return not set(disabled) <= set(removed)
 
     def _delete_static(self, rows: list[Rotation]) -> None:
         """Start to delete static roles of disabled mounts; the rotator retries those that are ``ending``."""
