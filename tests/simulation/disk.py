@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import types
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.rate_shares import SHARE_SECONDS
@@ -22,6 +22,7 @@ from lessor_server.engine.store_types import StoreStatus
 from tests.simulation.points import Fate
 from tests.support.memory_rows import Row
 from tests.support.memory_store import MemoryStore, step_name
+from tests.support.virtual_loop import END_SLEEP
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -68,7 +69,6 @@ METHODS = frozenset(
 LOST_SIGNS = 0.005
 """The share of signs of life whose answer is lost."""
 MARK_EVERY_US = 5_000_000
-T = TypeVar("T")
 Change = tuple[str, Row | None, Row | None]
 
 
@@ -88,8 +88,17 @@ class _Rows(dict[str, Row]):
         super().__delitem__(key)
 
 
-async def _at_once(_: str) -> None:
-    """Do nothing: time and deaths are the disk's."""
+class _Done:
+    """What can be awaited and is done."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        """Wait for nothing."""
+        return _NOTHING
+
+
+_DONE, _NOTHING = _Done(), iter(())
 
 
 class DurableStore(MemoryStore):
@@ -98,9 +107,13 @@ class DurableStore(MemoryStore):
     def __init__(self, clock: Any, instance: str, *, shared: bool) -> None:
         """Begin empty; a ``shared`` store serves several processes and outlives each."""
         self.shared = shared
-        super().__init__(clock, _at_once, instance)
+        super().__init__(clock, self._before, instance)
         self.rows: _Rows = _Rows()
         self._marked_us = self.now()
+
+    def _before(self, name: str, *, reads: bool = False) -> Awaitable[None]:  # type: ignore[override]
+        """Do nothing: time, deaths and failures are the disk's."""
+        return _DONE
 
     async def void_stale_claims(self) -> int:
         """Void every claim, unless other processes may live."""
@@ -143,6 +156,11 @@ class _Write:
     done: asyncio.Future[Any]
     fate: Fate | None
 
+    def lose(self) -> None:
+        """Answer that there was no answer."""
+        self.done.set_exception(StoreUnavailable(f"the store did not answer {self.name}", retry_in=1.0))
+        self.done.exception()
+
 
 def _now(coroutine: Any) -> Any:
     """Run a coroutine that waits for nothing, and return its result."""
@@ -151,12 +169,6 @@ def _now(coroutine: Any) -> Any:
     except StopIteration as stop:
         return stop.value
     raise AssertionError("the store in memory waits for nothing")
-
-
-def _answer(future: asyncio.Future[T], result: T) -> None:
-    """Set the result of a future that somebody may still wait for."""
-    if not future.done():
-        future.set_result(result)
 
 
 @types.coroutine
@@ -174,6 +186,8 @@ class Disk:
         self._world = process.world
         self._store = process.world.store
         self._batch: list[_Write] = []
+        self._status = StoreStatus(self._world.instance, 1, first_start=process.number == 1)
+        """The first process of all has a first start, and no other."""
 
     def drift_us(self) -> int:
         """Return how far the wall clock of the process' machine is ahead of the service's time."""
@@ -181,11 +195,12 @@ class Disk:
         return self._store.drift_us() + int(ahead * 1e6)
 
     async def status(self) -> StoreStatus:
-        """Return the state of the store; only the first process of all has a first start."""
+        """Return the state of the store."""
         await _turn()
         self._process.require_alive()
-        first_start = self._process.number == 1
-        return StoreStatus(self._world.instance, 1, first_start, self._store.kept_hold)
+        if self._status.expiry_hold != self._store.kept_hold:
+            self._status = replace(self._status, expiry_hold=self._store.kept_hold)
+        return self._status
 
     async def report_alive(self, sign: ReplicaSign) -> Fleet:
         """Store a sign of life. There are too many for each to be an effect of the run."""
@@ -212,7 +227,7 @@ class Disk:
             return
         fleet = _now(self._store.report_alive(sign))
         self._process.signed_at = self._world.now()
-        answered.get_loop().call_later(self._world.options.commit / 2, _answer, answered, fleet)
+        answered.get_loop().call_later(self._world.options.commit / 2, END_SLEEP, answered, fleet)
 
     def _require_space(self, name: str) -> None:
         """Raise if the process is dead or the disk is full."""
@@ -273,10 +288,8 @@ class Disk:
         """Execute one write and return its result, unless the process dies first."""
         if write.done.cancelled():
             write.done = asyncio.get_running_loop().create_future()
-        lost = StoreUnavailable(f"the store did not answer {write.name}", retry_in=1.0)
         if write.fate is Fate.UNDONE:
-            write.done.set_exception(lost)
-            write.done.exception()
+            write.lose()
             return
         try:
             result = write.job()
@@ -285,16 +298,16 @@ class Disk:
             write.done.exception()
             return
         self._store.mark()
-        changed = [lease_id for lease_id, _, _ in self._store.rows.changes]
-        self._world.written(self._process, write.name, self._store.rows.changes, write.began_us)
-        if write.fate is not None:
+        changes = self._store.rows.changes
+        changed = [lease_id for lease_id, _, _ in changes] if write.fate is not None else ()
+        self._world.written(self._process, write.name, changes, write.began_us)
+        if changed:
             for lease_id in changed:
                 self._world.expectations.trouble(lease_id)  # whose hint may be lost
         if write.fate is Fate.AFTER:
             self._process.kill()
         elif write.fate is Fate.LOST:
-            write.done.set_exception(lost)
-            write.done.exception()
+            write.lose()
         elif not write.done.done():
             write.done.set_result(result)
 

@@ -101,6 +101,8 @@ class Faults:
             ("throttling", options.storms),
             ("disk", options.disk_faults),
         ):
+            if not count:
+                continue
             rng = world.chance(f"plan/{name}")
             happen = getattr(self, f"_{name}")
             times = count * options.replicas if name in ("kill", "pause") else count

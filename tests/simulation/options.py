@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -101,7 +102,7 @@ class Options:
 
     def begins(self, caller: int) -> float:
         """Return when a caller begins."""
-        return self.rng(f"begins/{caller}").uniform(0.0, self.span)
+        return self.span * _drawn(f"{self.seed}/begins/{caller}")
 
     def moment(self, rng: random.Random) -> float:
         """Return when something happens: half of the time while a caller is being served."""
@@ -109,6 +110,12 @@ class Options:
             return rng.uniform(0.0, self.span)
         served = 6 * self.latency + 2 * self.commit
         return self.begins(rng.randrange(self.callers)) + rng.uniform(0.0, served)
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn(text: str) -> float:
+    """Return a number below 1; to seed a generator for it takes long, and each is asked for several times."""
+    return random.Random(text).random()
 
 
 def _some(rng: random.Random, chance: float, most: int) -> int:

@@ -105,6 +105,11 @@ class Replicas:
         process.stop()
         self._world.later(seconds, lambda: self._go_on(process))
 
+    def doze(self, seconds: float) -> None:
+        """Stop all processes for so long."""
+        for process in self.serving:
+            self.stop(process, seconds)
+
     def _go_on(self, process: Process) -> None:
         if not process.alive:
             return

@@ -10,7 +10,7 @@ from typing import Any
 from lessor.v1 import lease_pb2
 from lessor_server.domain.lease import LIVE
 from tests.simulation.expectations import Breach
-from tests.simulation.journal import ALL, suffix
+from tests.simulation.journal import ALL, Journal, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
 from tests.simulation.process import task_factory
@@ -19,10 +19,17 @@ from tests.simulation.stopping import StoppingLoop
 from tests.simulation.wire import LATEST_ARRIVAL
 from tests.simulation.workload import Workload, furnish
 from tests.simulation.world import World
+from tests.support.iam_user import User
 
 CALM_SECONDS = 5 * 3600.0
 """How long the end may take: an hourly reconcile run, checks for a user, and a clock an hour ahead."""
 POLL_SECONDS = 20.0
+DOZE_SECONDS = 600.0
+"""How long all processes are stopped while they have nothing to do until the next hourly reconcile run."""
+AWAKE_POLLS = 3
+"""How many polls there are between two such stops: what is overdue is done meanwhile."""
+IDLE_EACH = 5
+"""One in so many seeds waits for that run with idle processes, not with stopped ones."""
 Play = Callable[[World], Coroutine[Any, Any, None]]
 WEEK = 8 * 24 * 3600.0
 
@@ -33,11 +40,16 @@ class Result:
 
     options: Options
     breaches: tuple[Breach, ...]
-    digest: str
+    journal: Journal
     effects: int
     seconds: float
     """Virtual ones."""
     story: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of the journal, which shows that a seed replays."""
+        return self.journal.digest()
 
     @property
     def broken(self) -> str:
@@ -66,7 +78,7 @@ def in_world(options: Options, play: Play, points: Points | None = None) -> Resu
         runner.run(main())
     breaches = tuple(world.breaches)
     story = world.journal.story(breaches[0].subject) if breaches else ""
-    return Result(options, breaches, world.journal.digest(), world.effects, world.now(), story)
+    return Result(options, breaches, world.journal, world.effects, world.now(), story)
 
 
 async def _play(world: World) -> None:
@@ -83,10 +95,17 @@ async def calm(world: World, workload: Workload) -> None:
     """End all faults, and wait until everything has ended."""
     world.faults.end()
     world.journal.note("calm", ALL)
-    until = world.now() + CALM_SECONDS
-    while not world.breaches and not _settled(world) and world.now() < until:
+    until, polls = world.now() + CALM_SECONDS, 0
+    while not world.breaches and world.now() < until:
+        rests = _rests(world)
+        if rests and not any(_is_to_go(world, user) for user in world.expectations.users()):
+            break
+        if rests and polls >= AWAKE_POLLS and world.options.seed % IDLE_EACH:
+            world.replicas.doze(DOZE_SECONDS)
+            polls = 0
         await asyncio.sleep(POLL_SECONDS)
         await _operate(world, workload)
+        polls += 1
     if not world.breaches:
         world.judge_end()
     if not world.breaches:
@@ -120,19 +139,19 @@ def _elsewhere(world: World, lease_id: str) -> bool:
     return bool(account) and account != lease.footprint.account
 
 
-def _settled(world: World) -> bool:
-    """Return whether nothing is in progress or pending."""
-    if world.pending or world.store.open or any(row.lease.state in LIVE for row in world.store.rows.values()):
+def _rests(world: World) -> bool:
+    """Return whether nothing is in progress or pending but what a reconcile run must find."""
+    if world.pending or world._own or world.store.open or not world.replicas.complete:
         return False
-    if not world.replicas.complete or world._own:
+    if any(row.lease.state in LIVE for row in world.store.rows.values()):
         return False
-    if not all(rests(row) for row in world.store.rotations.values()):
-        return False
-    for user in world.expectations.users():
-        record = world.expectations.records.get(suffix(user.name))
-        if record is None or world.store.rows[record.lease_id].lease.state.value != "ABANDONED":
-            return False
-    return True
+    return all(rests(row) for row in world.store.rotations.values())
+
+
+def _is_to_go(world: World, user: User) -> bool:
+    """Return whether a user has no lease that was abandoned."""
+    record = world.expectations.records.get(suffix(user.name))
+    return record is None or world.store.rows[record.lease_id].lease.state.value != "ABANDONED"
 
 
 async def _count(world: World, workload: Workload) -> None:

@@ -31,7 +31,7 @@ class StoppingLoop(VirtualLoop):
     def halt(self, life: object) -> None:
         """Run no callback of ``life`` from the next iteration of the loop on."""
         self._aside.setdefault(life, [])
-        self._timers_run = True
+        self._timers_run = self._holds_back = True
 
     def go_on(self, life: object) -> None:
         """Continue ``life``, if it was stopped."""
@@ -43,11 +43,11 @@ class StoppingLoop(VirtualLoop):
                 heapq.heappush(self._scheduled, handle)
             else:
                 self._ready.append(handle)
+        self._holds_back = bool(self._aside)
 
-    def _before_turn(self) -> None:
-        if self._aside:
-            self._ready = list(self._of_those_who_run(self._ready))
-        if self._aside and self._timers_run:  # a stopped process sets no further timer
+    def _hold_back(self) -> None:
+        self._ready = list(self._of_those_who_run(self._ready))
+        if self._timers_run:  # a stopped process sets no further timer
             self._scheduled[:] = self._of_those_who_run(self._scheduled)
             heapq.heapify(self._scheduled)
             self._timers_run = False

@@ -80,6 +80,8 @@ class Workload:
             self._spread("reaches", options.reaches, tenants.reach)
 
     def _spread(self, name: str, count: int, act: Act | None = None) -> None:
+        if not count:
+            return
         rng = self._world.options.rng(f"operator/{name}")
         act = act or getattr(self, f"_{name}")
 
@@ -99,7 +101,7 @@ class Workload:
         role, life = rng.choice(CHOICES), rng.choice(LIVES)
         if (options.disables or options.handovers) and rng.random() < 0.4:
             role = ROLES[-1]
-        if options.rng(f"session/{number}").random() < options.sessions:
+        if options.sessions and options.rng(f"session/{number}").random() < options.sessions:
             role, life = SESSION, 900.0
         request = creds_pb2.GenerateCredentialsRequest(mount=role.mount, role=role.name, ttl=seconds(life))
         repeats = rng.random() < options.requests

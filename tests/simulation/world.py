@@ -145,7 +145,7 @@ class World:
         made = (
             account
             for account in (self.mine, self.other)
-            if key_id in {*account.keys, *account.dead_keys, *account.sts.sessions}
+            if key_id in account.keys or key_id in account.dead_keys or key_id in account.sts.sessions
         )
         return self.accounts.get(key_id) or next(made)
 

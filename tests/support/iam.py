@@ -37,8 +37,8 @@ class Iam(Account):
         if perform is None:
             message = f"Could not find operation {action} for version 2010-05-08"
             return Answer(400, "InvalidAction", message)
-        homes = (one for one in self.peers.values() if access_key_id in {*one.sts.sessions, *one.keys})
-        home = next(homes, self)
+        made = (one for one in self.peers.values() if one.has_key(access_key_id))
+        home = next(made, self)
         try:
             caller = _caller(home, access_key_id, token)
             check_caller(action, caller.session)
@@ -47,6 +47,10 @@ class Iam(Account):
             return Answer(result=perform(home, Params(params, caller)) or {})
         except RefusalError as refusal:
             return refusal.answer
+
+    def has_key(self, access_key_id: str) -> bool:
+        """Return whether a key is one of this account's users or sessions."""
+        return access_key_id in self.sts.sessions or access_key_id in self.keys
 
     def time(self) -> float:
         """Return AWS's time in seconds since 1970, as its answers give it in ``Date``."""

@@ -73,7 +73,13 @@ class MemoryReplicas(MemoryUpkeep):
         if not self.shares:
             return listed
         rows = [row for _, row in sorted(self.shares.items())]
-        return [replace(one, shares=tuple(row for row in rows if row.replica == one.name)) for one in listed]
+        sharing = {row.replica for row in rows}
+        return [
+            replace(one, shares=tuple([row for row in rows if row.replica == one.name]))
+            if one.name in sharing
+            else one
+            for one in listed
+        ]
 
     async def remove_replica(self, name: str) -> None:
         """Delete a replica."""

@@ -54,7 +54,7 @@ class Row:
 
     def due(self, now: int, *, held: bool = False) -> bool:
         """Return whether the row may be claimed; while expiries are ``held`` an ACTIVE one may not."""
-        return self.live and self.lease.due_us <= now and not (held and self.lease.state is State.ACTIVE)
+        return self.lease.due_us <= now and self.live and not (held and self.lease.state is State.ACTIVE)
 
 
 class MemoryRows(MemoryRotations):

@@ -128,13 +128,10 @@ class MemoryStore(MemoryLogins):
     ) -> list[Lease]:
         """Claim what is due, earliest first."""
         await self._before("claim_due")
-        at = self.now()
-        rows = [
-            row
-            for row in self.rows.values()
-            if row.lease.is_session or row.lease.footprint.account not in without
-        ]
-        due = [row for row in rows if row.due(at, held=self._holds(terms))]
+        at, held = self.now(), self._holds(terms)
+        due = [row for row in self.rows.values() if row.due(at, held=held)]
+        if without:
+            due = [row for row in due if row.lease.is_session or row.lease.footprint.account not in without]
         due.sort(key=lambda row: (row.lease.due_us, row.lease.id))
         claims = [self._claim(row, terms, at) for row in due[:limit]]
         await self._at("claim_due done")

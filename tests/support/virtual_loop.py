@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+from asyncio import futures
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 T = TypeVar("T")
+END_SLEEP: Final = futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+"""What the timer of ``asyncio.sleep`` calls."""
 
 
 class DeadlockError(AssertionError):
@@ -27,7 +30,7 @@ class Handle(float):
 
     __slots__ = ("args", "callback", "context")
     callback: Callable[..., object] | None
-    args: tuple[object, ...]
+    args: tuple[Any, ...]
     context: Context
 
     def cancel(self) -> None:
@@ -76,6 +79,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._scheduled: list[TimerHandle] = []
         self.cancelled_timers = 0
         """How many of those that are scheduled."""
+        self._holds_back = False
+        """Whether ``_hold_back`` is called before each turn."""
 
     get_debug = staticmethod(bool)  # False: each task and each future asks, which costs more in Python
 
@@ -126,26 +131,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Run turn after turn until the loop is to stop, which saves a call a turn."""
         timers = self._scheduled
         while True:
-            self._before_turn()
+            if self._holds_back:
+                self._hold_back()
             ready = self._ready
-            if len(ready) > 1:
-                self._rng.shuffle(ready)
             if timers and (timers[0].callback is None or len(timers) > 100):
                 self._drop_cancelled()
             if not ready and not self._stopping:
                 if not timers:
                     self._raise_deadlock()
                 if timers[0] > self.now:
-                    self.now += timers[0] - self.now
+                    self.now = timers[0] + 0.0
                 if self.lateness:
                     self.now += self._rng.expovariate(1 / self.lateness)
-            self._ready = []
-            until = self.now + 1e-9
+            due, until = [], self.now + 1e-9
             while timers and timers[0] < until:
                 timer = heappop(timers)
                 timer.loop = None
-                ready.append(timer)
-            for handle in ready:
+                if timer.callback is END_SLEEP:  # as for most timers; the task continues in this turn
+                    future, result = timer.args
+                    if not future.done():
+                        future.set_result(result)
+                else:
+                    due.append(timer)
+            if len(ready) > 1:
+                self._rng.shuffle(ready)
+            self._ready = []
+            for handle in (ready + due) if due else ready:
                 callback = handle.callback
                 if callback is not None:
                     try:
@@ -157,7 +168,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self._stopping:
                 return
 
-    def _before_turn(self) -> None:
+    def _hold_back(self) -> None:
         """Change what is ready or scheduled, before a turn; the list of timers stays the same list."""
 
     def _drop_cancelled(self) -> None:

@@ -13,6 +13,7 @@ from lessor_server.domain.rate_shares import GrantedShare, ShareRequest, StoredS
 
 SILENT_SECONDS: Final = 20.0
 """A replica without a sign of life for so long loses its claims on revocations."""
+_SILENT_US: Final = int(SILENT_SECONDS * 1e6)
 FORGET_SECONDS: Final = 600.0
 """A replica without a sign of life for so long is no longer listed."""
 EVENT_SECONDS: Final = 60.0
@@ -53,7 +54,7 @@ class ReplicaStatus:
 
     def is_silent(self, now_us: int) -> bool:
         """Return whether it has given no sign of life for ``SILENT_SECONDS``."""
-        return self.seen_us <= now_us - int(SILENT_SECONDS * 1e6)
+        return self.seen_us <= now_us - _SILENT_US
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,3 +199,13 @@ async def test_a_store_error_delays_the_removal() -> None:
         assert "aws" in w.store.mounts
         w.store.fail_writes = False
         await gone(w)
+
+
+@virtual
+async def test_while_no_mount_is_disabled_nothing_is_written() -> None:
+    async with world() as w:
+        await asyncio.sleep(600.0)
+        assert "remove_disabled" not in w.points.passed
+        await disable(w)
+        await gone(w)
+        assert "remove_disabled" in w.points.passed

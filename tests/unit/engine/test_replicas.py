@@ -45,6 +45,22 @@ async def test_revocations_of_a_replica_that_dies_are_done_by_another_within_30_
 
 
 @virtual
+async def test_what_a_replica_claims_after_its_silence_was_noticed_is_taken_over_too() -> None:
+    """It continued after a stop, and ended before its next sign."""
+    async with world() as w, replica(w, "a"):
+        lease_id = (await w.issue(ttl=600)).lease.id
+        async with replica(w, "b") as dying:
+            dying.store.cut = True
+        await w.stop()
+        await asyncio.sleep(120)
+        await w.store.revoke(lease_id)
+        assert await w.store.claim([lease_id], ClaimTerms("b", timedelta(minutes=2)))
+        began = w.now()
+        await w.until(lambda: w.states()[lease_id] is State.GONE)
+        assert w.now() - began < TAKEN_OVER_SECONDS
+
+
+@virtual
 async def test_an_intent_of_a_silent_replica_stays_until_its_claim_ends() -> None:
     """Its CreateUser may still be on its way."""
     async with world() as w, replica(w, "b") as other:

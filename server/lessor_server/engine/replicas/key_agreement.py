@@ -53,6 +53,9 @@ class KeyAgreement:
         """
         self._fleet, active = fleet, fleet.active_key
         self._live = [one for one in fleet.replicas if not one.is_silent(fleet.now_us)]
+        if active == self.used and not self._others_differ(active):
+            self._signed_us = asked_us
+            return False
         if active and not self._keys.knows(active):
             try:
                 await self._keys.learn(await self._list_keys())
@@ -63,7 +66,11 @@ class KeyAgreement:
         if active and self._keys.knows(active) and self.is_known_to_others:
             self._keys.use(active)
         self._signed_us = asked_us
-        return bool(active) and any(one.known_key != active or one.used_key != active for one in self._live)
+        return bool(active) and self._others_differ(active)
+
+    def _others_differ(self, active: str) -> bool:
+        """Return whether a replica does not know or does not use the active data key, by the table."""
+        return any(one.known_key != active or one.used_key != active for one in self._live)
 
     @property
     def is_known_to_others(self) -> bool:

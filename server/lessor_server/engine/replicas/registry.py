@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from lessor_server.domain.errors.base import StoreUnavailable
 from lessor_server.domain.events import ReplicaSilent
 from lessor_server.engine.aws.rate_limiter import RateLimiters
+from lessor_server.engine.aws.shared_rate import SharedRate
 from lessor_server.engine.ports import Observer
 from lessor_server.engine.replica_ports import Fleet, ReplicaSign, ReplicaStore
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
@@ -26,6 +27,7 @@ BUSY_SECONDS: Final = 1.1
 """The interval of the signs while replicas share a rate that one of them uses, or the store fails."""
 MIN_PAUSE_SECONDS: Final = 0.1
 SIGN_DEADLINE_SECONDS: Final = 4.0
+VOID_AGAIN_SECONDS: Final = 10.0
 START_PAUSE_SECONDS, MAX_START_SIGNS = 0.5, 60
 """A start waits for so long if another replica does not know the data key in use."""
 
@@ -75,6 +77,8 @@ class ReplicaRegistry:
         self._keys = keys
         self._next_at = self._asked_at = 0.0
         self._silent: frozenset[str] = frozenset()
+        self._void_at = 0.0
+        """When the claims of replicas that are still silent are voided again."""
         self.fleet = Fleet(0, ())
         """All replicas, as of the last sign."""
 
@@ -133,12 +137,9 @@ class ReplicaRegistry:
         """
         loop, clock = asyncio.get_running_loop(), self._me.clock
         asked_us, self._asked_at = clock.boot_us(), loop.time()
-        rates = {one.account: (one, waiting) for one, waiting in self._limiters.sharing()}
-        rates = {name: rate for name, rate in rates.items() if not rate[0].let_lapse(rate[1])}
-        if only_missing:
-            rates = {name: rate for name, rate in rates.items() if rate[0].is_missing}
+        rates = self._list_shared(only_missing=only_missing)
         due_at = self._next_at if only_missing else math.inf
-        asked = tuple(one.request(waiting) for one, waiting in rates.values())
+        asked = tuple([one.request(waiting) for one, waiting in rates.values()])
         sign = ReplicaSign(
             self._me.name,
             self._me.version,
@@ -163,16 +164,27 @@ class ReplicaRegistry:
             self._next_at = loop.time() + BUSY_SECONDS
         self._next_at = min(self._next_at, due_at)
 
+    def _list_shared(self, *, only_missing: bool) -> dict[str, tuple[SharedRate, int]]:
+        """Return the rates to ask shares of, by account, each with how many calls wait for it."""
+        return {
+            one.account: (one, waiting)
+            for one, waiting in self._limiters.sharing()
+            if not one.let_lapse(waiting) and (one.is_missing or not only_missing)
+        }
+
     async def _take_over(self) -> None:
-        """Make the claimed revocations of silent replicas due, and look for what they left."""
-        now_us = self.fleet.now_us
-        silent = frozenset(one.name for one in self.fleet.replicas if one.is_silent(now_us))
-        if not silent:
+        """Make the claimed revocations of silent replicas due, and look for what they left.
+
+        Later only at times: one that was stopped may continue, claim, and end before its next sign.
+        """
+        now, now_us = asyncio.get_running_loop().time(), self.fleet.now_us
+        silent = frozenset([one.name for one in self.fleet.replicas if one.is_silent(now_us)])
+        if not silent or (silent == self._silent and now < self._void_at):
             self._silent = silent
             return
         taken = await self._me.store.void_claims_of(sorted(silent))
         new = silent - self._silent
-        self._silent = silent
+        self._silent, self._void_at = silent, now + VOID_AGAIN_SECONDS
         if taken or new:
             self._notify(ReplicaSilent(", ".join(sorted(new or silent)), taken))
             self._queue.request_full_scan()

@@ -105,17 +105,22 @@ class MountRemover:
     async def _remove(self) -> bool:
         """Remove the mounts that can be removed; return whether some are left."""
         try:
-            self._delete_static(await self._store.list_static_of_disabled())
             for left in await self._store.list_unfinished_of_removed_mounts():
                 self._report_left(left, left.unneeded, left.last_error)
-            for name in await self._store.remove_disabled():
-                self._roots.forget(name)
-                self._by.pop(name, None)
-                self._notify(MountRemoved(name))
-            states = {mount.state async for mount in iter_mounts(self._store)}
+            disabled = [
+                mount.name async for mount in iter_mounts(self._store) if mount.state is MountState.DISABLING
+            ]
+            if not disabled:
+                return False
+            self._delete_static(await self._store.list_static_of_disabled())
+            removed = await self._store.remove_disabled()
         except StoreUnavailable:
             return True
-        return MountState.DISABLING in states
+        for name in removed:
+            self._roots.forget(name)
+            self._by.pop(name, None)
+            self._notify(MountRemoved(name))
+        return not set(disabled) <= set(removed)
 
     def _delete_static(self, rows: list[Rotation]) -> None:
         """Start to delete static roles of disabled mounts; the rotator retries those that are ``ending``."""

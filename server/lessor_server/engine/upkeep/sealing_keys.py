@@ -12,6 +12,7 @@ from lessor_server.engine.background import BackgroundTasks
 from lessor_server.engine.ports import Observer, Store
 from lessor_server.engine.replicas.key_agreement import KeyAgreement
 from lessor_server.engine.sealing_ports import DataKeys
+from lessor_server.engine.waiting import wait_for
 
 ROWS_PER_STEP: Final = 500
 RETRY_SECONDS: Final = 1.0
@@ -87,10 +88,10 @@ class SealingKeys:
             self._unfinished.clear()
             try:
                 await self.finish_earlier()
-                async with asyncio.timeout(LOOK_SECONDS if self._agreement else None):
+                if self._agreement is None:
                     await self._unfinished.wait()
-            except TimeoutError:
-                continue  # another replica may have ended in the middle of a rotation
+                else:  # another replica may have ended in the middle of a rotation
+                    await wait_for(self._unfinished, LOOK_SECONDS)
             except StoreUnavailable as error:
                 await asyncio.sleep(error.retry_in or RETRY_SECONDS)
 
