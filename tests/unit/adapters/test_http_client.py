@@ -132,11 +132,13 @@ async def test_with_an_invalid_ca_bundle_nothing_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").write_text("none")
+    _, context = certified(tmp_path, "localhost")
     for name in ("missing", "empty"):
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / name))
-        async with stranger() as one:
-            error = await failure(root(one.url))
+        async with stranger(tls=context) as one:
+            error = await failure(root(one.url.replace("http://127.0.0.1", "https://localhost")))
         assert (error.sent, one.received) == (False, [])
+        assert "SSL" in error.detail
 
 
 # --- proxies ----------------------------------------------------------------------------------------------

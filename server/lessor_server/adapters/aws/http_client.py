@@ -14,7 +14,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -107,7 +107,7 @@ class _Origin:
 
     place: SplitUrl
     proxy: _Proxy | None
-    tls: ssl.SSLContext
+    load_tls: Callable[[], ssl.SSLContext]
     idle: list[Connection] = field(default_factory=list)
 
 
@@ -172,16 +172,18 @@ class HttpClient:
 
     def _add_origin(self, place: SplitUrl) -> _Origin:
         """Return a new origin, with the proxy that the environment names for it."""
-        try:
-            tls = _tls_context(self._find_ca_file())
-        except (OSError, sdk.BotoCoreError) as error:
-            raise sdk.SSLError(endpoint_url=place.origin, error=error) from error
         url = "" if is_near(place.name) else self._find_proxy(f"{place.origin}/")
-        origin = _Origin(place, _Proxy.of(url) if url else None, tls)
+        origin = _Origin(place, _Proxy.of(url) if url else None, partial(self._load_tls, place.origin))
         while len(self._origins) >= MAX_ORIGINS:
             _close_all(self._origins.pop(next(iter(self._origins))))
         self._origins[place.origin] = origin
         return origin
+
+    def _load_tls(self, origin: str) -> ssl.SSLContext:
+        try:
+            return _tls_context(self._find_ca_file())
+        except (OSError, sdk.BotoCoreError) as error:
+            raise sdk.SSLError(endpoint_url=origin, error=error) from error
 
     # --- connections --------------------------------------------------------------------------------------
 
@@ -227,7 +229,7 @@ class HttpClient:
             async with asyncio.timeout_at(limit):
                 if origin.proxy is not None:
                     return await _connect_through(origin.proxy, origin, limit)
-                return await _open(origin.place, origin.tls, url)
+                return await _open(origin.place, origin.load_tls, url)
         except sdk.BotoCoreError:  # some of these are OSError too
             raise
         except ssl.SSLError as error:
@@ -244,18 +246,18 @@ def _close_all(origin: _Origin) -> None:
         origin.idle.pop().close()
 
 
-async def _open(place: SplitUrl, tls: ssl.SSLContext, origin: str) -> Connection:
+async def _open(place: SplitUrl, load_tls: Callable[[], ssl.SSLContext], origin: str) -> Connection:
     """Connect to a host, over TLS if its URL says so; the errors of ``Connection`` name ``origin``."""
     loop = asyncio.get_running_loop()
+    tls = load_tls() if place.scheme == "https" else None
     addresses = await loop.getaddrinfo(place.name, place.port, type=socket.SOCK_STREAM)
     sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_ADDRESS_DELAY_SECONDS)
     try:
-        encrypted = place.scheme == "https"
         _, connection = await loop.create_connection(
             lambda: Connection(origin, sock),
             sock=sock,
-            ssl=tls if encrypted else None,
-            server_hostname=place.name if encrypted else None,
+            ssl=tls,
+            server_hostname=place.name if tls else None,
         )
     except BaseException:
         sock.close()
@@ -267,8 +269,8 @@ async def _connect_through(proxy: _Proxy, origin: _Origin, until: float) -> Conn
     """Connect to the proxy of an origin; for TLS, open a tunnel through it."""
     place = origin.place
     try:
-        connection = await _open(proxy.place, origin.tls, place.origin)
-    except TimeoutError:
+        connection = await _open(proxy.place, origin.load_tls, place.origin)
+    except (TimeoutError, sdk.SSLError):
         raise
     except Exception as error:
         raise proxy.failed(error) from error
@@ -280,7 +282,7 @@ async def _connect_through(proxy: _Proxy, origin: _Origin, until: float) -> Conn
         answer = await connection.exchange(request, until, tunnel=True)
         if answer.status != 200:
             raise NotAnAnswer(answer.status, "the proxy refused to connect", sent=False, origin=place.origin)
-        await connection.encrypt(origin.tls, place.name)
+        await connection.encrypt(origin.load_tls(), place.name)
     except NotAnAnswer as error:
         connection.close()
         error.sent = False
