@@ -236,6 +236,7 @@ def _parent() -> tuple[socket.socket, Path]:
                 control.connect(str(folder / "tests"))
             else:
                 _start_parent(folder, control)
+            atexit.register(control.close)
             return control, folder / "commands"
 
 
