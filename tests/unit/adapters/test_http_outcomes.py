@@ -338,6 +338,27 @@ async def test_requests_over_tls_reach_the_host(way: str, tmp_path: Path) -> Non
     assert starts == [*tunnel, *[b"POST / HTTP/1.1"] * 2]
 
 
+async def test_the_authorities_are_looked_for_once_an_origin_and_only_for_tls(tmp_path: Path) -> None:
+    file, context = certified(tmp_path, "localhost")
+    looks: list[str] = []
+
+    def find() -> str:
+        looks.append("look")
+        return str(file)
+
+    client = HttpClient(find, find_proxy=lambda _: "")
+    async with serving(say(OK, close=False)) as plain:
+        await post(client, plain.url)
+    assert looks == []
+    server = Server(say(OK))
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context) as listener:
+        for _ in range(2):
+            await post(client, f"https://localhost:{listener.sockets[0].getsockname()[1]}")
+            client.close()
+    assert len(server.seen) == 2
+    assert looks == ["look"]
+
+
 async def test_a_long_answer_is_read_whole() -> None:
     body = b"a" * MAX_ANSWER_BYTES
     async with (

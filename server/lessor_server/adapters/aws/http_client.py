@@ -14,7 +14,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -173,7 +173,8 @@ class HttpClient:
     def _add_origin(self, place: SplitUrl) -> _Origin:
         """Return a new origin, with the proxy that the environment names for it."""
         url = "" if is_near(place.name) else self._find_proxy(f"{place.origin}/")
-        origin = _Origin(place, _Proxy.of(url) if url else None, partial(self._load_tls, place.origin))
+        load_tls = cache(partial(self._load_tls, place.origin))  # the SDK reads its files to find it
+        origin = _Origin(place, _Proxy.of(url) if url else None, load_tls)
         while len(self._origins) >= MAX_ORIGINS:
             _close_all(self._origins.pop(next(iter(self._origins))))
         self._origins[place.origin] = origin
