@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from typing import cast
 
 import asyncpg
 import pytest
@@ -16,7 +17,7 @@ from lessor_server.adapters.postgres import migrate
 from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.connection import DatabaseRefused
 from lessor_server.adapters.postgres.dialect import spread, translate
-from lessor_server.adapters.postgres.store import Opening, migrate_database, open_postgres
+from lessor_server.adapters.postgres.store import Opening, migrate_database, open_postgres, read_keys_of
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.transaction import Session
 from lessor_server.adapters.sql import keyring_statements, login_statements, statements
@@ -249,6 +250,40 @@ async def test_a_role_needs_no_more_than_rights_on_the_tables(database: str, con
     opening = Opening(migrate=False)
     async with open_postgres(DatabaseTarget(url), HandDatabaseClock(HandClock()), opening) as store:
         assert (await store.status()).schema_version == NEWEST
+
+
+class Interrupted:
+    """A connection; once it has read the data keys, another server stores the first, if there is none."""
+
+    def __init__(self, connection: Session, other: Session) -> None:
+        self._connection = connection
+        self._other = other
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    async def fetch(self, text: str, *arguments: object) -> object:
+        found = await self._connection.fetch(text, *arguments)
+        if "FROM sealing_keys" in text:
+            await self._other.execute(
+                "INSERT INTO sealing_keys VALUES ('k1', '', '', 1, '') ON CONFLICT DO NOTHING;"
+                "INSERT INTO row_macs VALUES ('aws', 'mounts/aws', '') ON CONFLICT DO NOTHING"
+            )
+        return found
+
+
+async def test_keys_are_read_as_of_one_moment_while_another_server_stores_the_first(
+    database: str, connection: Session
+) -> None:
+    other = await asyncpg.connect(shared_postgres().url(database))
+    try:
+        interrupted = cast("Session", Interrupted(connection, other))
+        before = await read_keys_of(interrupted)
+        after = await read_keys_of(interrupted)
+    finally:
+        await other.close()
+    assert (len(before.data_keys), before.is_sealed) == (0, False)
+    assert (len(after.data_keys), after.is_sealed) == (1, True)
 
 
 async def test_an_empty_database_is_not_migrated_against_the_setting(database: str) -> None:

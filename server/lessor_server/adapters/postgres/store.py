@@ -235,10 +235,12 @@ async def open_postgres(
 
 
 async def read_keys_of(connection: Session) -> StoredKeys:
-    """Return what a database says about its keys; changes nothing."""
-    if not await read_schema(connection):
-        return StoredKeys()
-    return await read_keys(PostgresTransaction(connection, writes=False), await read_tables(connection))
+    """Return what a database says about its keys, in one snapshot: another server may store the first now."""
+    # Not readonly: a database that only reads is refused by that setting.
+    async with connection.transaction(isolation="repeatable_read"):
+        if not await read_schema(connection):
+            return StoredKeys()
+        return await read_keys(PostgresTransaction(connection, writes=False), await read_tables(connection))
 
 
 async def _prepare(connection: Session, opening: Opening) -> int:
