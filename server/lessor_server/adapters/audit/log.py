@@ -12,6 +12,7 @@ from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.adapters.audit.state import AuditState
 from lessor_server.adapters.audit.targets import Target
 from lessor_server.adapters.audit.writer import TICK_SECONDS, SinkWriter
+from lessor_server.adapters.idle import IdleCall
 from lessor_server.domain.audit.event_record import event_record
 from lessor_server.domain.audit.record import AuditRecord, EncodedRecord, RecordKind, SinkStatus
 from lessor_server.domain.errors.access import AuditUnavailable
@@ -25,11 +26,8 @@ works, so they have places of their own."""
 WRITE_SECONDS: Final = 2.0
 """A sink that has not written a record for so long counts as failed."""
 STOP_SECONDS: Final = 2.0
-MANY_RECORDS: Final = 4
-GATHER_SECONDS_PER_RECORD: Final = 0.000_5
 MAX_GATHER_SECONDS: Final = 0.005
-"""How long records of concurrent calls gather after a batch of more than ``MANY_RECORDS``, by the number of
-its records: a batch costs two changes of threads."""
+"""How long records of concurrent calls gather if the loop is busy: a batch costs two changes of threads."""
 
 
 class _Sink:
@@ -50,9 +48,7 @@ class _Sink:
         self._pending: list[Entry] = []
         self._batches = 0
         """How many batches the thread has not answered: at most one, so that records gather meanwhile."""
-        self._last_size = 0
-        """How many records the last batch had."""
-        self._loop = asyncio.get_running_loop()
+        self._gathering = IdleCall(self._send, MAX_GATHER_SECONDS)
 
     @property
     def is_idle(self) -> bool:
@@ -88,12 +84,7 @@ class _Sink:
             self.others_waiting += 1
         self._pending.append(entry)
         if len(self._pending) == 1 and not self._batches:
-            self._send_soon()
-
-    def _send_soon(self) -> None:
-        """Hand over what gathers, after a while if the last batch was large."""
-        seconds = GATHER_SECONDS_PER_RECORD * self._last_size if self._last_size > MANY_RECORDS else 0
-        self._loop.call_later(min(seconds, MAX_GATHER_SECONDS), self._send)
+            self._gathering.begin()
 
     def _send(self) -> None:
         if not self._batches:
@@ -103,7 +94,6 @@ class _Sink:
         """Hand the records that have gathered to the thread."""
         if self._pending:
             self._batches += 1
-            self._last_size = len(self._pending)
             self.writer.put(self._pending)
             self._pending = []
 
@@ -111,7 +101,7 @@ class _Sink:
         """Hand over what has gathered, once the thread has answered."""
         self._batches -= batches
         if self._pending:
-            self._send_soon()
+            self._gathering.begin()
 
 
 class AuditLog:

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import aiosqlite
 
+from lessor_server.adapters.idle import IdleCall
 from lessor_server.adapters.sql.columns import Reader
 from lessor_server.adapters.sql.transaction import Again, Job, Transaction
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
@@ -34,11 +35,9 @@ from lessor_server.domain.events import Event, StoreBack, StoreFailed
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-MANY_JOBS: Final = 4
-GATHER_SECONDS_PER_JOB: Final = 0.000_25
 MAX_GATHER_SECONDS: Final = 0.003
-"""How long the jobs of concurrent calls gather after a batch of more than ``MANY_JOBS``, by the number of its
-jobs: a batch costs two changes of threads and a commit."""
+"""How long the jobs of concurrent calls gather if the loop is busy: a batch costs two changes of threads, and
+a commit."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
 
@@ -205,13 +204,15 @@ class Batches:
     async def run(self) -> None:
         """Run batches until cancelled; while the store cannot write, check that each second."""
         failed = ""
-        size = 0
+        gathered = asyncio.Event()
+        gathering = IdleCall(gathered.set, MAX_GATHER_SECONDS)
         while True:
             await (self._wait_or_probe() if failed else self._wake.wait())
-            await asyncio.sleep(_gather_seconds(size))  # let all ready jobs join
+            gathering.begin()
+            await gathered.wait()
+            gathered.clear()
             self._wake.clear()
             batch, self._queue = self._queue, []
-            size = len(batch)
             self.raw.batch = batch
             began = asyncio.get_running_loop().time()
             try:
@@ -308,11 +309,6 @@ async def connect(
                 yield batches, prepared
             finally:
                 runner.cancel()
-
-
-def _gather_seconds(size: int) -> float:
-    """Return how long jobs gather after a batch of this size."""
-    return min(GATHER_SECONDS_PER_JOB * size, MAX_GATHER_SECONDS) if size > MANY_JOBS else 0
 
 
 def _require_openable(path: Path) -> None:
