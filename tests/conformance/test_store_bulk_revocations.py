@@ -163,6 +163,21 @@ async def test_progress_counts_live_failed_and_gone_leases(b: Bench) -> None:
     assert await b.store.progress(prefix) == Progress(2, 1, 1)
 
 
+async def test_progress_is_the_same_for_pages_of_any_size(b: Bench) -> None:
+    claims = [await b.taken(number) for number in range(5)]
+    await b.active(5)
+    prefix, _ = await b.store.open_prefix(APP)
+    b.clock.advance(1)
+    await b.store.mark_range_revoking(prefix, "", 9)
+    await b.store.close_prefix(prefix)
+    for claim in claims[:2]:
+        await lease_steps.finish(b.store, claim)
+    await lease_steps.reschedule(b.store, claims[4], "no", timedelta(seconds=1), 1, 0)
+    for rows in (1, 2, 5, 6, 100):
+        b.store.count_page = rows
+        assert await b.store.progress(prefix) == Progress(4, 1, 2)
+
+
 async def test_no_lease_counts_as_failed_until_all_are_marked(b: Bench) -> None:
     """Until then an error may be an earlier one."""
     claim = await b.taken()

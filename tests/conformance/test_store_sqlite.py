@@ -395,6 +395,6 @@ async def test_overdue_leases_are_counted_in_pages(b: Bench) -> None:
         await b.active(number, ttl=timedelta(seconds=1 + number // 3))
     b.clock.advance(2)
     for rows in (1, 2, 3, 6, 7, 100):
-        b.store.overdue_page = rows
+        b.store.count_page = rows
         counts = {one.state: one.count for one in (await b.store.measure_leases()).counts}
         assert counts == {State.REVOKING: 6, State.ACTIVE: 1}

@@ -197,7 +197,7 @@ class UpkeepStore(Protocol):
     """Bulk revocations, reconcile, the clock, and backups."""
 
     async def open_prefix(self, ids: IdRange, owner: str = "") -> tuple[BulkRevocation, int]:
-        """Accept the revocation of a range in one small commit; return it, and how many leases it covers.
+        """Accept the revocation of a range in one small commit; return it, and how many leases live in it.
 
         With an ``owner`` it covers only the leases of that owner.
         """

@@ -223,6 +223,10 @@ WHERE owner = :owner AND mount = :mount AND role = :role AND request_id = :reque
 
 # --- prefixes, sweeps, tombstones ------------------------------------------------------------------------
 
+COUNT_ROLES = """
+SELECT role, n FROM lease_counts WHERE mount = :mount AND state IN ('INTENT', 'ACTIVE', 'REVOKING')
+"""
+
 # In these an empty owner means every owner; by_owner makes a statement for the leases of one.
 COUNT_RANGE = """
 SELECT count(*) FROM leases
@@ -235,9 +239,12 @@ SELECT count(CASE WHEN state <> 'GONE' THEN 1 END),
     count(CASE WHEN state <> 'GONE' AND last_error <> ''
           AND NOT EXISTS (SELECT 1 FROM prefixes
                           WHERE low = :low AND cutoff_us = :cutoff_us AND owner = :owner) THEN 1 END),
-    count(CASE WHEN state = 'GONE' AND gone_us > :cutoff_us THEN 1 END)
-FROM leases
-WHERE id >= :low AND id < :high AND created_us <= :cutoff_us AND state <> 'ABANDONED'
+    count(CASE WHEN state = 'GONE' AND gone_us > :cutoff_us THEN 1 END),
+    max(id)
+FROM (
+    SELECT id, state, last_error, gone_us FROM leases
+    WHERE id >= :low AND id < :high AND id > :after AND created_us <= :cutoff_us AND state <> 'ABANDONED'
+    ORDER BY id LIMIT :limit) AS page
 """
 
 OPEN_PREFIX = """

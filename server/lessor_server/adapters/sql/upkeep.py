@@ -19,11 +19,11 @@ from lessor_server.adapters.sql.row_macs import HELD, place_mount
 from lessor_server.adapters.sql.transaction import REPEAT, Jobs, Transaction, require_row
 from lessor_server.domain import lease as steps
 from lessor_server.domain.lease import CREATE_GRACE, STUCK_AFTER, TOMBSTONE_LIFE, Lease, Orphan, State
-from lessor_server.domain.lease_id import IdRange
+from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.domain.mount import Mount
 from lessor_server.engine.store_types import BulkRevocation, LeaseCount, LeaseGauges, Progress, StoreStatus
 
-OVERDUE_PAGE_ROWS: Final = 5_000
+COUNT_PAGE_ROWS: Final = 5_000
 _STATES: Final = frozenset(state.value for state in State)
 
 
@@ -33,8 +33,8 @@ class StoredUpkeep(StorePart):
     def __init__(self, jobs: Jobs, clock: ServiceTime, schema: int, instance: str) -> None:
         """Serve the database of the installation ``instance``, which was migrated to ``schema``."""
         super().__init__(jobs, clock)
-        self.overdue_page = OVERDUE_PAGE_ROWS
-        """How many overdue leases are read at a time to be counted."""
+        self.count_page = COUNT_PAGE_ROWS
+        """How many leases are read at a time to be counted: other jobs go on meanwhile."""
         self._schema = schema
         self._instance = instance
 
@@ -88,9 +88,14 @@ class StoredUpkeep(StorePart):
         await self._repeatable(sql.CLOSE_PREFIX, _prefix(prefix))
 
     async def progress(self, prefix: BulkRevocation) -> Progress:
-        alive, failed, gone = await self._jobs.read(
-            lambda tx: require_row(tx, _scoped(sql.PROGRESS, prefix), _prefix(prefix)), single=True
-        )
+        statement, alive, failed, gone = _scoped(sql.PROGRESS, prefix), 0, 0, 0
+        last: str | None = ""
+        while last is not None:  # behind the last page there is no id
+            params = _prefix(prefix) | {"after": last, "limit": self.count_page}
+            page = await self._jobs.read(
+                partial(require_row, statement=statement, params=params), single=True
+            )
+            alive, failed, gone, last = alive + page[0], failed + page[1], gone + page[2], page[3]
         return Progress(alive, failed, gone)
 
     async def abandon(self, ids: IdRange, limit: int, *, live: bool) -> list[str]:
@@ -209,11 +214,11 @@ class StoredUpkeep(StorePart):
     async def _count_overdue(self, now_us: int) -> Counter[tuple[str, str]]:
         """Count the expired ACTIVE leases by mount and role, a page at a time."""
         found = Counter[tuple[str, str]]()
-        params: rows.Params = {"now": now_us, "due_us": -1, "id": "", "limit": self.overdue_page}
+        params: rows.Params = {"now": now_us, "due_us": -1, "id": "", "limit": self.count_page}
         while True:
             page = await self._jobs.read(partial(_read_overdue, params), single=True)
             found.update((mount, role) for mount, role, _, _ in page)
-            if len(page) < self.overdue_page:
+            if len(page) < self.count_page:
                 return found
             params = params | {"due_us": page[-1][2], "id": page[-1][3]}
 
@@ -249,10 +254,14 @@ def _shown_counts(counts: Iterable[Row], overdue: Mapping[tuple[str, str], int])
 
 
 async def _open(tx: Transaction, prefix: BulkRevocation) -> int:
-    """Store a bulk revocation; return how many leases it covers."""
+    """Store a bulk revocation; return how many live leases its range has."""
     await tx.change(sql.OPEN_PREFIX, _prefix(prefix))
-    taken: int = (await require_row(tx, _scoped(sql.COUNT_RANGE, prefix), _prefix(prefix)))[0]
-    return taken
+    ids, mount = prefix.ids, prefix.ids.mount
+    if prefix.owner or is_lease_id(ids.low):
+        taken: int = (await require_row(tx, _scoped(sql.COUNT_RANGE, prefix), _prefix(prefix)))[0]
+        return taken
+    found = await tx.rows(sql.COUNT_ROLES, {"mount": mount})
+    return sum(n for role, n in found if isinstance(role, str) and ids.covers_role(mount, role))
 
 
 def _prefix(prefix: BulkRevocation) -> rows.Params:
