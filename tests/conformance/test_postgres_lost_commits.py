@@ -317,6 +317,11 @@ class Jobs:
         yield
         yield await b.store.void_lost_claims(TERMS.by, [kept.id])
 
+    async def renew(self, b: Shared) -> AsyncIterator[object]:
+        lease = await b.active()
+        yield
+        yield await b.store.renew(lease.id, lambda one, now: lease_steps.renew(one, now + 10**9, now))
+
     async def void_stale_claims(self, b: Shared) -> AsyncIterator[object]:
         await b.taken()
         yield

@@ -11,10 +11,11 @@ import pytest
 from tests.support import builders, lease_steps
 from tests.support.stores import SPAN, START_US, TERMS, Bench, intent
 
+from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull
-from lessor_server.domain.errors.preconditions import MountDisabling
-from lessor_server.domain.lease import Footprint, State
-from lessor_server.domain.lease_id import EVERYTHING
+from lessor_server.domain.errors.preconditions import LeaseRevoking, MountDisabling, NotRenewable
+from lessor_server.domain.lease import Footprint, Lease, State
+from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.domain.mount import MountState
 
 SECOND = 1_000_000
@@ -156,6 +157,52 @@ async def test_a_renewal_moves_expiry_and_deadline(b: Bench) -> None:
         renewed.last_renewal_us,
     )
     assert await lease_steps.renew(b.store, lease, lease.expires_us + 9) is None
+
+
+async def test_a_renewal_is_made_of_the_row_and_the_time(b: Bench) -> None:
+    lease = await b.active()
+    b.clock.advance(100)
+    seen: list[tuple[Lease, int]] = []
+
+    def renew(before: Lease, now: int) -> Lease:
+        seen.append((before, now))
+        return steps.renew(before, before.expires_us + 5, now)
+
+    renewed = await b.store.renew(lease.id, renew)
+    assert seen == [(lease, START_US + 100 * SECOND)]
+    assert renewed == await b.row(lease.id) == steps.renew(lease, lease.expires_us + 5, seen[0][1])
+    assert await b.store.renew(intent(9).id, renew) is None
+
+
+async def test_a_renewal_that_is_refused_by_its_rules_writes_nothing(b: Bench) -> None:
+    lease = await b.active()
+
+    def refuse(_before: Lease, _now: int) -> Lease:
+        raise NotRenewable("not today", subject=lease.id)
+
+    with pytest.raises(NotRenewable, match="not today"):
+        await b.store.renew(lease.id, refuse)
+    assert await b.row(lease.id) == lease
+
+
+async def test_a_lease_of_an_open_bulk_revocation_is_not_renewed(b: Bench) -> None:
+    lease = await b.active()
+    await b.store.open_prefix(IdRange.of_mount("aws"))
+    with pytest.raises(LeaseRevoking):
+        await b.store.renew(lease.id, lambda before, now: steps.renew(before, before.expires_us + 5, now))
+    assert await b.row(lease.id) == lease
+
+
+async def test_two_renewals_of_a_lease_at_the_same_time_are_both_written(b: Bench) -> None:
+    lease = await b.active()
+    both = await asyncio.gather(
+        *(
+            b.store.renew(lease.id, lambda before, now: steps.renew(before, before.expires_us + 5, now))
+            for _ in range(2)
+        )
+    )
+    assert sorted(one.expires_us for one in both if one) == [lease.expires_us + 5, lease.expires_us + 10]
+    assert (await b.row(lease.id)).expires_us == lease.expires_us + 10
 
 
 async def test_an_expired_lease_is_not_renewed(b: Bench) -> None:

@@ -104,6 +104,7 @@ def lease_calls(b: Store, lease: Lease) -> Calls:
         "list_due_within": b.list_due_within(moment, 10),
         "get": b.get(lease.id),
         "get, salvage": b.get(lease.id, salvage=True),
+        "renew": b.renew(lease.id, lambda one, _: one),
         "get_owner": b.get_owner(lease.id),
         "is_current": b.is_current(lease),
         "get_bound_account": b.get_bound_account(lease.mount),

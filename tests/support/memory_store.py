@@ -7,14 +7,14 @@ both behave alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import Aborted, MountFull, NotFound, RoleFull, RootChanged
-from lessor_server.domain.errors.preconditions import MountDisabling
+from lessor_server.domain.errors.preconditions import LeaseRevoking, MountDisabling
 from lessor_server.domain.lease import Intent, Lease, LeaseStep, State, sources
 from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.domain.mount import MountState
@@ -92,6 +92,17 @@ class MemoryStore(MemoryLogins):
             return True
         live = row.lease.state is State.INTENT or row.lease.expires_us > self.now()
         return live and not self._covered(row.lease)
+
+    async def renew(self, lease_id: str, renew: Callable[[Lease, int], Lease]) -> Lease | None:
+        """Read a lease and write its renewal, again if it has changed meanwhile."""
+        for _ in range(3):
+            lease = await self.get(lease_id)
+            if lease is None:
+                return None
+            renewed = renew(lease, self.now())
+            if await self.write(lease, renewed):
+                return renewed
+        raise LeaseRevoking(f"lease {lease_id} is being revoked", subject=lease_id)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         """Mark the lease for revocation; return the changed row."""

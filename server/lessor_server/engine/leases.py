@@ -26,7 +26,6 @@ from lessor_server.engine.ports import Observer, Store, Watch
 from lessor_server.engine.revocation.queue import RevocationQueue
 from lessor_server.engine.store_types import LeaseCount
 
-RENEW_TRIES = 3
 POLL_SECONDS = RETRY_SECONDS = 1.0
 
 
@@ -148,27 +147,30 @@ class Leases:
             NotRenewable, LeaseExpired, LeaseRevoking, LeaseAbandoned: Its state does not allow it.
         """
         await self.require_owned(lease_id, only_owner)
-        for _ in range(RENEW_TRIES):
-            lease = await self._get(lease_id)
-            now = self._store.now()
+        todays_max = await self._todays_max(lease_id)
+        granted: ttl.RenewedTtl | None = None
+
+        def renew(lease: Lease, now: int) -> Lease:
+            nonlocal granted
             refusal = _refusal(lease, now)
             if refusal is not None:
                 raise refusal
-            todays_max = await self._todays_max(lease)
-            granted = ttl.renewal(now, increment, _term(lease), todays_max, limits.max_ttl)
-            renewed = steps.renew(lease, granted.expires_us, now)
-            if await self._store.write(lease, renewed):
-                self._watch(renewed.id, renewed.due_us)
-                self._notify(Renewed(renewed.id, renewed.expires_us, by, owner=renewed.owner))
-                return Renewal(renewed, granted.ttl, tuple(granted.warnings))
-        raise LeaseRevoking(
-            f"lease {lease_id} changed {RENEW_TRIES} times during this call", subject=str(lease_id)
-        )
+            most = lease.ttl if todays_max is None else todays_max
+            granted = ttl.renewal(now, increment, _term(lease), most, limits.max_ttl)
+            return steps.renew(lease, granted.expires_us, now)
 
-    async def _todays_max(self, lease: Lease) -> timedelta:
-        grounds = await self._store.load_issue_context(lease.mount, lease.role)
+        renewed = await self._store.renew(str(lease_id), renew)
+        if renewed is None or granted is None:
+            raise NotFound("lease", str(lease_id))
+        self._watch(renewed.id, renewed.due_us)
+        self._notify(Renewed(renewed.id, renewed.expires_us, by, owner=renewed.owner))
+        return Renewal(renewed, granted.ttl, tuple(granted.warnings))
+
+    async def _todays_max(self, lease_id: LeaseId) -> timedelta | None:
+        """Return the longest life of a lease by its role and mount of today; None if there is no mount."""
+        grounds = await self._store.load_issue_context(lease_id.mount, lease_id.role)
         if grounds.mount is None:
-            return lease.ttl
+            return None
         if grounds.role is None:
             return ttl.longest_user(grounds.mount)
         return ttl.longest(grounds.role, grounds.mount)

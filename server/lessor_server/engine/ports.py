@@ -70,6 +70,17 @@ class LeaseStore(Protocol):
         """
         ...
 
+    async def renew(self, lease_id: str, renew: Callable[[Lease, int], Lease]) -> Lease | None:
+        """Write what ``renew`` returns of a lease and the service's time; return it, None if there is no row.
+
+        ``renew`` may be called more than once, and on another thread; its errors are raised.
+
+        Raises:
+            RowUnreadable: The row cannot be read.
+            LeaseRevoking: An open bulk revocation covers the lease, or others changed it again and again.
+        """
+        ...
+
     async def revoke(self, lease_id: str) -> Lease | None:
         """Make the lease due for revocation immediately, and void every claim on it.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.batches import NaturalBatches
@@ -17,8 +18,11 @@ from lessor_server.adapters.sql.columns import Row, numbered
 from lessor_server.adapters.sql.leases import StoredLeases, explain_refusal
 from lessor_server.adapters.sql.transaction import Again, Job, Jobs, Transaction
 from lessor_server.domain.errors.base import Aborted, LessorError
+from lessor_server.domain.errors.preconditions import LeaseRevoking
 from lessor_server.domain.lease import Intent, Lease, State
 from lessor_server.engine.store_types import ClaimTerms
+
+RENEW_TRIES: Final = 3
 
 
 class PostgresLeases(StoredLeases):
@@ -38,6 +42,20 @@ class PostgresLeases(StoredLeases):
 
     async def write(self, before: Lease, after: Lease) -> bool:
         return await self.steps.put((before, after))
+
+    async def renew(self, lease_id: str, renew: Callable[[Lease, int], Lease]) -> Lease | None:
+        """Write a renewal in a batch; if another process has changed the row meanwhile, read it again."""
+        for _ in range(RENEW_TRIES):
+            lease = await self.get(lease_id)
+            if lease is None:
+                return None
+            renewed = renew(lease, self.now())
+            if await self.write(lease, renewed):
+                return renewed
+        raise LeaseRevoking(
+            f"lease {lease_id} is being revoked with others, or changed {RENEW_TRIES} times during this call",
+            subject=lease_id,
+        )
 
     async def _begin_many(self, items: Sequence[tuple[Intent, timedelta]]) -> list[Lease | LessorError]:
         async def job(tx: Transaction) -> list[Lease | LessorError]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import Aborted, LessorError, MountFull, NotFound, RoleFull, RootChanged
-from lessor_server.domain.errors.preconditions import MountDisabling
+from lessor_server.domain.errors.preconditions import LeaseRevoking, MountDisabling
 from lessor_server.domain.lease import Intent, Lease, State
 from lessor_server.domain.lease_id import IdRange, is_lease_id
 from lessor_server.engine.store_types import ClaimTerms, LeaseCount
@@ -58,6 +58,20 @@ class StoredLeases(StorePart):
 
         async def job(tx: Transaction) -> bool:
             return await tx.change(statement, params | {"now": self.now()}) == 1
+
+        return await self._jobs.write(job, REPEAT, single=True)
+
+    async def renew(self, lease_id: str, renew: Callable[[Lease, int], Lease]) -> Lease | None:
+        async def job(tx: Transaction) -> Lease | None:
+            row = await tx.row(sql.GET_LEASE, {"id": lease_id})
+            lease = await self._reader.one(tx, rows.LEASES, row)
+            if lease is None:
+                return None
+            now = self.now()
+            renewed = renew(lease, now)
+            if await tx.change(sql.WRITE_ACTIVE_LEASE, self._changed(lease, renewed) | {"now": now}) != 1:
+                raise LeaseRevoking(f"lease {lease_id} is being revoked with others", subject=lease_id)
+            return renewed
 
         return await self._jobs.write(job, REPEAT, single=True)
 
