@@ -303,7 +303,7 @@ class StoreUnavailable(Unavailable):
     """The store cannot write: its disk is full or failing, or its database does not answer."""
 
     reason = "STORE_UNAVAILABLE"
-    fix = "free space on the disk of the data directory or the database, or repair it; nothing was half written"
+    fix = "free space on the disk of the data directory or database, or repair it; nothing was half written"
 
 
 class Draining(Unavailable):
