@@ -141,6 +141,7 @@ class PostgresStore(
 
     async def begin_keyring(self, key: WrappedKey, seals: RowSeals) -> int:
         values = await super().begin_keyring(key, seals)
+        self.known_keys = frozenset((key.id,))
         await self._note_incarnation()
         return values
 
