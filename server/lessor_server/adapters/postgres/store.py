@@ -294,6 +294,12 @@ class StoredAuditKeys:
 async def read_audit_keys(target: DatabaseTarget) -> StoredAuditKeys:
     """Return the keys of audits; changes nothing; raises ``DatabaseRefused``."""
     async with open_pool(target) as pool, _start_connection(target, pool) as connection:
+        return await read_audit_keys_of(connection)
+
+
+async def read_audit_keys_of(connection: Session) -> StoredAuditKeys:
+    """Return the keys of audits in one snapshot: a rotation seals that of hashes again."""
+    async with connection.transaction(isolation="repeatable_read"):
         data_keys = (await read_keys_of(connection)).data_keys
         if not data_keys:
             return StoredAuditKeys()
