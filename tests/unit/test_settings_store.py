@@ -93,6 +93,9 @@ def test_a_password_is_never_shown() -> None:
     settings = load(None, SHARED | {"LESSOR_STORE_URL": url})
     assert "hush" not in repr(settings)
     assert without_password(url) == "postgresql://lessor@db/lessor?sslmode=require"
+    assert (
+        without_password("postgresql:///lessor?host=/run&password=hush") == "postgresql:///lessor?host=/run"
+    )
 
 
 def test_the_environment_keeps_no_secret_and_can_be_read_again() -> None:

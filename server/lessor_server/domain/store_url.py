@@ -63,7 +63,8 @@ def without_password(url: str) -> str:
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
     query = urlencode([(key, value) for key, value in parse_query(url) if "password" not in key], safe="/,-")
-    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query=query).geturl()
+    shown = f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"  # geturl drops an empty host
+    return f"{shown}?{query}" if query else shown
 
 
 def hosts_of(url: str) -> str:
