@@ -118,6 +118,8 @@ def duration(text: str) -> timedelta:
 def written(span: timedelta) -> str:
     """Return a duration in the format of ``duration``, in hours or smaller units; fractions are dropped."""
     left = int(span.total_seconds())
+    if left < 0:
+        return f"-{written(-span)}"
     hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
     parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
     return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"

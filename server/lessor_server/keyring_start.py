@@ -21,7 +21,7 @@ from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey, Keyring
 from lessor_server.adapters.sealing.kms import KmsKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_variable
-from lessor_server.adapters.sql.stored_keys import LOST_DATA_KEYS, KeyringBegun, StoredKeys
+from lessor_server.adapters.sql.stored_keys import LOST_DATA_KEYS, KeysChanged, StoredKeys
 from lessor_server.domain.errors.sealing import (
     SealingKeyMismatch,
     SealingKeyUnavailable,
@@ -103,6 +103,7 @@ class KeyringStart:
         self._notify = notify
         self._stored: StoredKeys | None = None
         self._ready: Ready | None = None
+        self._wrapping: KeyEncryptionKey | None = None
         self._is_shared = settings.store.is_shared
 
     async def verify(self, while_away: Callable[[], Awaitable[None]], stored: StoredKeys) -> Keyring | None:
@@ -148,7 +149,7 @@ class KeyringStart:
                 fix="create a key of 32 random bytes there, and give it to all servers of the database",
             )
         if stored.data_keys:
-            keyring = Keyring(load_wrapping_key(self._settings, place, make=False))
+            keyring = Keyring(self._load_wrapping_key(make=False))
             await keyring.load(stored.data_keys)
             return Ready(keyring)
         if stored.is_sealed:
@@ -169,10 +170,17 @@ class KeyringStart:
         place = sealing_key_place(self._settings)
         if stored.is_new and not is_there(place):
             return None
-        keyring = Keyring(load_wrapping_key(self._settings, place, make=True), before)
+        keyring = Keyring(self._load_wrapping_key(make=True), before)
         first = await keyring.make()
         keyring.use(first.id)
         return Ready(keyring, first, before is not None)
+
+    def _load_wrapping_key(self, *, make: bool) -> KeyEncryptionKey:
+        """Return the key-encryption key; a second time without reading it: its variable was removed."""
+        if self._wrapping is None:
+            place = sealing_key_place(self._settings)
+            self._wrapping = load_wrapping_key(self._settings, place, make=make)
+        return self._wrapping
 
     async def open(self, store: StartedStore) -> Keyring:
         """Check the rows of ``store`` with the verified keyring; seal all of them if it has no data key yet.
@@ -183,17 +191,17 @@ class KeyringStart:
         assert self._stored is not None, "the key was not verified"
         ready = self._ready or await self._begin(replace(self._stored, is_new=False), None)
         assert ready is not None
-        if ready.first is None:
-            await store.unlock(ready.keyring, accept=self._settings.sealing.accept_mismatch)
-            self._mark_sealed()
-            return ready.keyring
+        values = 0
         try:
-            values = await store.begin_keyring(ready.first, ready.keyring)
-        except KeyringBegun as begun:  # by another server that started at the same time
-            self._ready = await self.verify_once(begun.stored)
+            if ready.first is None:
+                await store.unlock(ready.keyring, accept=self._settings.sealing.accept_mismatch)
+            else:
+                values = await store.begin_keyring(ready.first, ready.keyring)
+        except KeysChanged as changed:  # by another server
+            await self.verify(_open_nothing, changed.stored)
             return await self.open(store)
         self._mark_sealed()
-        if ready.is_upgrade or values:  # not a new database
+        if ready.first and (ready.is_upgrade or values):  # not a new database
             self._notify(RowsSealed(ready.first.id, values))
         return ready.keyring
 
@@ -235,6 +243,10 @@ class KeyringStart:
             titles = " and ".join(dict.fromkeys(one.title for one in found))
             raise SealingKeyMismatch(f"{titles} is not the key of lessor.db: it does not decrypt its secrets")
         return fits.cipher
+
+
+async def _open_nothing() -> None:
+    """Open no port while the key is away: they are open already, or the database is not shared."""
 
 
 def of_shared_database(error: SealingKeyMismatch) -> SealingKeyMismatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from lessor_server.adapters.postgres.statements import MAX_PURGED
 from lessor_server.adapters.postgres.store import Opening, PostgresStore, open_postgres
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.sql.statements import LEASE_COLUMNS
+from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 from lessor_server.domain.lease import State
@@ -214,6 +215,27 @@ async def test_no_issue_escapes_a_bulk_revocation_of_another_store(
         marked = await two.mark_range_revoking(prefix, "", 1000)
         assert set(before) <= set(marked)
         await task
+
+
+async def test_the_limit_of_a_rule_holds_for_two_stores_and_two_mounts(
+    server: PostgresProcess, database: str
+) -> None:
+    limit = {"owner": "ci", "policy_rule": "+/creds/*", "rule_max_leases": 3}
+    async with opened(server.url(database)) as one, opened(server.url(database)) as two:
+        await one.put_mount(None, builders.mount("other"))
+        await one.put_root(builders.stored_root("other"), 0)
+
+        async def begin(store: PostgresStore, mount: str, number: int) -> bool:
+            with suppress(RuleFull):
+                await store.begin(builders.intent(number, mount, **limit), SPAN)
+                return True
+            return False
+
+        for number in range(0, 80, 4):
+            mine = [begin(one, "aws", number + nth) for nth in range(4)]
+            others = [begin(two, "other", number + nth) for nth in range(4)]
+            assert sum(await asyncio.gather(*mine, *others)) == 3
+            await one._jobs.write(lambda tx: tx.change("DELETE FROM leases", {}), None)
 
 
 async def test_a_deadlock_is_retried(server: PostgresProcess, database: str) -> None:

@@ -342,9 +342,9 @@ async def _idle(b: Shared) -> None:
 
 async def _use_another_key(b: Shared) -> None:
     keyring = PlainKeyring()
+    await b.store.unlock(keyring)
     key = await keyring.make()
     await b.store.add_data_key(key)
-    await b.store.unlock(keyring)
     keyring.use(key.id)
 
 

@@ -17,7 +17,13 @@ from lessor_server.adapters.postgres import migrate
 from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.connection import DatabaseRefused
 from lessor_server.adapters.postgres.dialect import spread, translate
-from lessor_server.adapters.postgres.store import Opening, migrate_database, open_postgres, read_keys_of
+from lessor_server.adapters.postgres.store import (
+    Opening,
+    migrate_database,
+    open_postgres,
+    read_audit_keys_of,
+    read_keys_of,
+)
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.transaction import Session
 from lessor_server.adapters.sql import keyring_statements, login_statements, statements
@@ -267,7 +273,9 @@ class Interrupted:
         if "FROM sealing_keys" in text:
             await self._other.execute(
                 "INSERT INTO sealing_keys VALUES ('k1', '', '', 1, '') ON CONFLICT DO NOTHING;"
-                "INSERT INTO row_macs VALUES ('aws', 'mounts/aws', '') ON CONFLICT DO NOTHING"
+                "INSERT INTO row_macs VALUES ('aws', 'mounts/aws', '') ON CONFLICT DO NOTHING;"
+                "INSERT INTO meta VALUES ('audit_hash_key', '00') ON CONFLICT (key)"
+                " DO UPDATE SET value = '01'"
             )
         return found
 
@@ -284,6 +292,20 @@ async def test_keys_are_read_as_of_one_moment_while_another_server_stores_the_fi
         await other.close()
     assert (len(before.data_keys), before.is_sealed) == (0, False)
     assert (len(after.data_keys), after.is_sealed) == (1, True)
+
+
+async def test_keys_of_audits_are_read_as_of_one_moment_while_another_server_rotates_the_data_key(
+    database: str, connection: Session
+) -> None:
+    other = await asyncpg.connect(shared_postgres().url(database))
+    try:
+        interrupted = cast("Session", Interrupted(connection, other))
+        await read_keys_of(interrupted)
+        before = await read_audit_keys_of(interrupted)
+        after = await read_audit_keys_of(connection)
+    finally:
+        await other.close()
+    assert (before.sealed_hash_key, after.sealed_hash_key) == (b"\x00", b"\x01")
 
 
 async def test_an_empty_database_is_not_migrated_against_the_setting(database: str) -> None:

@@ -105,9 +105,18 @@ async def test_a_certificate_for_another_host_is_refused(authority: Authority, d
 
 async def test_a_server_without_tls_is_refused(authority: Authority, database: str) -> None:
     async with postgres_proxy(shared_postgres().folder / ".s.PGSQL.5432") as plain:
-        with pytest.raises(DatabaseRefused, match="rejected SSL upgrade"):
+        with pytest.raises(DatabaseRefused, match="rejected SSL upgrade") as raised:
             async with opened(DatabaseTarget(plain.url(database), authority.ca)):
                 pass
+    assert "correct sslmode" in raised.value.fix
+
+
+async def test_a_parameter_that_nobody_knows_is_to_be_corrected(database: str) -> None:
+    url = f"{shared_postgres().url(database)}&colour=blue"
+    with pytest.raises(DatabaseRefused, match='unrecognized configuration parameter "colour"') as raised:
+        async with opened(DatabaseTarget(url)):
+            pass
+    assert raised.value.fix.startswith("correct store.url")
 
 
 # --- passwords ------------------------------------------------------------------------------------------

@@ -134,6 +134,15 @@ async def test_a_database_in_use_is_not_copied_into(data: Path, target: Database
         await copy(data, target)
 
 
+async def test_a_refusal_of_the_database_names_the_option_of_the_copy(
+    data: Path, target: DatabaseTarget
+) -> None:
+    shared_postgres().run("CREATE TABLE others (x int)", target.url.partition("@/")[2].partition("?")[0])
+    with pytest.raises(DatabaseRefused, match="of another program") as raised:
+        await copy(data, target)
+    assert raised.value.fix.endswith("in --to")
+
+
 async def test_a_running_server_is_not_copied(data: Path, target: DatabaseTarget) -> None:
     async with open_with_keyring(data) as (store, _):
         await store.begin(intent(7), SPAN)

@@ -10,6 +10,7 @@ from lessor_server.domain.store_url import without_password
 from lessor_server.settings.model import STAND_IN, Settings, forget_tokens, load
 from lessor_server.settings.sources import SettingsError
 
+AT_AFTER_HOST = "has an @ after its host; in a password / is %2F and ? is %3F"
 TOKEN = "a-token-for-tests"
 URL = "postgresql://lessor@db.example/lessor"
 SHARED = {"LESSOR_STORE_URL": URL, "LESSOR_SEALING_KEY": "env:KEY", "LESSOR_ROOT_TOKEN": TOKEN}
@@ -40,6 +41,7 @@ def test_what_servers_share_has_no_default() -> None:
         "postgresql:///lessor?host=/run/postgresql",
         "postgres://lessor:secret@a.example:5433,b.example/lessor?target_session_attrs=read-write",
         "postgresql://lessor@[::1]:5432/lessor?sslmode=verify-full&application_name=x",
+        "postgresql://lessor:a@b:c@%2Frun%2Fpostgresql:5433/lessor?user=a@b",
     ],
 )
 def test_uris_of_libpq_are_accepted(url: str) -> None:
@@ -60,6 +62,12 @@ def test_uris_of_libpq_are_accepted(url: str) -> None:
         ),
         ("postgresql://db/lessor?host=a&host=b", "has a parameter twice"),
         ("postgresql://lessor:hush@[db/lessor", "is not a URI"),
+        ("postgresql://lessor:hush/hush@db/lessor", AT_AFTER_HOST),
+        ("postgresql://lessor:12/hush@db/lessor", AT_AFTER_HOST),
+        ("postgresql://lessor:12?a=hush@db/lessor", AT_AFTER_HOST),
+        ("postgresql://lessor:a@b/hush@db/lessor", AT_AFTER_HOST),
+        ("postgresql://lessor:hush", "has a port that is not a number"),
+        ("postgresql://lessor@db:5432,b:x/lessor", "has a port that is not a number"),
         (f"postgresql://db/{'x' * 4096}", "has more than 4096 characters"),
     ],
 )
@@ -85,6 +93,9 @@ def test_a_password_is_never_shown() -> None:
     settings = load(None, SHARED | {"LESSOR_STORE_URL": url})
     assert "hush" not in repr(settings)
     assert without_password(url) == "postgresql://lessor@db/lessor?sslmode=require"
+    assert (
+        without_password("postgresql:///lessor?host=/run&password=hush") == "postgresql:///lessor?host=/run"
+    )
 
 
 def test_the_environment_keeps_no_secret_and_can_be_read_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -12,6 +13,7 @@ SESSION_ATTRIBUTES: Final = frozenset(
     ("any", "primary", "read-only", "read-write", "standby", "prefer-standby")
 )
 MAX_LENGTH: Final = 4096
+_HOST: Final = re.compile(r"(\[[^]]*\]|[^]:[]*)(:[0-9]+)?")
 
 
 def find_problem(url: str) -> str:
@@ -30,6 +32,12 @@ def find_problem(url: str) -> str:
         return f"has more than {MAX_LENGTH} characters"
     if parts.fragment:
         return "has a #; in a password it is %23"
+    _, at, hosts = parts.netloc.rpartition("@")
+    # The rest of a password would be taken for the path, and shown.
+    if "@" in parts.path or ("@" in parts.query and not at):
+        return "has an @ after its host; in a password / is %2F and ? is %3F"
+    if not all(map(_HOST.fullmatch, hosts.split(","))):
+        return "has a port that is not a number"
     if len(query) != len(given):
         return "has a parameter twice"
     if query.get("sslmode", "prefer") not in SSL_MODES:
@@ -55,7 +63,8 @@ def without_password(url: str) -> str:
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
     query = urlencode([(key, value) for key, value in parse_query(url) if "password" not in key], safe="/,-")
-    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query=query).geturl()
+    shown = f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"  # geturl drops an empty host
+    return f"{shown}?{query}" if query else shown
 
 
 def hosts_of(url: str) -> str:

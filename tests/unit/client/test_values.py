@@ -36,6 +36,13 @@ def test_a_malformed_duration_is_refused(text: str) -> None:
         values.duration(text)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-0.5, "0s"), (-1.2, "-1s"), (-90, "-1m30s"), (-7199, "-1h59m59s")]
+)
+def test_a_negative_duration_is_written_with_a_sign(seconds: float, text: str) -> None:
+    assert values.written(timedelta(seconds=seconds)) == text
+
+
 @given(st.integers(min_value=0, max_value=10**9))
 def test_a_formatted_duration_can_be_parsed(seconds: int) -> None:
     span = timedelta(seconds=seconds)

@@ -61,6 +61,23 @@ async def test_what_a_replica_claims_after_its_silence_was_noticed_is_taken_over
 
 
 @virtual
+async def test_a_replica_that_starts_takes_over_at_once_from_those_that_are_silent() -> None:
+    """As after the end of all of them."""
+    async with world() as w:
+        async with replica(w, "a") as dying:
+            lease_id = (await w.issue(ttl=600)).lease.id
+            dying.store.cut = True
+        await w.stop()
+        await w.store.revoke(lease_id)
+        assert await w.store.claim([lease_id], ClaimTerms("a", timedelta(minutes=2)))
+        await asyncio.sleep(25)
+        began = w.now()
+        async with replica(w, "b"):
+            await w.until(lambda: w.states()[lease_id] is State.GONE)
+        assert w.now() - began < 2
+
+
+@virtual
 async def test_an_intent_of_a_silent_replica_stays_until_its_claim_ends() -> None:
     """Its CreateUser may still be on its way."""
     async with world() as w, replica(w, "b") as other:

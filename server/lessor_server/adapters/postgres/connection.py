@@ -325,7 +325,9 @@ def refusal(target: DatabaseTarget, error: Exception) -> DatabaseRefused:
             fix = (
                 "name the authority of the server's certificate in store.ca_file, and the host that it is for"
             )
-        case asyncpg.ClientConfigurationError() | ValueError():
+        case ConnectionError() if "SSL" in str(error):
+            fix = "turn on TLS in PostgreSQL, or correct sslmode in store.url"
+        case asyncpg.ClientConfigurationError() | asyncpg.UndefinedObjectError() | ValueError():
             fix = "correct store.url, store.ca_file and store.password_file"
         case _:
             fix = "start the database, or correct the host and the port in store.url"

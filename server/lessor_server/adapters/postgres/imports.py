@@ -121,6 +121,7 @@ async def open_destination(target: DatabaseTarget) -> AsyncIterator[PostgresDest
                 await require_usable(connection)
             yield PostgresDestination(pool)
         except DatabaseRefused as error:
-            raise type(error)(f"{target}: {error.message}", fix=error.fix) from None
+            fix = error.fix.replace("store.url", "--to")
+            raise type(error)(f"{target}: {error.message}", fix=fix) from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise refusal(target, error) from None

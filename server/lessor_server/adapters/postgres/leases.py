@@ -62,6 +62,10 @@ class PostgresLeases(StoredLeases):
             assert isinstance(tx, PostgresTransaction)
             mounts = json.dumps(sorted({intent.mount for intent, _ in items}))
             await tx.rows(own.LOCK_MOUNTS, {"mounts": mounts})
+            limited = [intent for intent, _ in items if intent.rule_max_leases is not None]
+            if limited:  # a rule may be of several mounts
+                names = sorted({f"{intent.owner} {intent.policy_rule}" for intent in limited})
+                await tx.change(own.LOCK_NAMES, {"names": json.dumps(names)})
             begun = [self._begun(intent, span) for intent, span in items]
             many = [params for _, params in begun]
             stored = {row[0] for row in await tx.rows_of_many(own.BEGIN_MANY, own.BEGIN_COLUMNS, many)}

@@ -14,6 +14,22 @@ _LIVE = "state IN ('INTENT', 'ACTIVE', 'REVOKING')"
 LOCK_CONFIGURATION = "SELECT 1 FROM meta WHERE key = 'configuration' FOR UPDATE"
 """What each transaction that writes configuration or MACs begins with: one such runs at a time."""
 
+
+def _locking(names: str) -> str:
+    """Return what locks names until the commit, each by one of 64 rows; their order prevents deadlocks.
+
+    ``DO UPDATE`` locks a row that is there, also one that it does not change.
+    """
+    return f"""
+INSERT INTO meta (key, value)
+SELECT DISTINCT 'lock/' || (hashtextextended(name, 0) & 63), '' FROM {names} AS given(name) ORDER BY 1
+ON CONFLICT (key) DO UPDATE SET value = '' WHERE false
+"""
+
+
+LOCK_NAMES = _locking("jsonb_array_elements_text(:names::jsonb)")
+"""What is counted over several mounts is locked by its name before that."""
+
 LOCK_MOUNTS = """
 SELECT 1 FROM mounts WHERE name IN (SELECT value FROM json_each(:mounts)) ORDER BY name FOR NO KEY UPDATE
 """
@@ -148,7 +164,7 @@ SELECT EXISTS (SELECT 1 FROM row_macs) OR EXISTS (SELECT 1 FROM leases) OR EXIST
 """
 
 # Until the commit: two processes would each find room for one more token.
-_LOCK_IDENTITY = "SELECT pg_advisory_xact_lock(hashtextextended(:identity, 0))"
+_LOCK_IDENTITY = _locking("unnest(ARRAY[:identity])")
 
 
 def _skipping(statement: str) -> str:

@@ -41,7 +41,7 @@ from lessor_server.adapters.sql.login_statements import DROP_LOGIN_TOKENS
 from lessor_server.adapters.sql.logins import StoredLogins
 from lessor_server.adapters.sql.rotations import StoredRotations
 from lessor_server.adapters.sql.row_macs import RowMacs
-from lessor_server.adapters.sql.stored_keys import KeyringBegun, StoredKeys, read_keys
+from lessor_server.adapters.sql.stored_keys import KeysChanged, StoredKeys, read_keys
 from lessor_server.adapters.sql.transaction import REPEAT, Transaction, require_row
 from lessor_server.adapters.sql.upkeep import StoredUpkeep
 from lessor_server.domain.errors.base import StoreUnavailable
@@ -141,6 +141,7 @@ class PostgresStore(
 
     async def begin_keyring(self, key: WrappedKey, seals: RowSeals) -> int:
         values = await super().begin_keyring(key, seals)
+        self.known_keys = frozenset((key.id,))
         await self._note_incarnation()
         return values
 
@@ -170,10 +171,11 @@ class PostgresStore(
         await self._repeatable(own.ADD_META, params)
 
     async def _require_known_keys(self, tx: Transaction) -> None:
-        """Raise ``KeyringBegun`` if another process has stored data keys since they were read."""
+        """Raise ``KeysChanged`` if another process has stored or dropped data keys since they were read."""
         stored = await read_keys(tx, _TABLES_OF_KEYS)
-        if {one.id for one in stored.data_keys} != self.known_keys:
-            raise KeyringBegun(stored)
+        known, self.known_keys = self.known_keys, stored.key_ids
+        if known != self.known_keys:
+            raise KeysChanged(stored)
 
     async def _read_cutoff(self, tx: Transaction, ids: IdRange) -> int:
         """Wait for issues that are about to commit; return when the last lease of the range has begun.
@@ -224,7 +226,7 @@ async def open_postgres(
         service = SharedTime(clock, mark_us)
         store = PostgresStore(jobs, service, schema, instance)
         store.is_alone = opening.is_alone
-        store.known_keys = frozenset(one.id for one in stored.data_keys)
+        store.known_keys = stored.key_ids
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(run) for run in (*store.batches(), _keep_up(jobs, clock, service))]
             try:
@@ -292,6 +294,12 @@ class StoredAuditKeys:
 async def read_audit_keys(target: DatabaseTarget) -> StoredAuditKeys:
     """Return the keys of audits; changes nothing; raises ``DatabaseRefused``."""
     async with open_pool(target) as pool, _start_connection(target, pool) as connection:
+        return await read_audit_keys_of(connection)
+
+
+async def read_audit_keys_of(connection: Session) -> StoredAuditKeys:
+    """Return the keys of audits in one snapshot: a rotation seals that of hashes again."""
+    async with connection.transaction(isolation="repeatable_read"):
         data_keys = (await read_keys_of(connection)).data_keys
         if not data_keys:
             return StoredAuditKeys()

@@ -74,7 +74,7 @@ class StoredKeyring(StorePart):
             raise
 
     async def _require_known_keys(self, tx: Transaction) -> None:
-        """Raise ``KeyringBegun`` if another process has stored data keys since they were read."""
+        """Raise ``KeysChanged`` if another process has stored or dropped data keys since they were read."""
 
     async def unlock(self, seals: RowSeals, *, accept: bool = False) -> None:
         """Check rows with ``seals`` from now on, and undo a change of the expiry hold by others.
@@ -83,6 +83,7 @@ class StoredKeyring(StorePart):
         """
 
         async def job(tx: Transaction) -> None:
+            await self._require_known_keys(tx)
             self._macs.unlock(seals)
             if not await self._macs.is_whole(tx):
                 self._reader.note_tampered("row_macs", ALL_MOUNTS)

@@ -31,13 +31,18 @@ class StoredKeys:
     sealing_key_id: str = ""
     sealed_values: tuple[bytes, ...] = ()
 
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Return the ids of the data keys."""
+        return frozenset([one.id for one in self.data_keys])
 
-class KeyringBegun(Exception):
-    """Another process has stored data keys since this one read that there were none."""
+
+class KeysChanged(Exception):
+    """Another process has stored the first data key, or rotated it, since this one read the data keys."""
 
     def __init__(self, stored: StoredKeys) -> None:
         """Keep what the database says now."""
-        super().__init__("another process has begun the keyring")
+        super().__init__("another process has changed the data keys")
         self.stored = stored
 
 

@@ -300,10 +300,10 @@ class StaticKeyPending(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The store cannot write: its disk is full or failing."""
+    """The store cannot write: its disk is full or failing, or its database does not answer."""
 
     reason = "STORE_UNAVAILABLE"
-    fix = "free space on the disk of the data directory, or repair it; nothing was half written"
+    fix = "free space on the disk of the data directory or database, or repair it; nothing was half written"
 
 
 class Draining(Unavailable):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -101,6 +102,8 @@ class ReplicaRegistry:
 
     async def run(self) -> None:
         """Give signs and take over from silent replicas, until cancelled."""
+        with suppress(StoreUnavailable):
+            await self._take_over()  # from those that the first sign has found silent
         while True:
             early = await self._wait()
             try:
