@@ -365,7 +365,7 @@ def _step(lease: Lease, step: LeaseStep, **changes: object) -> Lease:
         raise AssertionError(f"{step.value} is not a step of a lease that is {lease.state.value}")
     changes |= {"state": state, "generation": next_generation(lease.generation)}
     # ``dataclasses.replace`` would do the same in ten times the steps.
-    return Lease(**{**dict(zip(_FIELDS, _values_of(lease), strict=True)), **changes})  # type: ignore[arg-type]
+    return Lease(**{**dict(zip(_FIELDS, _values_of(lease), strict=True)), **changes})
 
 
 _FIELDS: Final = tuple(one.name for one in fields(Lease))
