@@ -176,7 +176,7 @@ class CallRecords:
         self._audit = audit
         self._method = method
         self._peer = peer
-        self._aws_request_ids = collect_request_ids()
+        self._aws_request_ids = collect_request_ids() if audit.is_on else []
         self._trace_id = current_trace_id.get()
         self._began_at = asyncio.get_running_loop().time()
         self._effect: Effect | None = None
