@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 from lessor_server.domain.errors.base import Violation
@@ -15,6 +16,7 @@ MAX_DURATION: Final = timedelta(days=3650)
 MAX_DURATION_US: Final = MAX_DURATION // MICROSECOND
 
 
+@lru_cache(maxsize=256)
 def format_duration(span: timedelta) -> str:
     """Return ``span`` in readable form, ``1h30m`` or ``15m``, with fractions of a second."""
     if span < timedelta(0):

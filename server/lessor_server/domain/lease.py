@@ -16,9 +16,10 @@ until AWS ends it. Instants are microseconds since the epoch (``…_us``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import Enum
+from operator import attrgetter
 from typing import Final
 
 from lessor_server.domain.durations import MAX_DURATION_US, MICROSECOND, SECOND_US
@@ -362,4 +363,10 @@ def _step(lease: Lease, step: LeaseStep, **changes: object) -> Lease:
     state = STEPS.get((lease.state, step))
     if state is None:
         raise AssertionError(f"{step.value} is not a step of a lease that is {lease.state.value}")
-    return replace(lease, state=state, generation=next_generation(lease.generation), **changes)  # type: ignore[arg-type]
+    changes |= {"state": state, "generation": next_generation(lease.generation)}
+    # ``dataclasses.replace`` would do the same in ten times the steps.
+    return Lease(**{**dict(zip(_FIELDS, _values_of(lease), strict=True)), **changes})
+
+
+_FIELDS: Final = tuple(one.name for one in fields(Lease))
+_values_of: Final = attrgetter(*_FIELDS)

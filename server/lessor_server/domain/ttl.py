@@ -146,11 +146,13 @@ def _default(role: Role, mount: Mount) -> timedelta:
 def _bound(role: Role, mount: Mount) -> tuple[timedelta, str]:
     """Return the lowest cap, and its name."""
     if role.credential_type is CredentialType.IAM_USER:
-        caps = [(role.max_ttl, "the role's max_ttl"), (mount.lease_max, "the mount's lease_max")]
+        own, other = (role.max_ttl, "the role's max_ttl"), (mount.lease_max, "the mount's lease_max")
     else:
-        caps = [
-            (role.max_sts_ttl, "the role's max_sts_ttl"),
-            (STS_CEILINGS[role.credential_type], f"AWS's ceiling for {role.credential_type.name}"),
-        ]
-    caps.append((mount.max_lease_ttl, "the mount's max_lease_ttl"))
-    return min(((cap, name) for cap, name in caps if cap is not None), key=lambda pair: pair[0])
+        own = role.max_sts_ttl, "the role's max_sts_ttl"
+        ceiling = STS_CEILINGS[role.credential_type]
+        other = ceiling, f"AWS's ceiling for {role.credential_type.name}"
+    lowest = mount.max_lease_ttl, "the mount's max_lease_ttl"
+    for cap, name in (other, own):
+        if cap is not None and cap <= lowest[0]:
+            lowest = cap, name
+    return lowest

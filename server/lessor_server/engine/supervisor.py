@@ -96,8 +96,11 @@ class Supervisor:
         """Return an observer that reports exceptions of ``notify`` instead of raising them."""
 
         def observe(event: Event) -> None:
-            with suppress(LessorError), self.unit(f"observer of {type(event).__name__}"):
+            try:
                 notify(event)
+            except BaseException:
+                with suppress(LessorError), self.unit(f"observer of {type(event).__name__}"):
+                    raise
 
         return observe
 

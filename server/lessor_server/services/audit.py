@@ -176,7 +176,7 @@ class CallRecords:
         self._audit = audit
         self._method = method
         self._peer = peer
-        self._aws_request_ids = collect_request_ids()
+        self._aws_request_ids = collect_request_ids() if audit.is_on else []
         self._trace_id = current_trace_id.get()
         self._began_at = asyncio.get_running_loop().time()
         self._effect: Effect | None = None
@@ -368,17 +368,23 @@ class _Names(NamedTuple):
     reason: str
 
 
+_NO_NAMES: Final = _Names("", "", "", "")
+_ROLES: Final = ("role", "static_role", "name")
+"""The fields of requests that name a role."""
+
+
 def _names(request: Message | None) -> _Names:
+    if request is None:
+        return _NO_NAMES
+    known = messages.fields_of(request.DESCRIPTOR)
     role = ""
-    for place in ("role", "static_role"):
-        value = _field(request, place)
-        role = role or (value if isinstance(value, str) else _text(value, "name"))
-    return _Names(
-        permissions.mount_in(request) if request is not None else "",
-        role or _text(request, "name"),
-        _text(request, "lease_id"),
-        _text(request, "reason"),
-    )
+    for place in _ROLES:
+        if not role and place in known:
+            value = getattr(request, place)
+            role = value if isinstance(value, str) else _text(value, "name")
+    lease_id = _text(request, "lease_id") if "lease_id" in known else ""
+    reason = _text(request, "reason") if "reason" in known else ""
+    return _Names(permissions.mount_in(request), role, lease_id, reason)
 
 
 def _key_id(request: Message | None, answer: Message | None) -> str:

@@ -12,7 +12,7 @@ from uuid import UUID
 from lessor.v1 import creds_pb2 as pb
 from lessor_server.domain.errors.base import shown
 from lessor_server.domain.lease import Request
-from lessor_server.domain.policy import policy
+from lessor_server.domain.policy import policy, session
 from lessor_server.domain.policy.session import SessionOptions
 from lessor_server.domain.secret import Secret
 from lessor_server.engine.issuing.issuer import Issuer
@@ -125,6 +125,8 @@ def _session_options(request: pb.GenerateCredentialsRequest) -> SessionOptions:
     document = None
     if request.HasField("session_policy"):
         document = messages.parse_document(request.session_policy, "session_policy")
+    elif not (request.role_arn or request.role_session_name or request.mfa_code):
+        return session.NO_OPTIONS  # as of nearly all requests
     return SessionOptions(
         role_arn=request.role_arn,
         session_name=request.role_session_name,
@@ -135,11 +137,9 @@ def _session_options(request: pb.GenerateCredentialsRequest) -> SessionOptions:
 
 def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
     """Return credentials as a message."""
-    return pb.GenerateCredentialsResponse(
+    answer = pb.GenerateCredentialsResponse(
         lease_id=made.lease.id,
-        lease_duration=messages.to_whole_seconds(made.lease.ttl),
         lease_renewable=not made.lease.is_session,
-        expire_time=messages.timestamp(made.lease.expires_us),
         access_key=made.lease.access_key_id,
         secret_key=made.secret.reveal(),
         security_token=made.token.reveal(),
@@ -148,6 +148,9 @@ def _answer(made: Credentials) -> pb.GenerateCredentialsResponse:
         warnings=made.warnings,
         packed_policy_percent=made.packed_percent,
     )
+    messages.set_whole_seconds(answer.lease_duration, made.lease.ttl)
+    messages.set_timestamp(answer.expire_time, made.lease.expires_us)
+    return answer
 
 
 def _request_id(text: str) -> str:

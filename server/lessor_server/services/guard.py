@@ -246,7 +246,10 @@ class Guard:
             raise Draining("the server is stopping")
         self._limits.take_turn(principal)
         with self._limits.counted(principal, lasting=method.lasting):
-            return await self._serve_known(call, records)
+            if not method.answers:
+                return await self._answer(call, records)
+            await self._serve_stream(call, records)
+        return None
 
     def _method(self, method: MethodDescriptor, implementation: object) -> Method:
         name = f"{method.containing_service.name}.{method.name}"
@@ -296,16 +299,13 @@ class Guard:
             await (self._converse(call) if method.converses else self._answers(call, None, None))
         return None
 
-    async def _serve_known(self, call: ServedCall, records: CallRecords) -> Message | None:
-        if not call.method.answers:
-            return await self._answer(call, records)
+    async def _serve_stream(self, call: ServedCall, records: CallRecords) -> None:
         stream = OpenStream(call, self._wall_clock)
         try:
             await self._answers(call, stream, records)
         finally:
             self._streams.pop(stream, None)
         await records.end()
-        return None
 
     async def _answer(self, call: ServedCall, records: CallRecords | None) -> Message:
         """Serve a call with one response message; ``records`` is None if it is not recorded."""

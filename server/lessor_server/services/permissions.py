@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
+from operator import attrgetter
 from string import Formatter
 from typing import Any, Final
 
@@ -187,25 +188,38 @@ def _begins_suffix(text: str) -> bool:
 
 def path_of(template: str, request: Message) -> str:
     """Return a path with the names of a request, or raise ``Invalid`` with the violations of their shape."""
-    filled = []
-    with Problems() as problems:
-        for literal, field, places in _parts_of(template):
-            filled += [literal, problems.parse(_named, request, field, places) or "" if field else ""]
-    return "".join(filled)
+    return _filled(template, tuple([read(request) for _, _, read in _parts_of(template)]))
 
 
 @cache
-def _parts_of(template: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """Return the literals of a template, each with the field behind it and that field's parts."""
+def _parts_of(template: str) -> tuple[tuple[str, str, Callable[[Message], str]], ...]:
+    """Return the literals of a template, each with the field behind it and what reads that field.
+
+    There is no field behind the last one if the template ends with it.
+    """
     parts = Formatter().parse(template)
-    return tuple((literal, field or "", tuple((field or "").split("."))) for literal, field, _, _ in parts)
+    return tuple(
+        (literal, field or "", attrgetter(field) if field else _read_nothing)
+        for literal, field, _, _ in parts
+    )
 
 
-def _named(request: Message, field: str, places: Sequence[str]) -> str:
+def _read_nothing(_: Message) -> str:
+    return ""
+
+
+@lru_cache(maxsize=256)
+def _filled(template: str, values: tuple[str, ...]) -> str:
+    """Return a template with the values of its fields; most callers ask for the same path again."""
+    filled = []
+    with Problems() as problems:
+        for (literal, field, _), value in zip(_parts_of(template), values, strict=True):
+            filled += [literal, problems.parse(_named, field, value) or "" if field else ""]
+    return "".join(filled)
+
+
+def _named(field: str, value: str) -> str:
     """Return the name, id or prefix in a field, such as ``role.name``."""
-    value: Any = request
-    for place in places:
-        value = getattr(value, place)
     match field:
         case "mount":
             return messages.mount_of(value)
@@ -213,7 +227,7 @@ def _named(request: Message, field: str, places: Sequence[str]) -> str:
             return str(LeaseId.parse(value))
         case "prefix":
             IdRange.parse(value)
-            return str(value)
+            return value
         case _:
             return messages.role_of(value, field)
 

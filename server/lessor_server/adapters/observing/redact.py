@@ -54,7 +54,10 @@ _MIN_LEAK: Final = 8
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Return the event with ``***`` in place of each secret; a structlog processor."""
-    return {key: _value(key, value, 0) for key, value in event.items()}
+    return {
+        key: scrub(value) if type(value) is str and not _smells(key) else _value(key, value, 0)
+        for key, value in event.items()
+    }
 
 
 def scrub(text: str) -> str:
@@ -74,8 +77,7 @@ def _value(key: object, value: object, depth: int) -> object:
         return value
     if isinstance(key, str) and _smells(key):
         return HIDDEN
-    # Most are texts; a subclass may hold a secret.
-    return scrub(value) if type(value) is str else _shown(value, depth)
+    return _shown(value, depth)
 
 
 @lru_cache(maxsize=1024)

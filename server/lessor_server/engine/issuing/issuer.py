@@ -179,8 +179,7 @@ class Issuer:
         # Life of a request, 6: the intent is durable.
         lease = await self._writer.begin(intent)
         with self._writer.aborting(lease, asked), self._background.unit("make a user"):
-            created = await self._create_user(role, root, lease, in_flight)
-        return replace(created, warnings=grant.warnings) if grant.warnings else created
+            return await self._create_user(role, root, lease, in_flight, grant.warnings)
 
     def _footprint(self, role: Role, root: Root, suffix: str, identity: Named) -> Footprint:
         template = root.config.username_template
@@ -194,7 +193,7 @@ class Issuer:
         )
 
     async def _create_user(
-        self, role: Role, root: Root, lease: Lease, in_flight: InFlightIssue
+        self, role: Role, root: Root, lease: Lease, in_flight: InFlightIssue, warnings: tuple[str, ...]
     ) -> Credentials:
         """Create the user and activate the lease; after an error the revocation worker deletes the user."""
 
@@ -232,7 +231,7 @@ class Issuer:
         if active is None:
             raise await abort(lease_writer.not_issued(lease))
         self._writer.report_issued(active)
-        return Credentials(active, key.secret, created.arn)
+        return Credentials(active, key.secret, created.arn, warnings)
 
     async def _reissue(self, root: Root, lease: Lease, in_flight: InFlightIssue) -> Credentials:
         """Reissue a lease with a new key, since the secret of the old key was not stored.

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -95,14 +94,13 @@ class LeaseWriter:
                 return min(max((due_us - self.now()) / 1e6, MIN_ROOM_SECONDS), MAX_ROOM_SPAN.total_seconds())
         return MAX_ROOM_SPAN.total_seconds()
 
-    @contextmanager
-    def aborting(self, lease: Lease, asked: IssueRequest) -> Iterator[None]:
-        """Abort the lease in the background if the block fails in a way that leaves its row unknown."""
-        try:
-            yield
-        except (StoreUnavailable, InternalError, RowUnreadable):
-            self._background.start(self._abort_when_store_recovers(lease, asked), lasting=True)
-            raise
+    def aborting(self, lease: Lease, asked: IssueRequest) -> _Aborting:
+        """Return what aborts the lease if its block fails in a way that leaves its row unknown."""
+        return _Aborting(self, lease, asked)
+
+    def abort_in_background(self, lease: Lease, asked: IssueRequest) -> None:
+        """Abort the lease as soon as the store works again."""
+        self._background.start(self._abort_when_store_recovers(lease, asked), lasting=True)
 
     async def activate(
         self, lease: Lease, key_id: str, in_flight: InFlightIssue, ends_us: int = 0
@@ -193,6 +191,23 @@ class LeaseWriter:
             await self._reopen(lease, lease.last_create_us)
         elif current.generation == aborted.generation:  # nothing happened to it since
             await self.withdraw(current, asked)
+
+
+@dataclass(slots=True)
+class _Aborting:
+    """Aborts a lease if the block fails in a way that leaves its row unknown."""
+
+    writer: LeaseWriter
+    lease: Lease
+    asked: IssueRequest
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Abort the lease after such a failure."""
+        if isinstance(error, (StoreUnavailable, InternalError, RowUnreadable)):
+            self.writer.abort_in_background(self.lease, self.asked)
 
 
 def intent(

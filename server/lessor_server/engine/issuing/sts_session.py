@@ -6,7 +6,6 @@ without a call to AWS. If AWS's answer is lost, so is the secret: no caller has 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -73,8 +72,7 @@ class Sessions:
         intent = lease_writer.intent(asked, context, root, grant=grant, footprint=footprint, suffix=suffix)
         lease = await self._writer.begin(intent)
         with self._writer.aborting(lease, asked), self._background.unit("make a session"):
-            created = await self._create_session(root, lease, call, in_flight)
-        return replace(created, warnings=grant.warnings)
+            return await self._create_session(root, lease, call, in_flight, grant.warnings)
 
     async def reissue(
         self, asked: IssueRequest, context: IssueContext, lease: Lease, in_flight: InFlightIssue
@@ -110,7 +108,7 @@ class Sessions:
             raise flights.not_reissued(lease)
         capped = f"the session ends earlier than the lease's first one, by the rule {asked.grant.pattern}"
         warnings = (capped,) if bound_us < lease.max_expires_us else ()
-        return replace(self._hand_out(rekeyed, made), warnings=warnings)
+        return self._hand_out(rekeyed, made, warnings)
 
     async def _max_duration(self, root: Root, credential_type: CredentialType) -> timedelta:
         """Return the longest session that the root can make, or raise ``RootKindUnfit``."""
@@ -133,7 +131,12 @@ class Sessions:
         return session.call(context.role, asked.options, SessionInputs(identity, groups, name, seconds))
 
     async def _create_session(
-        self, root: Root, lease: Lease, call: Call[Session], in_flight: InFlightIssue
+        self,
+        root: Root,
+        lease: Lease,
+        call: Call[Session],
+        in_flight: InFlightIssue,
+        warnings: tuple[str, ...],
     ) -> Credentials:
         """Send the call and activate the lease; abort the lease after an error."""
 
@@ -148,16 +151,23 @@ class Sessions:
         if isinstance(outcome, Session) and is_wanted():
             active = await self._writer.activate(lease, outcome.access_key_id, in_flight, outcome.expires_us)
             if active is not None:
-                return self._hand_out(active, outcome)
+                return self._hand_out(active, outcome, warnings)
         error = (
             outcome if isinstance(outcome, LessorError) and is_wanted() else lease_writer.not_issued(lease)
         )
         await self._writer.abort(lease, error, 0)
         raise _to_caller_error(error, call)
 
-    def _hand_out(self, lease: Lease, made: Session) -> Credentials:
+    def _hand_out(self, lease: Lease, made: Session, warnings: tuple[str, ...]) -> Credentials:
         self._writer.report_issued(lease)
-        return Credentials(lease, made.secret, made.arn, token=made.token, packed_percent=made.packed_percent)
+        return Credentials(
+            lease,
+            made.secret,
+            made.arn,
+            warnings,
+            token=made.token,
+            packed_percent=made.packed_percent,
+        )
 
 
 def _bound_us(lease: Lease, asked: IssueRequest) -> int:
