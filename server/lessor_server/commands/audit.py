@@ -223,7 +223,7 @@ def _summary(verifier: Verifier) -> Iterator[str]:
             " compare the last with `lessor info`"
         )
     else:
-        yield "the last record is a checkpoint: every record is signed"
+        yield "the last record is a checkpoint: every record before it is signed"
 
 
 def _read(path: Path) -> Iterator[bytes]:

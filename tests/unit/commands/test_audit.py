@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import resource
@@ -43,6 +44,20 @@ def test_an_intact_file_exits_with_0_and_says_what_is_not_signed(file: Path) -> 
     assert (result.exit_code, result.output.splitlines()[-1]) == (0, "intact")
     assert "12 records, from 1 to 12" in result.output
     assert "1 records after the last checkpoint, 11" in result.output
+
+
+def test_the_last_checkpoint_does_not_count_as_signed_itself(tmp_path: Path) -> None:
+    """Its signature names the record before it, so its own time can be edited; the noted hash finds that."""
+    path, lines = tmp_path / "audit.log", chain_of(11)
+    content = json.loads(lines.pop())
+    before = ChainEnd(content.pop("seq") - 1, content.pop("prev"))
+    del content["hash"]
+    edited, _ = link({**content, "time": "2020-01-01T00:00:00.000000Z"}, before)
+    path.write_bytes(b"".join([*lines, edited]))
+    result = run("audit", "verify", "--key", PUBLIC, str(path))
+    assert "the last record is a checkpoint: every record before it is signed" in result.output
+    noted = str(last_of(chain_of(11)))
+    assert run("audit", "verify", "--key", PUBLIC, "--last", noted, str(path)).exit_code == 1
 
 
 def test_a_changed_file_exits_with_1_and_names_the_record(file: Path) -> None:
