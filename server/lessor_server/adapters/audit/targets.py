@@ -170,14 +170,14 @@ def _mark_of(status: os.stat_result) -> str:
 
 
 def _read_end(descriptor: int, size: int) -> bytes:
-    """Return the end of a file of this size, from the start of a line."""
+    """Return the end of a file of this size, from the start of a line if one begins there."""
     start, tail = max(0, size - TAIL_BYTES), b""
     while start + len(tail) < size:
         piece = os.pread(descriptor, TAIL_BYTES, start + len(tail))
         if not piece:
             break
         tail += piece
-    return tail.partition(b"\n")[2] if start else tail
+    return (tail.partition(b"\n")[2] if start else b"") or tail
 
 
 class _Stream:

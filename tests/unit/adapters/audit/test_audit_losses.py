@@ -107,6 +107,17 @@ async def test_a_file_removed_just_before_a_sighup_is_reported(tmp_path: Path) -
         await notes.until(AuditRecordsMissing)
 
 
+async def test_a_file_emptied_while_the_server_is_stopped_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (log, _):
+        await log.write(record(0))
+        end = last_of(log)
+    path.write_bytes(b"")
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (_, notes):
+        (event,) = notes.of(AuditRecordsMissing)
+    assert event.problem == f"emptied by someone else: records 1 to {end.seq + 1} are missing"
+
+
 async def test_a_file_emptied_while_the_disk_is_full_is_reported(tmp_path: Path) -> None:
     file = MemoryFile()
     async with audit_log(tmp_path, file) as (log, notes):
