@@ -190,8 +190,8 @@ def _place_of_keys(data_dir: Path, file: Path | None) -> Path | Settings:
 def tail(file: Path | None, count: int, *, follow: bool) -> None:
     """Print the last records of FILE, by default the file of LESSOR_AUDIT_FILE.
 
-    What is not printable, and so not of the server, is escaped. Of a line that is longer than any record only the
-    end is printed, and nothing before it.
+    What is not printable, and so not of the server, is escaped. Of a line that is longer than any record only
+    the end is printed, and nothing before it.
     """
     if file is None:
         raise click.UsageError("Name the audit file, or set LESSOR_AUDIT_FILE.")
