@@ -80,6 +80,9 @@ def resume(
             # As after a crash, but the record was whole: the new one in its place has another hash.
             return Resumption(found, torn, needs_newline, problem)
         return Resumption(known.end, b"", needs_newline, problem)
+    if tail.count(f'"hash":"{found.hash}"'.encode()) > 1:
+        problem = f"added at its end by someone else: record {found.seq} a second time"
+        return Resumption(known.end, b"", needs_newline, problem)
     end, problem = _find_end(lines, found, known)
     if end == found and not (rest and (known.is_exact or end == known.reach != known.end)):
         return Resumption(end, torn, needs_newline, problem)

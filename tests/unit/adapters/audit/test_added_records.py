@@ -118,6 +118,18 @@ async def test_what_is_added_while_the_server_is_stopped_is_reported_and_never_s
         assert str(seq + 1) in finding.problem
 
 
+@pytest.mark.parametrize("before", [b"", b"hello\n"])
+async def test_a_last_record_that_is_there_twice_is_reported(tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "audit.log"
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (log, _):
+        await log.write(record(0))
+    content = path.read_bytes()
+    path.write_bytes(content + before + content.splitlines(keepends=True)[-1])
+    seq = content.count(b"\n")
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (log, notes):
+        await check_reported(tmp_path, log, notes, seq)
+
+
 @pytest.mark.parametrize("forge", FORGERIES)
 @pytest.mark.parametrize("reopens", [False, True])
 async def test_what_is_added_while_the_server_runs_is_reported_and_never_signed(
