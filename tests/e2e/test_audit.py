@@ -70,7 +70,7 @@ async def test_the_life_of_a_lease_is_recorded_and_no_secret_is(tmp_path: Path, 
         assert not [secret for secret in secrets if secret in content]
         assert issued.access_key not in content
         assert server.verify()[0] == 0
-        assert "every record is signed" in server.verify()[1]
+        assert "every record before it is signed" in server.verify()[1]
         assert server.run("audit", "key").output.strip() == server.public
 
 

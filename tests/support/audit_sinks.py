@@ -56,6 +56,7 @@ class MemoryFile:
     """A file in memory; ``room`` is how many bytes fit until it fails with ``error``."""
 
     is_stream = False
+    is_new = False
 
     def __init__(self, content: bytes = b"", room: int = 1 << 60, name: str = "file") -> None:
         """Begin with ``content``."""

@@ -15,6 +15,8 @@ import click
 from lessor.cli.styles import JSON, TABLE, chosen_style
 
 NOT_FOUND: Final = 5
+MAX_LINE: Final = 1 << 20
+"""No record is longer. A longer line is read in pieces, and was not written by the server."""
 _COMPRESSED: Final = {
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -63,7 +65,7 @@ def _records(lease_id: str, files: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for path in files:
         try:
             with _open(path) as file:
-                for number, line in enumerate(file):
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b"")):
                     if not number:
                         _require_plain(path, line)
                     if needle in line and (record := _parse(line)).get("lease_id") == lease_id:

@@ -22,7 +22,7 @@ from lessor_server.adapters.observing.printable import escape
 from lessor_server.commands.cli_errors import FAILED, report_errors
 from lessor_server.commands.shared_audit_keys import hash_with_shared_key, list_public_keys
 from lessor_server.commands.store import with_stand_ins
-from lessor_server.domain.audit.chain import ChainEnd
+from lessor_server.domain.audit.chain import MAX_LINE, ChainEnd
 from lessor_server.domain.audit.verifier import ChainFinding, Verifier
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.settings.model import STORE_VARIABLE, Settings, load
@@ -190,7 +190,8 @@ def _place_of_keys(data_dir: Path, file: Path | None) -> Path | Settings:
 def tail(file: Path | None, count: int, *, follow: bool) -> None:
     """Print the last records of FILE, by default the file of LESSOR_AUDIT_FILE.
 
-    What is not printable, and so not of the server, is escaped.
+    What is not printable, and so not of the server, is escaped. Of a line that is longer than any record only
+    the end is printed, and nothing before it.
     """
     if file is None:
         raise click.UsageError("Name the audit file, or set LESSOR_AUDIT_FILE.")
@@ -223,7 +224,7 @@ def _summary(verifier: Verifier) -> Iterator[str]:
             " compare the last with `lessor info`"
         )
     else:
-        yield "the last record is a checkpoint: every record is signed"
+        yield "the last record is a checkpoint: every record before it is signed"
 
 
 def _read(path: Path) -> Iterator[bytes]:
@@ -276,27 +277,35 @@ def _read_end(path: Path, count: int, *, follow: bool) -> Iterator[bytes]:
         yield from lines[-count:] if count else ()
         while follow:
             moved = _is_another(path, file)
-            *lines, rest = (rest + file.read()).split(b"\n")
+            chunk = file.read(CHUNK_BYTES)
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > MAX_LINE:  # it is not a record
+                lines, rest = [*lines, rest], b""
             yield from lines
-            if moved:  # what came before the rotation is read
+            if moved and not chunk:  # what came before the rotation is read
                 file.close()
                 file, rest = path.open("rb"), b""
-            elif not lines:
+            elif not chunk:
                 pause.wait(POLL_SECONDS)
     finally:
         file.close()
 
 
 def _read_last(file: BinaryIO, count: int) -> list[bytes]:
-    """Return at most the last ``count`` lines of a file, and then what follows its last newline."""
+    """Return at most the last ``count`` lines of a file, and then what follows its last newline.
+
+    A line that is too long for a record is the first one, and cut at its beginning.
+    """
     end = at = file.seek(0, os.SEEK_END)
     blocks: list[bytes] = []
-    newlines = 0
-    while at and newlines <= count:
+    newlines = length = 0
+    while at and newlines <= count and length <= MAX_LINE:
         size = min(BLOCK_BYTES, at)
         at = file.seek(at - size)
         blocks.append(file.read(size))
         newlines += blocks[-1].count(b"\n")
+        newline = blocks[-1].find(b"\n")
+        length = newline if newline >= 0 else length + size
     file.seek(end)
     return b"".join(reversed(blocks)).split(b"\n")[-count - 1 :]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from click.testing import CliRunner, Result
 from lessor.cli.main import root as cli
 from lessor_server.adapters.audit.key import AuditKey
 from lessor_server.commands import audit
-from lessor_server.domain.audit.chain import ChainEnd, link
+from lessor_server.domain.audit.chain import MAX_LINE, ChainEnd, link
 from lessor_server.domain.audit.record import AuditRecord, RecordKind
 from tests.support.audit_lines import PUBLIC, chain_of, last_of
 
@@ -43,6 +45,20 @@ def test_an_intact_file_exits_with_0_and_says_what_is_not_signed(file: Path) -> 
     assert (result.exit_code, result.output.splitlines()[-1]) == (0, "intact")
     assert "12 records, from 1 to 12" in result.output
     assert "1 records after the last checkpoint, 11" in result.output
+
+
+def test_the_last_checkpoint_does_not_count_as_signed_itself(tmp_path: Path) -> None:
+    """Its signature names the record before it, so its own time can be edited; the noted hash finds that."""
+    path, lines = tmp_path / "audit.log", chain_of(11)
+    content = json.loads(lines.pop())
+    before = ChainEnd(content.pop("seq") - 1, content.pop("prev"))
+    del content["hash"]
+    edited, _ = link({**content, "time": "2020-01-01T00:00:00.000000Z"}, before)
+    path.write_bytes(b"".join([*lines, edited]))
+    result = run("audit", "verify", "--key", PUBLIC, str(path))
+    assert "the last record is a checkpoint: every record before it is signed" in result.output
+    noted = str(last_of(chain_of(11)))
+    assert run("audit", "verify", "--key", PUBLIC, "--last", noted, str(path)).exit_code == 1
 
 
 def test_a_changed_file_exits_with_1_and_names_the_record(file: Path) -> None:
@@ -255,6 +271,31 @@ def test_tail_follows_the_file_over_a_rotation(file: Path) -> None:
         file.write_bytes(b"two\n")
         assert process.stdout.readline() == b"two\n"
         process.kill()
+
+
+@pytest.mark.parametrize("words", [("audit", "tail"), ("lease", "history", LEASE)])
+def test_a_line_without_an_end_is_not_kept_in_memory(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Somebody has added 256 MiB to the file; the records before it are still found."""
+    path = tmp_path / "audit.log"
+    lease_file(path)
+    os.truncate(path, 256 * MAX_LINE)
+    tracemalloc.start()
+    try:
+        found = run(*words, str(path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.exit_code == 0
+    assert peak < 128 * MAX_LINE
+    assert words[0] == "audit" or len(found.output.splitlines()) == 3
+
+
+def test_tail_prints_the_end_of_a_line_that_is_too_long_and_what_follows(file: Path) -> None:
+    last = chain_of(1)[0]
+    file.write_bytes(file.read_bytes() + b"x" * 3 * MAX_LINE + b"\n" + last)
+    cut, *lines = run("audit", "tail", str(file)).output.encode().splitlines(keepends=True)
+    assert cut.strip(b"x") == b"\n"
+    assert lines == [last]
 
 
 def lease_file(path: Path) -> None:

@@ -34,6 +34,8 @@ class Target(Protocol):
     name: str
     is_stream: bool
     """Whether it goes on after an open where it ended, as one stream."""
+    is_new: bool
+    """Whether the last open created it: a new file can have the mark of one that is gone."""
 
     def open(self) -> bytes:
         """Open it; return the end of what it holds, at most 4 MiB from the start of a line."""
@@ -89,6 +91,7 @@ class FileTarget:
 
     def __init__(self, path: Path) -> None:
         """Write to ``path``."""
+        self.is_new = False
         self._path = path
         self._descriptor = -1
         self._size = 0
@@ -98,6 +101,7 @@ class FileTarget:
         """Open the file, and create it if it does not exist; return its end."""
         self.close()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self.is_new = not os.path.lexists(self._path)
         self._descriptor = os.open(self._path, flags, _FILE_MODE)
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -170,20 +174,21 @@ def _mark_of(status: os.stat_result) -> str:
 
 
 def _read_end(descriptor: int, size: int) -> bytes:
-    """Return the end of a file of this size, from the start of a line."""
+    """Return the end of a file of this size, from the start of a line if one begins there."""
     start, tail = max(0, size - TAIL_BYTES), b""
     while start + len(tail) < size:
         piece = os.pread(descriptor, TAIL_BYTES, start + len(tail))
         if not piece:
             break
         tail += piece
-    return tail.partition(b"\n")[2] if start else tail
+    return (tail.partition(b"\n")[2] if start else b"") or tail
 
 
 class _Stream:
     """What cannot be read again, and has no place that could be lost."""
 
     is_stream = True
+    is_new = False
     mark = ""
 
     def sync(self) -> None:

@@ -273,7 +273,8 @@ class SinkWriter:
                 return Resumption(renamed.end, problem=renamed.problem, begins=True)
         if self._target.is_stream:
             return Resumption(self._end, begins=True)
-        return resume(tail, self._known, self._start)
+        is_same = not self._was_open and not self._target.is_new and self._mark == self._target.mark
+        return resume(tail, self._known, self._start, is_same=is_same)
 
     def _set_torn(self, found: Resumption) -> None:
         """Set what has to be explained: the torn line of this file, and of that before it."""

@@ -46,15 +46,18 @@ class Resumption:
     begins: bool = False
 
 
-def resume(tail: bytes, known: Known | None, start: ChainEnd | None = None) -> Resumption:
+def resume(
+    tail: bytes, known: Known | None, start: ChainEnd | None = None, *, is_same: bool = False
+) -> Resumption:
     """Return how to go on after ``tail``, the end of a file from the start of a line.
 
     ``known`` is None if nothing is. If a record that it names is not there, or others follow that the server
     has not written, the chain goes on from the server's own end nevertheless, so that the file never verifies
-    again. ``start`` is the last record before this file, if known.
+    again. ``start`` is the last record before this file, if known. ``is_same`` says that the server has
+    written to this very file before it stopped.
     """
     if not tail:
-        return Resumption(known.end if known else ChainEnd(), begins=True)
+        return _begin(known, start, is_same=is_same)
     lines = tail.split(b"\n")
     needs_newline = lines[-1] != b""
     last = _find_last_record(lines)
@@ -68,17 +71,33 @@ def resume(tail: bytes, known: Known | None, start: ChainEnd | None = None) -> R
         return Resumption(found, torn, needs_newline, UNKNOWN_FILE if last else "", begins=last is None)
     if last is None and known.end in (start, ChainEnd()):  # the first record of this file was torn
         return Resumption(known.end, torn, needs_newline, begins=True)
+    if last is None:
+        problem = f"added at its end by someone else, or replaced: {len(tail)} bytes without a record"
+        return Resumption(known.end, b"", needs_newline, problem)
     problem = _find_missing(lines, found, known.end)
     if problem:
-        if needs_newline and torn and last is not None and found.seq == known.end.seq - 1:
+        if needs_newline and torn and found.seq == known.end.seq - 1:
             # As after a crash, but the record was whole: the new one in its place has another hash.
             return Resumption(found, torn, needs_newline, problem)
+        return Resumption(known.end, b"", needs_newline, problem)
+    if tail.count(f'"hash":"{found.hash}"'.encode()) > 1:
+        problem = f"added at its end by someone else: record {found.seq} a second time"
         return Resumption(known.end, b"", needs_newline, problem)
     end, problem = _find_end(lines, found, known)
     if end == found and not (rest and (known.is_exact or end == known.reach != known.end)):
         return Resumption(end, torn, needs_newline, problem)
     problem = problem or f"added at its end by someone else: {len(rest)} bytes after record {end.seq}"
     return Resumption(end, b"", needs_newline, problem)
+
+
+def _begin(known: Known | None, start: ChainEnd | None, *, is_same: bool) -> Resumption:
+    """Return how to go on with an empty file."""
+    if known is None:
+        return Resumption(ChainEnd(), begins=True)
+    problem = ""
+    if is_same and start is not None and start.seq < known.end.seq:
+        problem = f"emptied by someone else: {number_range(start.seq + 1, known.end.seq)} are missing"
+    return Resumption(known.end, problem=problem, begins=True)
 
 
 def _find_last_record(lines: Sequence[bytes]) -> tuple[int, dict[str, Any]] | None:

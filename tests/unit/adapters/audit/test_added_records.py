@@ -14,7 +14,7 @@ from tests.support.recording import Recording
 
 from lessor_server.adapters.audit.key import AuditKey, AuditKeyBroken
 from lessor_server.adapters.audit.log import AuditLog
-from lessor_server.adapters.audit.targets import FileTarget
+from lessor_server.adapters.audit.targets import TAIL_BYTES, FileTarget
 from lessor_server.domain.audit.chain import ChainEnd, end_of, link, read_line
 from lessor_server.domain.audit.verifier import ChainFindingKind
 from lessor_server.domain.events import AuditRecordsMissing
@@ -46,7 +46,23 @@ def blank_line(_: ChainEnd) -> bytes:
     return b"\n"
 
 
-FORGERIES = [one_record, many_records, part_of_a_record, junk, blank_line]
+def junk_beyond_what_is_read(_: ChainEnd) -> bytes:
+    return b"x" * (TAIL_BYTES + 1)
+
+
+def junk_line_beyond_what_is_read(end: ChainEnd) -> bytes:
+    return junk_beyond_what_is_read(end) + b"\n"
+
+
+FORGERIES = [
+    one_record,
+    many_records,
+    part_of_a_record,
+    junk,
+    blank_line,
+    junk_beyond_what_is_read,
+    junk_line_beyond_what_is_read,
+]
 
 
 def append(path: Path, forge: Callable[[ChainEnd], bytes]) -> int:
@@ -100,6 +116,18 @@ async def test_what_is_added_while_the_server_is_stopped_is_reported_and_never_s
         (finding,) = found
         assert f"record {seq} " in finding.problem + " "
         assert str(seq + 1) in finding.problem
+
+
+@pytest.mark.parametrize("before", [b"", b"hello\n"])
+async def test_a_last_record_that_is_there_twice_is_reported(tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "audit.log"
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (log, _):
+        await log.write(record(0))
+    content = path.read_bytes()
+    path.write_bytes(content + before + content.splitlines(keepends=True)[-1])
+    seq = content.count(b"\n")
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (log, notes):
+        await check_reported(tmp_path, log, notes, seq)
 
 
 @pytest.mark.parametrize("forge", FORGERIES)

@@ -107,6 +107,27 @@ async def test_a_file_removed_just_before_a_sighup_is_reported(tmp_path: Path) -
         await notes.until(AuditRecordsMissing)
 
 
+async def test_a_file_emptied_while_the_server_is_stopped_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (log, _):
+        await log.write(record(0))
+        end = last_of(log)
+    path.write_bytes(b"")
+    async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (_, notes):
+        (event,) = notes.of(AuditRecordsMissing)
+    assert event.problem == f"emptied by someone else: records 1 to {end.seq + 1} are missing"
+
+
+async def test_a_file_that_is_gone_at_a_start_may_have_been_rotated_away(tmp_path: Path) -> None:
+    """The new file may get its inode."""
+    path = tmp_path / "audit.log"
+    for _ in range(5):
+        async with audit_log(tmp_path, FileTarget(path), clock=HandClock()) as (log, notes):
+            await log.write(record(0))
+            assert not notes.of(AuditRecordsMissing)
+        path.unlink()
+
+
 async def test_a_file_emptied_while_the_disk_is_full_is_reported(tmp_path: Path) -> None:
     file = MemoryFile()
     async with audit_log(tmp_path, file) as (log, notes):
