@@ -32,8 +32,6 @@ REPLAYED_EACH = 100
 """One in so many seeds is run twice, and its two traces must be the same."""
 
 MUTANT_SEEDS = 1000
-GARBAGE = 200_000
-"""How many objects a run makes before Python searches them for cycles: a run leaves few, and ends soon."""
 T = TypeVar("T")
 PLANTED_BESIDE = (
     store_mutants,
@@ -163,9 +161,9 @@ def _tally(plays: Iterable[Played]) -> Tally:
 
 
 def prepare() -> None:
-    """Hide the errors of intended deaths, and collect garbage seldom, in a process that only does runs."""
+    """Hide the errors of intended deaths, and collect garbage between runs only, where nothing else is done."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE)
+    gc.disable()

@@ -7,6 +7,7 @@ immediately, together with the answers that arrived.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
@@ -44,6 +45,11 @@ class StoppingLoop(VirtualLoop):
             else:
                 self._ready.append(handle)
         self._holds_back = bool(self._aside)
+
+    def next_of(self, life: object) -> float:
+        """Return the time of the next timer of ``life``, which runs; infinity if there is none."""
+        timers = (timer for timer in self._scheduled if timer.context.get(LIFE) is life)
+        return min((timer.when() for timer in timers if not timer.cancelled()), default=math.inf)
 
     def _hold_back(self) -> None:
         self._ready = list(self._of_those_who_run(self._ready))

@@ -182,6 +182,11 @@ class World:
         """Return how many events are still to come."""
         return len(self._later)
 
+    @property
+    def idle_seconds(self) -> float:
+        """Return after how many seconds the next event or timer of the world's own comes."""
+        return self._loop.next_of(None) - self._loop.now
+
     def spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a task of the world's own."""
         task = self._loop.create_task(job)
