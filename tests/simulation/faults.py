@@ -42,8 +42,8 @@ class Faults:
     def flight(self, call: Call[object], key_id: str) -> wire.Flight:
         """Return the delays and the outcome of one request."""
         rng, options = self._rng, self._world.options
-        there, back = (options.latency * rng.uniform(0.25, 0.75) for _ in range(2))
-        flight = wire.Flight(call, key_id, there, back)
+        there, back = rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75)
+        flight = wire.Flight(call, key_id, options.latency * there, options.latency * back)
         if self.storm:
             flight.instead = wire.THROTTLING
             self._world.shake()

@@ -28,7 +28,7 @@ CALM_SECONDS = 5 * 3600.0
 POLL_SECONDS = 20.0
 DOZE_SECONDS = 600.0
 """How long all processes are stopped at most while they have nothing to do."""
-AWAKE_POLLS = 2
+AWAKE_POLLS = 1
 """How many polls there are between two such stops: what is overdue is done meanwhile."""
 AWAKE_SECONDS = 2 * POLL_SECONDS
 """So long before a lease ends no process is stopped, so that the end may not be late."""
@@ -106,14 +106,17 @@ async def calm(world: World, workload: Workload) -> None:
         rests = _rests(world)
         if rests and not any(_is_to_go(world, user) for user in world.expectations.users()):
             break
+        idle = 0.0
         if polls >= AWAKE_POLLS and world.options.seed % IDLE_EACH:
             idle = DOZE_SECONDS if rests else min(_idle_seconds(world), DOZE_SECONDS)
-            if idle > POLL_SECONDS:
-                world.replicas.doze(idle)
-                polls = 0
-        await asyncio.sleep(POLL_SECONDS)
+        if idle > POLL_SECONDS:
+            world.replicas.doze(idle)
+            await asyncio.sleep(idle)
+            polls = 0
+        else:
+            await asyncio.sleep(POLL_SECONDS)
+            polls += 1
         await _operate(world, workload)
-        polls += 1
     if not world.breaches:
         world.judge_end()
     if not world.breaches:

@@ -125,7 +125,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> TimerHandle:
         """Call ``callback`` after so many seconds."""
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        handle = TimerHandle(self.now + delay)
+        handle.callback = callback
+        handle.args = args
+        handle.context = copy_context() if context is None else context
+        handle.loop = self
+        heappush(self._scheduled, handle)
+        return handle
 
     def _run_once(self) -> None:
         """Run turn after turn until the loop is to stop, which saves a call a turn."""
