@@ -161,7 +161,7 @@ def _tally(plays: Iterable[Played]) -> Tally:
 
 
 def prepare() -> None:
-    """Hide the errors of intended deaths, and collect garbage between runs only, where nothing else is done."""
+    """Hide the errors of intended deaths, and collect garbage only between runs."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     gc.collect()

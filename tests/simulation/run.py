@@ -91,9 +91,11 @@ async def _play(world: World) -> None:
     workload = Workload(world)
     world.faults.plan()
     workload.plan()
-    until = world.now() + world.options.span
+    until, polls = world.now() + world.options.span, 0
     while world.now() < until and not world.breaches:
-        await asyncio.sleep(min(POLL_SECONDS, max(until - world.now(), 0.01)))
+        left = max(until - world.now(), 0.01)
+        idle = _idle_seconds(world) if polls >= AWAKE_POLLS and world.replicas.several else 0.0
+        polls = await _poll(world, min(idle, left), polls, left)
     await calm(world, workload)
 
 
@@ -107,15 +109,9 @@ async def calm(world: World, workload: Workload) -> None:
         if rests and not any(_is_to_go(world, user) for user in world.expectations.users()):
             break
         idle = 0.0
-        if polls >= AWAKE_POLLS and world.options.seed % IDLE_EACH:
-            idle = DOZE_SECONDS if rests else min(_idle_seconds(world), DOZE_SECONDS)
-        if idle > POLL_SECONDS:
-            world.replicas.doze(idle)
-            await asyncio.sleep(idle)
-            polls = 0
-        else:
-            await asyncio.sleep(POLL_SECONDS)
-            polls += 1
+        if polls >= AWAKE_POLLS:
+            idle = DOZE_SECONDS if rests else _idle_seconds(world)
+        polls = await _poll(world, idle, polls)
         await _operate(world, workload)
     if not world.breaches:
         world.judge_end()
@@ -123,6 +119,17 @@ async def calm(world: World, workload: Workload) -> None:
         await _count(world, workload)
     if world.options.week and not world.breaches:
         await _bury(world, workload)
+
+
+async def _poll(world: World, idle: float, polls: int, most: float = POLL_SECONDS) -> int:
+    """Wait a little, or stop all processes for the ``idle`` seconds; return the polls since the last stop."""
+    if idle <= POLL_SECONDS or world.options.seed % IDLE_EACH == 0:
+        await asyncio.sleep(min(POLL_SECONDS, most))
+        return polls + 1
+    seconds = min(idle, DOZE_SECONDS)
+    world.replicas.doze(seconds)
+    await asyncio.sleep(seconds)
+    return 0
 
 
 async def _operate(world: World, workload: Workload) -> None:
