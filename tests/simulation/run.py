@@ -30,8 +30,8 @@ DOZE_SECONDS = 600.0
 """How long all processes are stopped at most while they have nothing to do."""
 AWAKE_POLLS = 1
 """How many polls there are between two such stops: what is overdue is done meanwhile."""
-AWAKE_SECONDS = 2 * POLL_SECONDS
-"""So long before a lease ends no process is stopped, so that the end may not be late."""
+AWAKE_SECONDS = 20.0
+"""So long before anything happens no process is stopped, so that it meets processes at work."""
 IDLE_EACH = 5
 """One in so many seeds waits with idle processes, not with stopped ones."""
 Play = Callable[[World], Coroutine[Any, Any, None]]
@@ -174,10 +174,8 @@ def _idle_seconds(world: World) -> float:
     if any(row.claimed_by for row in live):
         return 0.0
     due_us = min((row.lease.due_us for row in live), default=math.inf)
-    due = (due_us - world.store.now()) / 1e6 - AWAKE_SECONDS
-    if not world.replicas.several:  # whose pauses excuse the delays of a while
-        due -= SETTLE_SECONDS
-    return min(due, world.idle_seconds)
+    next_in = min((due_us - world.store.now()) / 1e6, world.idle_seconds) - AWAKE_SECONDS
+    return next_in if world.replicas.several else next_in - SETTLE_SECONDS
 
 
 def _is_to_go(world: World, user: User) -> bool:
