@@ -8,14 +8,16 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tests.simulation.options import draw
 from tests.simulation.progress import ROOT, Lines, Progress, tree_version
-from tests.simulation.prove import Kill, prepare, prove_deaths, prove_mutants, prove_pairs, prove_seeds
-from tests.simulation.run import run
-from tests.simulation.shrink import report, shrunk
+from tests.simulation.seeds import prepare, prove_seeds
 from tests.simulation.tally import Tally
 from tests.simulation.workers import Workers
+
+if TYPE_CHECKING:
+    from tests.simulation.prove import Kill
 
 FRESH_SEEDS = 1_000
 STOPPED = 130
@@ -36,6 +38,9 @@ def main() -> int:
 
 
 def _one(seed: int) -> int:
+    from tests.simulation.run import run
+    from tests.simulation.shrink import report, shrunk
+
     result = run(draw(seed))
     print(result.options)
     print(f"{result.effects} effects, {result.seconds / 3600:.1f} virtual hours, trace {result.digest}")
@@ -64,12 +69,15 @@ def _progress(options: argparse.Namespace) -> Progress:
 
 def _all(options: argparse.Namespace) -> int:
     lines = Lines(time.monotonic, functools.partial(print, flush=True))
-    singles, pairs, kills = Tally(), Tally(), list[Kill]()
+    singles, pairs = Tally(), Tally()
+    kills: list[Kill] = []
     progress = _progress(options)
     try:
         with Workers(options.processes, prepare) as workers:
             by_seeds = prove_seeds(workers, progress, lines)
             if not options.seeds_only:
+                from tests.simulation.prove import prove_deaths, prove_mutants, prove_pairs
+
                 singles, pairs = prove_deaths(workers, lines), prove_pairs(workers, lines)
                 kills = prove_mutants(workers, lines)
     except KeyboardInterrupt:

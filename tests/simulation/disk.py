@@ -246,7 +246,7 @@ class Disk:
         async def through(*args: Any, **kwargs: Any) -> Any:
             await _turn()
             self._process.require_alive()
-            return _now(method(*args, **kwargs))
+            return await method(*args, **kwargs)
 
         return through
 

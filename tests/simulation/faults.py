@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lessor_server.domain.aws.iam_calls import Call
+from lessor_server.domain.aws.iam_calls import AccessKey, Call
 from tests.simulation import wire
 from tests.simulation.journal import ALL, suffix
 from tests.support.iam_faults import Ending
@@ -39,11 +39,11 @@ class Faults:
 
     # --- calls ---------------------------------------------------------------------------------------------
 
-    def flight(self, call: Call[object], key_id: str) -> wire.Flight:
+    def flight(self, call: Call[object], signer: AccessKey) -> wire.Flight:
         """Return the delays and the outcome of one request."""
         rng, options = self._rng, self._world.options
-        there, back = (options.latency * rng.uniform(0.25, 0.75) for _ in range(2))
-        flight = wire.Flight(call, key_id, there, back)
+        there, back = rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75)
+        flight = wire.Flight(call, signer, options.latency * there, options.latency * back)
         if self.storm:
             flight.instead = wire.THROTTLING
             self._world.shake()

@@ -1,11 +1,7 @@
-"""The proof in several processes: seeds, every single death, pairs of deaths, and planted bugs."""
+"""The proof in several processes: every single death, pairs of deaths, and planted bugs."""
 
 from __future__ import annotations
 
-import gc
-import logging
-import traceback
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -22,18 +18,13 @@ from tests.simulation import (
 from tests.simulation.crash_points import PAIRED, Played, by_name, pairs, play, singles
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
-from tests.simulation.progress import Lines, Progress, follow
+from tests.simulation.progress import Lines
 from tests.simulation.run import run
 from tests.simulation.scenarios import SCENARIOS, Scenario
 from tests.simulation.tally import Tally
 from tests.simulation.workers import Died, Done, Task, TaskError, Workers
 
-REPLAYED_EACH = 100
-"""One in so many seeds is run twice, and its two traces must be the same."""
-
 MUTANT_SEEDS = 1000
-GARBAGE = 200_000
-"""How many objects a run makes before Python searches them for cycles: a run leaves few, and ends soon."""
 T = TypeVar("T")
 PLANTED_BESIDE = (
     store_mutants,
@@ -51,34 +42,6 @@ class Kill:
 
     name: str
     by: str
-
-
-def seeds(first: int, count: int) -> Tally:
-    """Run ``count`` seeds; some of them twice."""
-    tally = Tally()
-    for seed in range(first, first + count):
-        try:
-            tally += _one(seed)
-        except Exception:  # noqa: BLE001 - an error of the simulator is a fault of its seed
-            tally += Tally(
-                1, faults=(f"seed {seed}: the run raised\n{traceback.format_exc()}{_again(seed)}",)
-            )
-    return tally
-
-
-def _one(seed: int) -> Tally:
-    result = run(draw(seed))
-    faults = []
-    if result.breaches:
-        faults.append(f"seed {seed}: {result.breaches[0]}\n{result.story}\n{_again(seed)}")
-    if seed % REPLAYED_EACH == 0 and run(draw(seed)).digest != result.digest:
-        faults.append(f"seed {seed}: a second run left another trace\n{_again(seed)}")
-    replicas = result.options.replicas
-    return Tally(1, replicas == 2, replicas == 3, result.effects, result.seconds, tuple(faults))
-
-
-def _again(seed: int) -> str:
-    return f"to repeat it: python -m tests.simulation --seed {seed}"
 
 
 def deaths(name: str, step: int = 1) -> Tally:
@@ -113,11 +76,6 @@ def _found_by_deaths(scenarios: Iterable[Scenario]) -> str:
 def effects_of(name: str) -> int:
     """Return how many effects a scenario has without faults."""
     return len(play(by_name(name), {}).names)
-
-
-def prove_seeds(workers: Workers, progress: Progress, lines: Lines) -> Tally:
-    """Run the seeds that remain; return the result of all."""
-    return follow(workers.run([partial(seeds, *chunk) for chunk in progress.remaining()]), progress, lines)
 
 
 def prove_deaths(workers: Workers, lines: Lines) -> Tally:
@@ -160,12 +118,3 @@ def _tally(plays: Iterable[Played]) -> Tally:
         faults = (f"{played}: {result.breaches[0]}\n{result.story}",) if result.breaches else ()
         tally += Tally(1, effects=result.effects, seconds=result.seconds, faults=faults)
     return tally
-
-
-def prepare() -> None:
-    """Hide the errors of intended deaths, and collect garbage seldom, in a process that only does runs."""
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE)

@@ -119,7 +119,9 @@ class Responsibilities:
         lease_id, old, row = change
         if row is None or (old is not None and old.lease.generation == row.lease.generation):
             return
-        now, care = self._world.now(), self._cares.setdefault(suffix(lease_id), _Responsibility(process))
+        now, care = self._world.now(), self._cares.get(suffix(lease_id))
+        if care is None:
+            care = self._cares[suffix(lease_id)] = _Responsibility(process)
         others = self._world.replicas.several and care.claimer not in (None, process)
         silent = name == "void_claims_of" and now - care.claimer_signed_at >= SILENT_SECONDS
         if others and name in CLAIMS and now < care.claim_ends - 0.01 and not silent:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from lessor.v1 import lease_pb2
 from lessor_server.domain.lease import LIVE
-from tests.simulation.expectations import Breach
+from tests.simulation.expectations import SETTLE_SECONDS, Breach
 from tests.simulation.journal import ALL, Journal, suffix
 from tests.simulation.options import Options
 from tests.simulation.points import Points
@@ -25,11 +27,13 @@ CALM_SECONDS = 5 * 3600.0
 """How long the end may take: an hourly reconcile run, checks for a user, and a clock an hour ahead."""
 POLL_SECONDS = 20.0
 DOZE_SECONDS = 600.0
-"""How long all processes are stopped while they have nothing to do until the next hourly reconcile run."""
-AWAKE_POLLS = 3
+"""How long all processes are stopped at most while they have nothing to do."""
+AWAKE_POLLS = 1
 """How many polls there are between two such stops: what is overdue is done meanwhile."""
+AWAKE_SECONDS = 20.0
+"""So long before anything happens no process is stopped, so that it meets processes at work."""
 IDLE_EACH = 5
-"""One in so many seeds waits for that run with idle processes, not with stopped ones."""
+"""One in so many seeds waits with idle processes, not with stopped ones."""
 Play = Callable[[World], Coroutine[Any, Any, None]]
 WEEK = 8 * 24 * 3600.0
 
@@ -64,6 +68,8 @@ def run(options: Options) -> Result:
 
 def in_world(options: Options, play: Play, points: Points | None = None) -> Result:
     """Run ``play(world)`` in virtual time and return the result."""
+    if not gc.isenabled():
+        gc.collect()  # what the run before has left, while that is few objects
     loop = StoppingLoop(options.seed)
     world = World(options, loop, points or Points())
 
@@ -85,9 +91,11 @@ async def _play(world: World) -> None:
     workload = Workload(world)
     world.faults.plan()
     workload.plan()
-    until = world.now() + world.options.span
+    until, polls = world.now() + world.options.span, 0
     while world.now() < until and not world.breaches:
-        await asyncio.sleep(min(POLL_SECONDS, max(until - world.now(), 0.01)))
+        left = max(until - world.now(), 0.01)
+        idle = _idle_seconds(world) if polls >= AWAKE_POLLS and world.replicas.several else 0.0
+        polls = await _poll(world, min(idle, left), polls, left)
     await calm(world, workload)
 
 
@@ -100,18 +108,28 @@ async def calm(world: World, workload: Workload) -> None:
         rests = _rests(world)
         if rests and not any(_is_to_go(world, user) for user in world.expectations.users()):
             break
-        if rests and polls >= AWAKE_POLLS and world.options.seed % IDLE_EACH:
-            world.replicas.doze(DOZE_SECONDS)
-            polls = 0
-        await asyncio.sleep(POLL_SECONDS)
+        idle = 0.0
+        if polls >= AWAKE_POLLS:
+            idle = DOZE_SECONDS if rests else _idle_seconds(world)
+        polls = await _poll(world, idle, polls)
         await _operate(world, workload)
-        polls += 1
     if not world.breaches:
         world.judge_end()
     if not world.breaches:
         await _count(world, workload)
     if world.options.week and not world.breaches:
         await _bury(world, workload)
+
+
+async def _poll(world: World, idle: float, polls: int, most: float = POLL_SECONDS) -> int:
+    """Wait a little, or stop all processes for the ``idle`` seconds; return the polls since the last stop."""
+    if idle <= POLL_SECONDS or world.options.seed % IDLE_EACH == 0:
+        await asyncio.sleep(min(POLL_SECONDS, most))
+        return polls + 1
+    seconds = min(idle, DOZE_SECONDS)
+    world.replicas.doze(seconds)
+    await asyncio.sleep(seconds)
+    return 0
 
 
 async def _operate(world: World, workload: Workload) -> None:
@@ -146,6 +164,18 @@ def _rests(world: World) -> bool:
     if any(row.lease.state in LIVE for row in world.store.rows.values()):
         return False
     return all(rests(row) for row in world.store.rotations.values())
+
+
+def _idle_seconds(world: World) -> float:
+    """Return for how long no process has anything to do for a lease, a caller or a request."""
+    if world.store.open or not all(rests(row) for row in world.store.rotations.values()):
+        return 0.0
+    live = [row for row in world.store.rows.values() if row.live]
+    if any(row.claimed_by for row in live):
+        return 0.0
+    due_us = min((row.lease.due_us for row in live), default=math.inf)
+    next_in = min((due_us - world.store.now()) / 1e6, world.idle_seconds) - AWAKE_SECONDS
+    return next_in if world.replicas.several else next_in - SETTLE_SECONDS
 
 
 def _is_to_go(world: World, user: User) -> bool:

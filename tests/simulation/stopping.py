@@ -6,15 +6,26 @@ immediately, together with the answers that arrived.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
+import itertools
+import math
+from asyncio import events
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tests.support.virtual_loop import Handle, TimerHandle, VirtualLoop
 
 LIFE: ContextVar[object | None] = ContextVar("LIFE", default=None)
 """The process to which a task, a timer or a callback belongs; None where it is the world's."""
+
+_ASKED: Final = (
+    (asyncio, "get_running_loop"),
+    (events, "get_running_loop"),
+    (events, "_get_running_loop"),
+)
+"""The functions that return the running loop."""
 
 H = TypeVar("H", bound=Handle)
 
@@ -27,6 +38,21 @@ class StoppingLoop(VirtualLoop):
         super().__init__(seed)
         self._aside: dict[object, list[Handle]] = {}
         self._timers_run = True
+
+    def _run_once(self) -> None:
+        """Run until the loop is to stop; until then each question for the running loop has one answer.
+
+        Python's own answer asks the system for the number of the process each time, as it may be a fork.
+        """
+        answer = itertools.repeat(self).__next__
+        own = [(module, name, getattr(module, name)) for module, name in _ASKED]
+        try:
+            for module, name in _ASKED:
+                setattr(module, name, answer)
+            super()._run_once()
+        finally:
+            for module, name, function in own:
+                setattr(module, name, function)
 
     def halt(self, life: object) -> None:
         """Run no callback of ``life`` from the next iteration of the loop on."""
@@ -44,6 +70,11 @@ class StoppingLoop(VirtualLoop):
             else:
                 self._ready.append(handle)
         self._holds_back = bool(self._aside)
+
+    def next_of(self, life: object) -> float:
+        """Return the time of the next timer of ``life``, which runs; infinity if there is none."""
+        timers = (timer for timer in self._scheduled if timer.context.get(LIFE) is life)
+        return min((timer.when() for timer in timers if not timer.cancelled()), default=math.inf)
 
     def _hold_back(self) -> None:
         self._ready = list(self._of_those_who_run(self._ready))

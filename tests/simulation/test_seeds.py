@@ -12,8 +12,8 @@ import pytest
 from tests.simulation.disk import METHODS, READS
 from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.options import draw
-from tests.simulation.prove import seeds
 from tests.simulation.run import run
+from tests.simulation.seeds import seeds
 from tests.simulation.shrink import report, shrunk
 
 SAMPLE, CHUNKS = 10, 6
@@ -57,6 +57,13 @@ def test_a_seed_replays_in_another_process() -> None:
     command = [sys.executable, "-W", "ignore", "-c", program]
     there = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == run(draw(48)).digest
+
+
+def test_the_process_that_hands_out_seeds_does_not_import_the_engine() -> None:
+    program = "import tests.simulation.__main__, sys; print('lessor_server.engine.engine' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    there = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == "False"
 
 
 def test_a_broken_run_is_shrunk_and_its_journal_printed() -> None:

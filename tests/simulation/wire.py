@@ -17,7 +17,6 @@ from lessor_server.adapters.aws.gateway import OPERATIONS
 from lessor_server.domain.aws.iam_calls import AccessKey, Call, VerifyKeyOnIam
 from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.root import Root
-from lessor_server.domain.secret import Secret
 from tests.simulation.points import Fate
 from tests.support import memory_aws
 from tests.support.iam_faults import Ending
@@ -41,10 +40,9 @@ class Flight:
     """One request in flight: its delays, whether it takes effect, and its answer."""
 
     call: Call[object]
-    key_id: str
+    signer: AccessKey
     there: float
     back: float
-    token: str = ""
     ending: Ending = Ending.ANSWER
     instead: Answer | None = None
     """What AWS answers without an effect."""
@@ -53,6 +51,11 @@ class Flight:
     sent_us: int = 0
     fate: Fate | None = None
     answer: asyncio.Future[Answer] | None = None
+
+    @property
+    def key_id(self) -> str:
+        """Return the id of the key that signed it."""
+        return self.signer.access_key_id
 
 
 class Wire(memory_aws.MemoryAws):
@@ -79,8 +82,7 @@ class Wire(memory_aws.MemoryAws):
         return cast("T", OPERATIONS[type(call)].read(memory_aws._as_sdk(answer.result)))
 
     async def _flown(self, signer: AccessKey, call: Call[object]) -> tuple[Ending, Answer]:
-        flight = self._world.faults.flight(call, signer.access_key_id)
-        flight.token = signer.token.reveal()
+        flight = self._world.faults.flight(call, signer)
         flight.fate = self._world.points.meet(f"aws {call.action}")
         if flight.fate is Fate.BEFORE:
             self._process.kill()
@@ -121,9 +123,7 @@ class Wire(memory_aws.MemoryAws):
         if answer is None:
             account = self._world.account_with(flight.key_id)
             account.visible_after = self._world.chance("visible").uniform(0.0, self._world.options.visible)
-            answer = memory_aws._effect(
-                account, AccessKey(flight.key_id, Secret(), Secret(flight.token)), flight.call
-            )
+            answer = memory_aws._effect(account, flight.signer, flight.call)
             self._world.carried_out(flight, answer)
         elif flight.ending is Ending.ANSWER and answer.code != THROTTLING.code and answer.status < 500:
             self._world.expectations.refused(flight.call.user)
@@ -144,9 +144,7 @@ class Wire(memory_aws.MemoryAws):
                 flight.lost = True
             elif drawn < 0.6 and not flight.arrived:
                 self._flights.remove(flight)
-                late = Flight(
-                    flight.call, flight.key_id, 0.0, 0.0, token=flight.token, sent_us=flight.sent_us
-                )
+                late = Flight(flight.call, flight.signer, 0.0, 0.0, sent_us=flight.sent_us)
                 flight.lost = True
                 self._world.delayed(late)
                 self._world.later(rng.uniform(1.0, LATEST_ARRIVAL), lambda late=late: self._arrive(late))

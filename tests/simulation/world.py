@@ -142,12 +142,14 @@ class World:
 
     def account_with(self, key_id: str) -> Iam:
         """Return the account of a key, of a root or created by the engine."""
-        made = (
+        account = self.accounts.get(key_id)
+        if account is not None:
+            return account
+        return next(
             account
             for account in (self.mine, self.other)
             if key_id in account.keys or key_id in account.dead_keys or key_id in account.sts.sessions
         )
-        return self.accounts.get(key_id) or next(made)
 
     # --- time and chance -----------------------------------------------------------------------------------
 
@@ -181,6 +183,11 @@ class World:
     def pending(self) -> int:
         """Return how many events are still to come."""
         return len(self._later)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Return after how many seconds the next event or timer of the world's own comes."""
+        return self._loop.next_of(None) - self._loop.now
 
     def spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a task of the world's own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import random
 import string
 import time
@@ -36,6 +37,7 @@ def draw_secret(rng: random.Random) -> str:
     return base64.b64encode(rng.randbytes(30)).decode()
 
 
+@functools.lru_cache(maxsize=1000)
 def iso(seconds: float) -> str:
     """Write seconds since 1970 as IAM writes dates: UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -19,6 +19,8 @@ from tests.support.memory_config import At
 from tests.support.memory_rows import Clock
 from tests.support.memory_upkeep import MemoryUpkeep
 
+_FORGET_US, _EVENT_US = int(FORGET_SECONDS * 1e6), int(EVENT_SECONDS * 1e6)
+
 
 class MemoryReplicas(MemoryUpkeep):
     """Implements ``engine.replica_ports.ReplicaStore``."""
@@ -36,30 +38,36 @@ class MemoryReplicas(MemoryUpkeep):
     async def report_alive(self, sign: ReplicaSign) -> Fleet:
         """Store a sign of life, and grant shares."""
         await self._before("report_alive")
-        now = self.now()
+        now, name = self.now(), sign.name
         self._drop_old(now)
-        self.replicas[sign.name] = ReplicaStatus(
-            sign.name,
+        status = ReplicaStatus(
+            name,
             sign.version,
             now,
             sign.wall_us - now,
             sign.settings,
-            known_key=sign.known_key,
-            used_key=sign.used_key,
+            self._shares_of(name) if self.shares else (),
+            sign.known_key,
+            sign.used_key,
         )
-        granted = tuple(self._grant(sign.name, asked, now) for asked in sign.shares)
+        self.replicas[name] = status
+        granted = tuple([self._grant(name, asked, now) for asked in sign.shares])
+        if granted:
+            self.replicas[name] = replace(status, shares=self._shares_of(name))
         await self._at("report_alive done")
         active = next((key.id for key in self.data_keys if key.is_active), "")
-        return Fleet(now, tuple(self._list_replicas()), granted, active)
+        return Fleet(now, tuple([self.replicas[one] for one in sorted(self.replicas)]), granted, active)
 
     def _drop_old(self, now: int) -> None:
         """Drop replicas that were silent for long, shares that have ended, and old events."""
-        forgotten_us = now - int(FORGET_SECONDS * 1e6)
-        self.replicas = {name: one for name, one in self.replicas.items() if one.seen_us > forgotten_us}
-        if self.shares:
-            self.shares = {key: row for key, row in self.shares.items() if row.until_us > now}
+        for name in [name for name, one in self.replicas.items() if one.seen_us <= now - _FORGET_US]:
+            del self.replicas[name]
+        for account, name in [key for key, row in self.shares.items() if row.until_us <= now]:
+            del self.shares[account, name]
+            if name in self.replicas:
+                self.replicas[name] = replace(self.replicas[name], shares=self._shares_of(name))
         if self.events:
-            self.events = [one for one in self.events if one[2].at_us > now - int(EVENT_SECONDS * 1e6)]
+            self.events = [one for one in self.events if one[2].at_us > now - _EVENT_US]
 
     def _grant(self, name: str, asked: ShareRequest, now: int) -> GrantedShare:
         live = [name for name, one in self.replicas.items() if not one.is_silent(now)]
@@ -67,19 +75,9 @@ class MemoryReplicas(MemoryUpkeep):
         self.shares[asked.account, name], share = grant_share(name, asked, rows, live, now)
         return share
 
-    def _list_replicas(self) -> list[ReplicaStatus]:
-        """Return all replicas by name, with their shares."""
-        listed = [self.replicas[name] for name in sorted(self.replicas)]
-        if not self.shares:
-            return listed
-        rows = [row for _, row in sorted(self.shares.items())]
-        sharing = {row.replica for row in rows}
-        return [
-            replace(one, shares=tuple([row for row in rows if row.replica == one.name]))
-            if one.name in sharing
-            else one
-            for one in listed
-        ]
+    def _shares_of(self, name: str) -> tuple[StoredShare, ...]:
+        """Return the shares of a replica, by account."""
+        return tuple([row for (_, replica), row in sorted(self.shares.items()) if replica == name])
 
     async def remove_replica(self, name: str) -> None:
         """Delete a replica."""

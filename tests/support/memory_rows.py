@@ -99,7 +99,7 @@ class MemoryRows(MemoryRotations):
 
     def _put(self, row: Row, *, by: str = "", gone_us: int = 0, **changes: Any) -> Lease:
         lease = replace(row.lease, generation=next_generation(row.lease.generation), **changes)
-        self.rows[lease.id] = replace(row, lease=lease, claimed_by=by, gone_us=gone_us)
+        self.rows[lease.id] = Row(lease, by, gone_us)
         return lease
 
     def _remembers(self, mount: str) -> bool:

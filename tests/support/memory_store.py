@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from lessor_server.domain import lease as steps
@@ -79,7 +78,7 @@ class MemoryStore(MemoryLogins):
         written = row is not None and self._unchanged(row, before) and self._may_become(row, after)
         if row is not None and written:
             gone_us = self.now() if after.state is State.GONE else 0
-            self.rows[after.id] = replace(row, lease=after, claimed_by="", gone_us=gone_us)
+            self.rows[after.id] = Row(after, gone_us=gone_us)
         await self._at(f"{step} done")
         return written
 

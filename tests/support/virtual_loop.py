@@ -125,11 +125,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> TimerHandle:
         """Call ``callback`` after so many seconds."""
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        handle = TimerHandle(self.now + delay)
+        handle.callback = callback
+        handle.args = args
+        handle.context = copy_context() if context is None else context
+        handle.loop = self
+        heappush(self._scheduled, handle)
+        return handle
 
     def _run_once(self) -> None:
         """Run turn after turn until the loop is to stop, which saves a call a turn."""
-        timers = self._scheduled
+        timers, draw = self._scheduled, self._rng.getrandbits
         while True:
             if self._holds_back:
                 self._hold_back()
@@ -153,8 +159,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
                         future.set_result(result)
                 else:
                     due.append(timer)
-            if len(ready) > 1:
-                self._rng.shuffle(ready)
+            for index in range(len(ready) - 1, 0, -1):  # as ``Random.shuffle``, with fewer calls
+                bits = (index + 1).bit_length()
+                other = draw(bits)
+                while other > index:
+                    other = draw(bits)
+                ready[index], ready[other] = ready[other], ready[index]
             self._ready = []
             for handle in (ready + due) if due else ready:
                 callback = handle.callback

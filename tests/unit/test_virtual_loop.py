@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.virtual_loop import DeadlockError, run, virtual
+from tests.support.virtual_loop import DeadlockError, VirtualLoop, run, virtual
 
 
 @virtual
@@ -39,6 +40,17 @@ async def test_a_cancelled_callback_is_not_called() -> None:
     loop.call_soon(called.append, 2).cancel()
     await asyncio.sleep(1.0)
     assert called == [1]
+
+
+def test_ready_callbacks_run_in_the_order_that_the_seed_shuffles() -> None:
+    loop, called, wanted = VirtualLoop(7), list[int](), list(range(20))
+    for number in wanted:
+        loop.call_soon(called.append, number)
+    random.Random(7).shuffle(wanted)
+    loop.stop()
+    loop.run_forever()
+    loop.close()
+    assert called == wanted
 
 
 @virtual
