@@ -15,28 +15,25 @@ EMPTY_TIMES_SHORTEST: Final = 4
 
 
 class IdleCall:
-    """Calls a function once the loop is idle, or after ``seconds`` if it is busy for so long.
+    """Calls a function once the loop is idle, or after some time if it is busy for so long.
 
     What many tasks hand to a thread gathers while the loop is busy. Once it is idle, the thread gets the
     interpreter's lock at once, and nothing is gained by a longer wait.
     """
 
-    def __init__(
-        self, call: Callable[[], None], seconds: float, clock: Callable[[], float] = perf_counter
-    ) -> None:
+    def __init__(self, call: Callable[[], None], clock: Callable[[], float] = perf_counter) -> None:
         """Call ``call`` after each ``begin``; ``clock`` returns seconds."""
         self._loop = asyncio.get_running_loop()
         self._call = call
-        self._seconds = seconds
         self._clock = clock
         self._until = self._last = 0.0
         self._shortest = math.inf
         """The seconds of the shortest iteration so far."""
         self._quiet = 0
 
-    def begin(self) -> None:
-        """Begin to wait; the function is called from a later iteration of the loop."""
-        self._until = self._clock() + self._seconds
+    def begin(self, seconds: float) -> None:
+        """Begin to wait, at most for ``seconds``; the function is called from a later iteration."""
+        self._until = self._clock() + seconds
         self._quiet = 0
         self._loop.call_soon(self._begin_iteration)
 

@@ -396,8 +396,7 @@ def _key_id(request: Message | None, answer: Message | None) -> str:
 
 def _field(message: Message | None, name: str) -> Any:  # noqa: ANN401 - a field of any type
     """Return a field; None if the message has none of that name."""
-    known = message is not None and name in messages.fields_of(message.DESCRIPTOR)
-    return getattr(message, name) if known else None
+    return getattr(message, name, None)
 
 
 def _text(message: Message | None, name: str) -> str:

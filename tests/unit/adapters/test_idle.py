@@ -13,10 +13,10 @@ EMPTY, BUSY = 0.000_005, 0.000_5
 class Loop:
     """The time of an event loop's iterations, which a test chooses, and an ``IdleCall`` on it."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         self.now = 0.0
         self.calls: list[float] = []
-        self.idle = IdleCall(lambda: self.calls.append(self.now), seconds, lambda: self.now)
+        self.idle = IdleCall(lambda: self.calls.append(self.now), lambda: self.now)
 
     async def run(self, *iterations: float) -> None:
         """Run iterations of these lengths."""
@@ -26,8 +26,8 @@ class Loop:
 
 
 async def test_the_call_is_made_after_some_iterations_that_did_nothing() -> None:
-    loop = Loop(seconds=1)
-    loop.idle.begin()
+    loop = Loop()
+    loop.idle.begin(1)
     await loop.run(*[EMPTY] * QUIET_ITERATIONS)
     assert not loop.calls
     await loop.run(*[EMPTY] * 3)
@@ -35,8 +35,8 @@ async def test_the_call_is_made_after_some_iterations_that_did_nothing() -> None
 
 
 async def test_a_busy_iteration_begins_the_count_again() -> None:
-    loop = Loop(seconds=1)
-    loop.idle.begin()
+    loop = Loop()
+    loop.idle.begin(1)
     await loop.run(EMPTY, *[EMPTY, EMPTY, BUSY] * 20)
     assert not loop.calls
     await loop.run(*[EMPTY] * (QUIET_ITERATIONS + 2))
@@ -44,9 +44,9 @@ async def test_a_busy_iteration_begins_the_count_again() -> None:
 
 
 async def test_a_loop_that_stays_busy_delays_the_call_for_its_seconds_only() -> None:
-    loop = Loop(seconds=20 * BUSY)
+    loop = Loop()
     await loop.run(BUSY)
-    loop.idle.begin()
+    loop.idle.begin(20 * BUSY)
     began = loop.now
     await loop.run(EMPTY, EMPTY, *[BUSY] * 30)
     [called] = loop.calls
@@ -54,9 +54,9 @@ async def test_a_loop_that_stays_busy_delays_the_call_for_its_seconds_only() -> 
 
 
 async def test_it_can_wait_again_and_each_time_makes_one_call() -> None:
-    loop = Loop(seconds=1)
+    loop = Loop()
     for count in range(1, 4):
-        loop.idle.begin()
+        loop.idle.begin(1)
         await loop.run(*[EMPTY] * 10)
         assert len(loop.calls) == count
     await loop.run(*[EMPTY] * 10)

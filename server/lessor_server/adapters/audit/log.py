@@ -26,8 +26,10 @@ works, so they have places of their own."""
 WRITE_SECONDS: Final = 2.0
 """A sink that has not written a record for so long counts as failed."""
 STOP_SECONDS: Final = 2.0
+GATHER_SECONDS_PER_RECORD: Final = 0.000_5
 MAX_GATHER_SECONDS: Final = 0.005
-"""How long records of concurrent calls gather if the loop is busy: a batch costs two changes of threads."""
+"""How long records gather if the loop is busy, by the number of records in the last batch: a batch costs two
+changes of threads."""
 
 
 class _Sink:
@@ -48,7 +50,9 @@ class _Sink:
         self._pending: list[Entry] = []
         self._batches = 0
         """How many batches the thread has not answered: at most one, so that records gather meanwhile."""
-        self._gathering = IdleCall(self._send, MAX_GATHER_SECONDS)
+        self._gathering = IdleCall(self._send)
+        self._last_size = 1
+        """How many records the last batch had."""
 
     @property
     def is_idle(self) -> bool:
@@ -84,7 +88,11 @@ class _Sink:
             self.others_waiting += 1
         self._pending.append(entry)
         if len(self._pending) == 1 and not self._batches:
-            self._gathering.begin()
+            self._gather()
+
+    def _gather(self) -> None:
+        """Hand over what gathers, soon."""
+        self._gathering.begin(min(GATHER_SECONDS_PER_RECORD * self._last_size, MAX_GATHER_SECONDS))
 
     def _send(self) -> None:
         if not self._batches:
@@ -94,6 +102,7 @@ class _Sink:
         """Hand the records that have gathered to the thread."""
         if self._pending:
             self._batches += 1
+            self._last_size = len(self._pending)
             self.writer.put(self._pending)
             self._pending = []
 
@@ -101,7 +110,7 @@ class _Sink:
         """Hand over what has gathered, once the thread has answered."""
         self._batches -= batches
         if self._pending:
-            self._gathering.begin()
+            self._gather()
 
 
 class AuditLog:

@@ -35,9 +35,10 @@ from lessor_server.domain.events import Event, StoreBack, StoreFailed
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+GATHER_SECONDS_PER_JOB: Final = 0.000_25
 MAX_GATHER_SECONDS: Final = 0.003
-"""How long the jobs of concurrent calls gather if the loop is busy: a batch costs two changes of threads, and
-a commit."""
+"""How long the jobs of concurrent calls gather if the loop is busy, by the number of jobs in the last batch:
+a batch costs two changes of threads, and a commit."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
 
@@ -205,14 +206,16 @@ class Batches:
         """Run batches until cancelled; while the store cannot write, check that each second."""
         failed = ""
         gathered = asyncio.Event()
-        gathering = IdleCall(gathered.set, MAX_GATHER_SECONDS)
+        gathering = IdleCall(gathered.set)
+        size = 1
         while True:
             await (self._wait_or_probe() if failed else self._wake.wait())
-            gathering.begin()
+            gathering.begin(min(GATHER_SECONDS_PER_JOB * size, MAX_GATHER_SECONDS))
             await gathered.wait()
             gathered.clear()
             self._wake.clear()
             batch, self._queue = self._queue, []
+            size = len(batch)
             self.raw.batch = batch
             began = asyncio.get_running_loop().time()
             try:

@@ -113,42 +113,37 @@ class AuditRecord:
             texts = [_encode(text)[1:-1] for text in texts]
         key_hmac, accessor, auth_method, caller_reason, capability, decision, event, *texts = texts
         identity, lease_id, mount, path, peer, policy, reason, request, role, rpc, rule, status = texts
-        # A loop over the names would take twice as long.
-        before_hash = (
-            f'"access_key_hmac":"{key_hmac}",' if key_hmac else "",
-            f'"accessor":"{accessor}",' if accessor else "",
-            f'"auth_method":"{auth_method}",' if auth_method else "",
-            f'"aws_request_ids":{_encode_list(self.aws_request_ids)},' if self.aws_request_ids else "",
-            f'"caller_reason":"{caller_reason}",' if caller_reason else "",
-            f'"capability":"{capability}",' if capability else "",
-            f'"count":{self.count},' if self.count else "",
-            f'"decision":"{decision}",' if decision else "",
-            f'"detail":{canonical_json(_printable(self.detail))},' if self.detail else "",
-            "" if self.duration_ms is None else f'"duration_ms":{self.duration_ms},',
-            f'"event":"{event}",' if event else "",
+        values = (
+            key_hmac,
+            accessor,
+            auth_method,
+            _encode_list(self.aws_request_ids) if self.aws_request_ids else "",
+            caller_reason,
+            capability,
+            str(self.count) if self.count else "",
+            decision,
+            canonical_json(_printable(self.detail)) if self.detail else "",
+            "" if self.duration_ms is None else str(self.duration_ms),
+            event,
+            identity,
+            self.kind.value,
+            canonical_json(_cut(self.labels)) if self.labels else "",
+            lease_id,
+            mount,
+            path,
+            peer,
+            policy,
+            reason,
+            request,
+            role,
+            rpc,
+            rule,
+            status,
+            format_time(self.time_us),
+            _encode(self.trace_id) if self.trace_id else "",
         )
-        before_prev = (
-            f'"identity":"{identity}",' if identity else "",
-            f'"kind":"{self.kind.value}",',
-            f'"labels":{canonical_json(_cut(self.labels))},' if self.labels else "",
-            f'"lease_id":"{lease_id}",' if lease_id else "",
-            f'"mount":"{mount}",' if mount else "",
-            f'"path":"{path}",' if path else "",
-            f'"peer":"{peer}",' if peer else "",
-            f'"policy_sha256":"{policy}",' if policy else "",
-        )
-        before_seq = (
-            f'"reason":"{reason}",' if reason else "",
-            f'"request":"{request}",' if request else "",
-            f'"role":"{role}",' if role else "",
-            f'"rpc":"{rpc}",' if rpc else "",
-            f'"rule":"{rule}",' if rule else "",
-        )
-        status = f'"status":"{status}",' if status else ""
-        trace = f',"trace_id":{_encode(self.trace_id)}' if self.trace_id else ""
-        end = f'{status}"time":"{format_time(self.time_us)}"{trace}}}'
-        pieces = ("".join(before_hash), "".join(before_prev), "".join(before_seq), end)
-        return EncodedRecord(self.kind, self.time_us, *pieces)
+        line = _template(tuple(map(bool, values))) % tuple(filter(None, values))
+        return EncodedRecord(self.kind, self.time_us, *line.split("\n"))  # no value has a newline
 
 
 class EncodedRecord(NamedTuple):
@@ -201,9 +196,28 @@ _TEXTS: Final = (
     "status",
 )
 """In the order of a line; ``AuditRecord.encode`` counts on it."""
+_BEFORE_DETAIL: Final = ("aws_request_ids", "caller_reason", "capability", "count", "decision")
+_FIELDS: Final = (
+    ("access_key_hmac", "accessor", "auth_method", *_BEFORE_DETAIL, "detail", "duration_ms", "event"),
+    ("identity", "kind", "labels", "lease_id", "mount", "path", "peer", "policy_sha256"),
+    ("reason", "request", "role", "rpc", "rule"),
+    ("status", "time", "trace_id"),
+)
+"""All fields in the order of a line, in its pieces: ``hash``, ``prev`` and ``seq`` come between them."""
+_NOT_TEXTS: Final = frozenset(("aws_request_ids", "count", "detail", "duration_ms", "labels", "trace_id"))
+"""Fields whose values are JSON already."""
 _UNESCAPED: Final = bytes(code for code in range(0x20, 0x7F) if chr(code) not in '"\\')
 _quote: Final = json.encoder.encode_basestring
 _texts_of: Final = attrgetter(*_TEXTS)
+
+
+@lru_cache(maxsize=256)
+def _template(has_value: tuple[bool, ...]) -> str:
+    """Return a line with a place for each field that has a value, its pieces separated by newlines."""
+    has = iter(has_value)
+    names = [[name for name in piece if next(has)] for piece in _FIELDS]
+    pieces = [[f'"{name}":%s,' if name in _NOT_TEXTS else f'"{name}":"%s",' for name in one] for one in names]
+    return "\n".join(map("".join, pieces))[:-1] + "}"
 
 
 def _are_plain(texts: Sequence[str]) -> bool:
