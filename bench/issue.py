@@ -188,9 +188,10 @@ def audited(world: World, size: Size) -> Iterator[Figure]:
     more = {"LESSOR_ACCESS_FILE": str(access), "LESSOR_AUDIT_FILE": str(audit)}
     server = world.lessor("audited", more=more)
     without, with_audit = "without", f"audit and {RULES} rules"
+    count = 4 * size.requests  # the difference is small, and longer turns vary less
     variants = {
-        without: world.issuing(plain, BARE, MAX_CLIENTS, size.requests),
-        with_audit: world.issuing(server, BARE, MAX_CLIENTS, size.requests, CALLER_TOKEN),
+        without: world.issuing(plain, BARE, MAX_CLIENTS, count),
+        with_audit: world.issuing(server, BARE, MAX_CLIENTS, count, CALLER_TOKEN),
     }
     turns = take_turns(size.rounds, variants)
     for name in ("audited", "unaudited"):
