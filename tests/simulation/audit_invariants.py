@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from lessor_server.domain.audit.record import RecordKind
@@ -43,7 +44,9 @@ def each_effect_is_recorded_before(world: World, effect: Effect) -> Found:
 def unrecorded_credentials_are_revoked(world: World, unrecorded: Unrecorded) -> Found:
     """A lease whose credential could not be recorded is revoked, unless something else is amiss since."""
     row = world.store.rows.get(unrecorded.lease_id)
-    if row is None or world.expectations.shaken > unrecorded.at or row.lease.state is not State.ACTIVE:
+    disturbed = world.expectations.disturbances > unrecorded.disturbances
+    asleep = world.responsibilities.somebody_since == math.inf
+    if row is None or disturbed or asleep or row.lease.state is not State.ACTIVE:
         return None
     return suffix(unrecorded.lease_id), "its credential was not recorded, and it is not revoked"
 

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lessor_server.domain.audit.record import AuditRecord
+from lessor_server.domain.audit.record import AuditRecord, RecordKind
 from lessor_server.domain.errors.access import AuditUnavailable
 from tests.simulation.points import Fate
 
@@ -21,10 +21,10 @@ WRITE_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Unrecorded:
-    """A write that failed, about a lease if it has an id."""
+    """The record of a credential that could not be written, and how often all was disturbed until then."""
 
     lease_id: str
-    at: float
+    disturbances: int
 
 
 def hashed(value: str) -> str:
@@ -59,7 +59,9 @@ class AuditTrail:
             self._process.kill()
             self._process.require_alive()
         if fate in (Fate.LOST, Fate.UNDONE):
-            self._world.unrecorded(Unrecorded(record.lease_id, self._world.now()))
+            if record.kind is RecordKind.RESPONSE and record.access_key_hmac:
+                disturbances = self._world.expectations.disturbances
+                self._world.unrecorded(Unrecorded(record.lease_id, disturbances))
             raise AuditUnavailable
 
     def note(self, record: AuditRecord, *, has_effect: bool) -> None:

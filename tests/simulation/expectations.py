@@ -142,6 +142,8 @@ class Expectations:
     strangers: set[str] = field(default_factory=set)
     """Names of users that somebody else made below our path."""
     shaken: float = 0.0
+    disturbances: int = 0
+    """How often all was disturbed: a death may come in the same instant as another one."""
     late: int = 0
     deaths: list[float] = field(default_factory=list)
     claimed: dict[str, int] = field(default_factory=dict)

@@ -32,6 +32,8 @@ TAKEN_OVER_SECONDS = 30.0
 FOLLOWED_SECONDS = 6.0
 """After so long each replica knows that a hold has ended: it looks every 5 s."""
 
+SHARED_SECONDS = 10.0
+"""Within so long a replica that continues has its share of each account's rate again."""
 WORKED_ON_SECONDS = 2 * FULL_SCAN_SECONDS
 """Within so long a live replica notices that it does not work on what it has claimed; an attempt that nothing
 disturbs is shorter."""
@@ -146,7 +148,8 @@ class Responsibilities:
         care = self._cares.get(suffix(record.lease_id))
         if care is None or not self._world.replicas.several:
             return record.due_by
-        if care.watcher.attentive_since <= record.due_by and not care.free_at and not care.claim_lost:
+        watched = care.watcher.attentive_since + SHARED_SECONDS <= record.due_by
+        if watched and not care.free_at and not care.claim_lost:
             return record.due_by
         free_at = max(care.free_at, care.claim_ends if care.claim_lost else 0.0)
         return max(record.due_by, free_at, self.somebody_since) + FULL_SCAN_SECONDS

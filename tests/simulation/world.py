@@ -224,6 +224,7 @@ class World:
     def shake(self, lasting: float = 0.0) -> None:
         """Record a disturbance and how much longer than others its effects last."""
         self.expectations.shaken = max(self.expectations.shaken, self.now() + lasting)
+        self.expectations.disturbances += 1
 
     # --- what happens --------------------------------------------------------------------------------------
 
