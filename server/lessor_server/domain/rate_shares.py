@@ -141,7 +141,8 @@ def grant_share(
     reserved = sum(row.reserved for row in valid if row.replica == replica)
     start = max(min(available, 1.0), math.floor(available / 2)) if not reserved else 0.0
     share = max(min(wanted, max(available - kept_for_starts, reserved, start), available), 0.0)
-    if len(names) > 1 and rate >= max(sum(demand > 0 for demand in demands.values()), 1):
+    busy = sum(demand > 0 for demand in demands.values())
+    if len(names) > 1 and rate - kept_for_starts >= max(busy, 1):  # else each has less than one call a second
         share = float(math.floor(share + 1e-9))
     row = StoredShare(
         replica,

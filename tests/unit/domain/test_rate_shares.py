@@ -57,6 +57,16 @@ steps = st.lists(
 )
 
 
+def test_a_rate_of_less_than_a_call_for_each_replica_with_demand_is_still_shared() -> None:
+    """A replica without demand keeps one call of the three for its start."""
+    fleet = Fleet(3.0)
+    for _ in range(4):
+        for name, demand in zip("abcd", (0.0, 1.0, 1.0, 1.0), strict=True):
+            fleet.ask(name, demand)
+            fleet.now += SECOND
+    assert [fleet.used(name) for name in "bcd"] == pytest.approx([2 / 3] * 3)
+
+
 @given(rate=rates, steps=steps)
 @settings(deadline=None)
 def test_the_shares_in_use_never_add_up_to_more_than_the_rate(
@@ -83,7 +93,7 @@ def test_shares_add_up_to_the_rate_and_each_replica_with_demand_has_one(
     left = start_reserve(rate) if is_scarce and len(busy) < len(demands) else 0.0
     whole = not is_scarce or rate - left >= len(busy)
     if busy or not is_scarce:
-        assert sum(shares.values()) == pytest.approx(int(rate - left) if whole else rate - left)
+        assert sum(shares.values()) == pytest.approx(int(rate - left + 1e-9) if whole else rate - left)
         assert all(shares[name] >= min(1.0, (rate - left) / len(busy)) - 1e-9 for name in busy)
     assert not whole or all(share == int(share) for share in shares.values())
     assert start_reserve(rate) <= max(0.02 * rate, 1.0)
