@@ -60,8 +60,11 @@ def yaml_text(content: Mapping[str, JsonValue]) -> str:
     """Return a mapping as YAML, in the order of its keys."""
     import yaml  # noqa: PLC0415 - other formats do not need it
 
+    from lessor.cli.yaml_files import CoreDumper  # noqa: PLC0415 - it needs yaml
+
     # ASCII, as JSON: other characters could control the terminal.
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=False, width=1_000_000)
+    text: str = yaml.dump(content, Dumper=CoreDumper, sort_keys=False, allow_unicode=False, width=1_000_000)
+    return text
 
 
 def field_of(name: str, *messages: Message) -> str:

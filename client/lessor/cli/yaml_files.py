@@ -53,13 +53,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+class CoreDumper(yaml.SafeDumper):
+    """Writes texts that either version of YAML would not read as texts in quotes."""
+
+
 for _name, _pattern, _first in (
     ("null", r"null|Null|NULL|~|", [*"nN~", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
     ("float", r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ):
-    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"(?:{_pattern})\Z"), _first)
+    for _each in (_Loader, CoreDumper):
+        _each.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
 def read_yaml(file: str) -> tuple[JsonValue, str]:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lessor.cli.call import Call
-from lessor.cli.formats import as_mapping, field_of, show_structured
+from lessor.cli.formats import as_mapping, field_of, show_structured, yaml_text
 from lessor.cli.json_errors import wants_json
 from lessor.cli.key_formats import written_key
 from lessor.cli.main import run
@@ -176,3 +176,8 @@ def test_version_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert run(["version", "--format", "json"]) == 0
     assert text == f"lessor {json.loads(capsys.readouterr().out)['version']}\n"
+
+
+def test_texts_that_yaml_1_2_reads_as_numbers_are_in_quotes() -> None:
+    """YAML 1.1, which has no exponent without a point, would write them plain."""
+    assert yaml_text({"0E0": "12e4"}) == "'0E0': '12e4'\n"
