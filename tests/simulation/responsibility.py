@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lessor_server.domain.events import AccountPaused, AccountResumed, Event, ExpiryHeld, ExpiryResumed
 from lessor_server.domain.lease import State
+from lessor_server.domain.rate_shares import SHARE_SECONDS
 from lessor_server.engine.issuing.lease_writer import ISSUE_SPAN
 from lessor_server.engine.replica_ports import SILENT_SECONDS
 from lessor_server.engine.revocation.claims import CLAIM_SPAN
@@ -32,8 +33,6 @@ TAKEN_OVER_SECONDS = 30.0
 FOLLOWED_SECONDS = 6.0
 """After so long each replica knows that a hold has ended: it looks every 5 s."""
 
-SHARED_SECONDS = 10.0
-"""Within so long a replica that continues has its share of each account's rate again."""
 WORKED_ON_SECONDS = 2 * FULL_SCAN_SECONDS
 """Within so long a live replica notices that it does not work on what it has claimed; an attempt that nothing
 disturbs is shorter."""
@@ -148,7 +147,8 @@ class Responsibilities:
         care = self._cares.get(suffix(record.lease_id))
         if care is None or not self._world.replicas.several:
             return record.due_by
-        watched = care.watcher.attentive_since + SHARED_SECONDS <= record.due_by
+        # A replica that continues needs a share of the rate again.
+        watched = care.watcher.attentive_since + SHARE_SECONDS <= record.due_by
         if watched and not care.free_at and not care.claim_lost:
             return record.due_by
         free_at = max(care.free_at, care.claim_ends if care.claim_lost else 0.0)

@@ -382,9 +382,7 @@ def _names(request: Message | None) -> _Names:
         if not role and place in known:
             value = getattr(request, place)
             role = value if isinstance(value, str) else _text(value, "name")
-    lease_id = _text(request, "lease_id") if "lease_id" in known else ""
-    reason = _text(request, "reason") if "reason" in known else ""
-    return _Names(permissions.mount_in(request), role, lease_id, reason)
+    return _Names(permissions.mount_in(request), role, _text(request, "lease_id"), _text(request, "reason"))
 
 
 def _key_id(request: Message | None, answer: Message | None) -> str:

@@ -174,28 +174,6 @@ class SinkStatus:
     last_hash: str
 
 
-_TEXTS: Final = (
-    "access_key_hmac",
-    "accessor",
-    "auth_method",
-    "caller_reason",
-    "capability",
-    "decision",
-    "event",
-    "identity",
-    "lease_id",
-    "mount",
-    "path",
-    "peer",
-    "policy_sha256",
-    "reason",
-    "request",
-    "role",
-    "rpc",
-    "rule",
-    "status",
-)
-"""In the order of a line; ``AuditRecord.encode`` counts on it."""
 _BEFORE_DETAIL: Final = ("aws_request_ids", "caller_reason", "capability", "count", "decision")
 _FIELDS: Final = (
     ("access_key_hmac", "accessor", "auth_method", *_BEFORE_DETAIL, "detail", "duration_ms", "event"),
@@ -206,6 +184,10 @@ _FIELDS: Final = (
 """All fields in the order of a line, in its pieces: ``hash``, ``prev`` and ``seq`` come between them."""
 _NOT_TEXTS: Final = frozenset(("aws_request_ids", "count", "detail", "duration_ms", "labels", "trace_id"))
 """Fields whose values are JSON already."""
+_TEXTS: Final = tuple(
+    name for piece in _FIELDS for name in piece if name not in _NOT_TEXTS and name not in ("kind", "time")
+)
+"""The fields of ``AuditRecord`` that are texts; ``encode`` counts on their order."""
 _UNESCAPED: Final = bytes(code for code in range(0x20, 0x7F) if chr(code) not in '"\\')
 _quote: Final = json.encoder.encode_basestring
 _texts_of: Final = attrgetter(*_TEXTS)

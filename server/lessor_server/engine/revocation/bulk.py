@@ -23,7 +23,7 @@ from lessor_server.engine.waiting import wait_for
 
 AT_A_TIME = 500
 POLL_SECONDS, RETRY_SECONDS, FULL_SCAN_SECONDS = 0.5, 1.0, 30.0
-COUNT_SHARE = 10
+PAUSE_PER_COUNT = 10
 """The time between two counts of what is left, in times of what one takes."""
 
 
@@ -87,7 +87,7 @@ class Prefixes:
                 return
             last = standing
             # A million leases take a second to count, which is taken from other jobs of the store.
-            await asyncio.sleep(max(POLL_SECONDS, COUNT_SHARE * (loop.time() - began)))
+            await asyncio.sleep(max(POLL_SECONDS, PAUSE_PER_COUNT * (loop.time() - began)))
 
     async def abandon(self, ids: IdRange, by: str, *, live: bool = False) -> int:
         """Abandon the REVOKING leases of a range, and with ``live`` all others; return how many."""
