@@ -23,6 +23,7 @@ from tests.support.clients import (
     refused,
     until,
     users_of,
+    works_again,
 )
 from tests.support.server_process import serving
 from tests.support.standin_control import Json, StandIn
@@ -221,19 +222,6 @@ async def test_a_root_that_aws_does_not_know_is_refused(lessor: Lessor, aws: Sta
     assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "ROOT_REFUSED")
     assert refusal.metadata["aws_code"] == "InvalidClientTokenId"
     assert await users_of(aws, "rootless") == []
-
-
-async def works_again(lessor: Lessor, mount: str) -> None:
-    """Wait until the account is open again."""
-
-    async def opened() -> bool:
-        try:
-            await lessor.revoke((await lessor.generate(mount)).lease_id)
-        except grpc.aio.AioRpcError:
-            return False
-        return True
-
-    await until(opened, bool, 2 * SECONDS)
 
 
 async def test_an_outage_is_reported_long_before_the_deadline(

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bao import Bao
-from tests.support.clients import POLICY, ROOT_KEY, ROOT_SECRET
+from tests.support.clients import POLICY, ROOT_KEY, ROOT_SECRET, Lessor, works_again
 from tests.support.http_server import DENY, serving_http
 from tests.support.server_process import ServerProcess
 from tests.support.standin_control import StandIn
@@ -177,7 +177,7 @@ async def test_leases_are_listed_by_folder_and_revoked_by_prefix(bao: Bao, engin
 
 
 async def test_leases_that_aws_does_not_let_go_are_given_up_by_force(
-    bao: Bao, engine: str, aws: StandIn
+    bao: Bao, engine: str, aws: StandIn, lessor: Lessor
 ) -> None:
     lease = await issue(bao, engine)
     await aws.down()
@@ -187,6 +187,7 @@ async def test_leases_that_aws_does_not_let_go_are_given_up_by_force(
     looked = (await bao.run("lease", "lookup", "-format=json", lease)).json()["data"]
     assert looked["state"] == "abandoned"
     assert not looked["renewable"]
+    await works_again(lessor, engine)
 
 
 async def test_a_session_of_sts_has_a_life_and_no_renewal(bao: Bao, mount: str, aws: StandIn) -> None:

@@ -268,6 +268,19 @@ async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], se
     return seen
 
 
+async def works_again(lessor: Lessor, mount: str, role: str = "app") -> None:
+    """Wait until AWS is called for this account again: after an outage it is probed first."""
+
+    async def opened() -> bool:
+        try:
+            await lessor.revoke((await lessor.generate(mount, role)).lease_id)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await until(opened, bool, 2 * SECONDS)
+
+
 async def users_of(aws: StandIn, mount: str) -> list[Json]:
     """Return the users on AWS that belong to the leases of a mount."""
     found = (await aws.users("/lessor/")).values()
