@@ -16,10 +16,10 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from lessor_server.adapters import private_file
+from lessor_server.adapters.aws.kms import KmsKey
 from lessor_server.adapters.sealing.aesgcm import AesGcm, key_id_of
 from lessor_server.adapters.sealing.key_file import KeyFile
 from lessor_server.adapters.sealing.keyring import KeyEncryptionKey, Keyring
-from lessor_server.adapters.sealing.kms import KmsKey
 from lessor_server.adapters.sealing.local_key import LocalKey, read_variable
 from lessor_server.adapters.sql.stored_keys import LOST_DATA_KEYS, KeysChanged, StoredKeys
 from lessor_server.domain.errors.sealing import (

@@ -25,6 +25,8 @@ class Kms:
         self.states: dict[str, str] = {}
         self.fault = ""
         """The error code of every answer, ``silence`` for none at all; empty: KMS works."""
+        self.faulty_action = ""
+        """The only action that has the fault; empty: all."""
         self.calls: Counter[str] = Counter()
         self._encrypted: dict[bytes, tuple[str, dict[str, str], bytes]] = {}
 
@@ -33,9 +35,10 @@ class Kms:
         start = head.lower().index(TARGET) + len(TARGET)
         action = head[start:].partition(b"\r")[0].decode()
         self.calls[action] += 1
-        if self.fault == SILENCE:
+        fault = self.fault if self.faulty_action in ("", action) else ""
+        if fault == SILENCE:
             return None
-        code, answer = self._handle(action, json.loads(body))
+        code, answer = (fault, {}) if fault else self._handle(action, json.loads(body))
         if code:
             return 400, json.dumps({"__type": code, "message": f"{action}: {code}"}).encode()
         return 200, json.dumps(answer).encode()
@@ -43,8 +46,6 @@ class Kms:
     def _handle(self, action: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         arn, context = given["KeyId"], given.get("EncryptionContext", {})
         state = self.states.get(arn, "Enabled")
-        if self.fault:
-            return self.fault, {}
         if state == "Removed":
             return "NotFoundException", {}
         if action == "DescribeKey":

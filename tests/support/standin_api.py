@@ -161,10 +161,11 @@ def _sts(world: World, body: Body) -> object:
 
 
 def _kms(world: World, body: Body) -> object:
-    """Set the ``state`` of the key with an ``arn``, and the ``fault`` of every call; return the calls."""
+    """Set the ``state`` of the key with an ``arn``, and the ``fault`` of calls, all or of one ``action``."""
     if "arn" in body:
         world.kms.states[str(body["arn"])] = str(body["state"])
     world.kms.fault = str(body.get("fault", world.kms.fault))
+    world.kms.faulty_action = str(body.get("action", ""))
     return {"calls": dict(world.kms.calls)}
 
 

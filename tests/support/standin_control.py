@@ -166,7 +166,7 @@ class StandIn:
         await self.ask("POST", "sts", fields)
 
     async def kms(self, **fields: str) -> dict[str, int]:
-        """Set the ``state`` of the key ``arn``, or the ``fault`` of every call of KMS; return its calls."""
+        """Set the ``state`` of the key ``arn``, or the ``fault`` of calls, all or of one ``action``; return these."""
         return cast("dict[str, int]", (await self.ask("POST", "kms", fields))["calls"])
 
     async def session(self, access_key_id: str) -> Json:

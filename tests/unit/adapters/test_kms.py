@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import boto3
 import pytest
 from tests.support.standin_control import StandIn
 from tests.support.standin_fixtures import aws, url
+from tests.support.stranger import certified, page, stranger
 
-from lessor_server.adapters.sealing import kms
+from lessor_server.adapters.aws import kms
+from lessor_server.adapters.aws.kms import KmsKey
 from lessor_server.adapters.sealing.keyring import Keyring
-from lessor_server.adapters.sealing.kms import KmsKey
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
 from lessor_server.domain.sealing_key import SealingKeyKind, SealingKeyPlace, may_ask, parse_sealing_key
 from lessor_server.settings.model import load
@@ -151,6 +154,86 @@ async def test_a_try_that_is_not_answered_ends(aws: StandIn, monkeypatch: pytest
     with pytest.raises(SealingKeyUnavailable, match="decrypt now: no answer in"):
         await key_at(aws.url).unwrap(b"x", KEY_ID)
     await asyncio.sleep(0)
+
+
+# --- a stranger in place of KMS -------------------------------------------------------------------------
+
+
+async def refusal(key: KmsKey) -> str:
+    """Return why a key does not encrypt now."""
+    with pytest.raises(SealingKeyUnavailable) as raised:
+        await key.wrap(PLAIN, KEY_ID)
+    return raised.value.message
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_no_data_key_is_sent_to_a_host_with_a_certificate_of_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxied: bool
+) -> None:
+    cert_file, context = certified(tmp_path, "other.test")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(cert_file))
+    async with stranger(tls=None if proxied else context) as one:
+        one.tunnel = context
+        if proxied:
+            monkeypatch.setenv("HTTPS_PROXY", one.url)
+        url = "https://kms.eu-central-1.amazonaws.com" if proxied else one.url.replace("http", "https")
+        assert "SSLError" in await refusal(key_at(url))
+    assert not any(request.startswith(b"POST") for request in one.received)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_data_key_is_sent_where_a_redirect_leads(aws: StandIn, status: int) -> None:
+    before = await aws.kms()
+    async with stranger(page(status, b"", f"Location: {aws.url}/")) as one:
+        assert f"HTTP {status}: a redirect" in await refusal(key_at(one.url))
+    assert len(one.received) == 1
+    assert await aws.kms() == before
+
+
+async def test_the_environment_names_no_endpoint_of_kms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # AWS itself is not called
+    async with stranger() as one:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", one.url)
+        assert "ProxyConnectionError" in await refusal(key_at(""))
+    assert one.received == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{}", b"[]", b"null", b"<html/>", b"\xff\xfe", b"[" * 100_000),
+        *(b'{"CiphertextBlob": %s}' % value for value in (b"5", b"null", b'""', b'"*"', b"[]", b'{"a": 1}')),
+    ],
+)
+async def test_an_answer_without_a_ciphertext_is_asked_for_again(body: bytes) -> None:
+    async with stranger(page(200, body)) as one:
+        await refusal(key_at(one.url))
+    assert len(one.received) == 1
+
+
+async def test_a_parser_s_text_of_an_answer_is_not_shown() -> None:
+    async with stranger(page(200, b'{"Plaintext": "hush-hush-hush', length=28)) as one:
+        with pytest.raises(SealingKeyUnavailable) as raised:
+            await key_at(one.url).unwrap(b"x", KEY_ID)
+    assert "hush" not in raised.value.message
+
+
+async def test_an_endless_answer_is_not_read_to_its_end() -> None:
+    async with stranger(page(200, b"a" * (4 << 20))) as one:
+        assert "longer than" in await refusal(key_at(one.url))
+
+
+async def test_a_ciphertext_that_kms_does_not_decrypt_is_not_used(aws: StandIn) -> None:
+    """Rows under its data key could not be read after the next start."""
+    answer = {"CiphertextBlob": "AAAA", "KeyId": OTHER_ARN, "Plaintext": "AAAA"}
+    async with stranger(page(200, json.dumps(answer).encode())) as one:
+        assert "another data key" in await refusal(key_at(one.url))
+    key = key_at(aws.url)
+    await aws.kms(fault="AccessDeniedException", action="Decrypt")
+    assert "does not decrypt now: AWS KMS refuses: AccessDenied" in await refusal(key)
+    await aws.kms(fault="InvalidCiphertextException", action="Decrypt")
+    assert "of no use" in await refusal(key)
+    await aws.kms(fault="")
 
 
 # --- the setting ----------------------------------------------------------------------------------------

@@ -7,13 +7,12 @@ states of AWS KMS keys". The server's identity needs kms:Encrypt and kms:Decrypt
 from __future__ import annotations
 
 import asyncio
-from functools import cache
 from typing import Any, Final
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
 
+from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched, SdkSession
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
 from lessor_server.domain.sealing_key import SealingKeyPlace, may_ask
 
@@ -23,6 +22,7 @@ _UNUSABLE: Final = frozenset(
     ("NotFoundException", "InvalidArnException", "InvalidKeyUsageException", "ValidationException")
 )
 _CONTEXT: Final = "lessor-data-key"
+_TEXT_LIMIT: Final = 300
 
 
 class KmsKey:
@@ -42,13 +42,21 @@ class KmsKey:
         self._place = place
 
     async def wrap(self, data_key: bytes, key_id: str) -> bytes:
-        """Return a data key encrypted by KMS, bound to its id.
+        """Return a data key encrypted by KMS, bound to its id; KMS has decrypted it again.
+
+        Otherwise what is sealed under it would be lost at the next start, as without kms:Decrypt.
 
         Raises:
-            SealingKeyUnavailable: KMS does not encrypt now. SealingKeyUnusable: It never will.
+            SealingKeyUnavailable: KMS does not encrypt and decrypt now. SealingKeyUnusable: It never will.
         """
-        answer = await self._call("encrypt", Plaintext=data_key, EncryptionContext={_CONTEXT: key_id})
-        return bytes(answer["CiphertextBlob"])
+        context = {_CONTEXT: key_id}
+        wrapped = await self._call("encrypt", "CiphertextBlob", Plaintext=data_key, EncryptionContext=context)
+        try:
+            if await self.unwrap(wrapped, key_id) == data_key:
+                return wrapped
+        except SealingKeyMismatch as error:
+            raise _away(self.name, "encrypt", f"what it returned is of no use: {error.message}") from None
+        raise _away(self.name, "encrypt", "what it returned decrypts to another data key")
 
     async def unwrap(self, wrapped: bytes, key_id: str) -> bytes:
         """Return the data key with this id.
@@ -57,35 +65,46 @@ class KmsKey:
             SealingKeyMismatch: It was not wrapped by this key, or was changed since.
             SealingKeyUnavailable, SealingKeyUnusable: As above.
         """
-        answer = await self._call("decrypt", CiphertextBlob=wrapped, EncryptionContext={_CONTEXT: key_id})
-        return bytes(answer["Plaintext"])
+        context = {_CONTEXT: key_id}
+        return await self._call("decrypt", "Plaintext", CiphertextBlob=wrapped, EncryptionContext=context)
 
-    async def _call(self, operation: str, **params: object) -> dict[str, Any]:
-        place = self._place
-        config = AioConfig(
-            connect_timeout=TRY_SECONDS, read_timeout=TRY_SECONDS, retries={"total_max_attempts": 1}
-        )
+    async def _call(self, operation: str, result: str, **params: object) -> bytes:
+        """Call KMS once, and return the bytes that its answer names ``result``."""
         try:
-            async with asyncio.timeout(TRY_SECONDS):
-                session = AioSession()
-                session.register_component("data_loader", _loader())
-                async with session.create_client(
-                    "kms", region_name=place.region, endpoint_url=place.endpoint or None, config=config
-                ) as client:
-                    answer: dict[str, Any] = await getattr(client, operation)(KeyId=place.name, **params)
-                    return answer
+            async with asyncio.timeout(TRY_SECONDS), self._client() as client:
+                answer = await getattr(client, operation)(KeyId=self._place.name, **params)
+                found = answer.get(result)
         except ClientError as error:
             raise _refusal(self.name, operation, error) from None
         except TimeoutError:
             raise _away(self.name, operation, f"no answer in {TRY_SECONDS:g} s") from None
-        except (BotoCoreError, OSError) as error:
-            raise _away(self.name, operation, type(error).__name__) from None
+        except CredentialsNotFetched as error:
+            raise _away(self.name, operation, f"no credentials: {_cause(error.cause)}") from None
+        except Exception as error:  # noqa: BLE001  # of a parser: a stranger may have written the answer
+            raise _away(self.name, operation, _cause(error)) from None
+        if not isinstance(found, bytes) or not found:
+            raise _away(self.name, operation, f"the answer has no {result}")
+        return found
+
+    def _client(self) -> Any:
+        """Return the context manager of a client; the environment names no endpoint of it."""
+        config = AioConfig(
+            connect_timeout=TRY_SECONDS,
+            read_timeout=TRY_SECONDS,
+            retries={"total_max_attempts": 1},
+            ignore_configured_endpoint_urls=True,
+        )
+        place = self._place
+        return SdkSession().create_client(
+            "kms", region_name=place.region, endpoint_url=place.endpoint or None, config=config
+        )
 
 
-@cache
-def _loader() -> object:
-    """Return a loader that keeps the SDK's models, which take longer to read than a call."""
-    return AioSession().get_component("data_loader")
+def _cause(error: Exception) -> str:
+    """Return what failed; without the text of a parser, which has the answer: that may be a data key."""
+    if isinstance(error, BotoCoreError | ClientError):
+        return f"{type(error).__name__}: {error}"[:_TEXT_LIMIT]
+    return f"the answer cannot be read ({type(error).__name__})"
 
 
 def _refusal(name: str, operation: str, error: ClientError) -> Exception:
