@@ -137,6 +137,27 @@ async def test_a_removed_key_ends_the_start_with_one_line(tmp_path: Path, aws: S
     assert "allowed_endpoints" in await refuses_to_start(tmp_path, **refused_endpoint)
 
 
+async def test_a_rotation_that_kms_refuses_changes_nothing(tmp_path: Path, aws: StandIn) -> None:
+    async with serving(tmp_path, kms_at(aws.url)) as server, connect(server.address, server.token) as lessor:
+        await set_root(lessor)
+        rotate = system_pb2.RotateSealingKeyRequest()
+        await aws.kms(arn=ARN, state="Removed")
+        refusal = await refused(lessor.system.RotateSealingKey(rotate))
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "SEALING_KEY_UNUSABLE",
+        )
+        await aws.kms(arn=ARN, state="Enabled", fault="AccessDeniedException", action="Decrypt")
+        refusal = await refused(lessor.system.RotateSealingKey(rotate))
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.UNAVAILABLE,
+            "SEALING_KEY_UNAVAILABLE",
+        )
+        await server.kill()
+    await aws.kms(fault="")
+    await require_root(tmp_path, kms_at(aws.url))
+
+
 async def rewrap(folder: Path, to: str, **variables: str) -> Done:
     """Run ``lessor sealing rewrap``."""
     words = ("sealing", "rewrap", "--to", to)
@@ -175,6 +196,20 @@ async def test_rewrap_goes_from_a_file_to_kms_to_a_variable_and_back(tmp_path: P
 def drop(old: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of an old key; without one the default file holds."""
     return {"LESSOR_SEALING_KEY": "", **old}
+
+
+async def test_rewrap_to_a_key_that_does_not_decrypt_changes_nothing(tmp_path: Path, aws: StandIn) -> None:
+    async with serving(tmp_path) as server:
+        async with connect(server.address, server.token) as lessor:
+            await set_root(lessor)
+        await server.stop()
+    in_kms = kms_at(aws.url)
+    await aws.kms(fault="AccessDeniedException", action="Decrypt")
+    done = await rewrap(tmp_path, in_kms["LESSOR_SEALING_KEY"], **in_kms | {"LESSOR_SEALING_KEY": ""})
+    assert done.code == 1
+    assert "kms:Decrypt" in done.err
+    assert "nothing was changed" in done.err
+    await require_root(tmp_path, {})
 
 
 @pytest.mark.parametrize("to", ["nowhere", "awskms:x", "file:", "env:A-B"])

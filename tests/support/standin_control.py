@@ -166,7 +166,7 @@ class StandIn:
         await self.ask("POST", "sts", fields)
 
     async def kms(self, **fields: str) -> dict[str, int]:
-        """Set the ``state`` of the key ``arn``, or the ``fault`` of calls, all or of one ``action``; return these."""
+        """Set the ``state`` of key ``arn``, or the ``fault`` of calls, or of an ``action``; return calls."""
         return cast("dict[str, int]", (await self.ask("POST", "kms", fields))["calls"])
 
     async def session(self, access_key_id: str) -> Json:

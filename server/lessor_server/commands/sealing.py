@@ -19,7 +19,11 @@ from lessor_server.adapters.sqlite.store import FILE as DATABASE_FILE
 from lessor_server.commands.cli_errors import report_errors
 from lessor_server.commands.store import with_stand_ins
 from lessor_server.domain.errors.base import LessorError
-from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnusable
+from lessor_server.domain.errors.sealing import (
+    SealingKeyMismatch,
+    SealingKeyUnavailable,
+    SealingKeyUnusable,
+)
 from lessor_server.domain.sealing_key import FORMS, SEALING_KEY_FIX, SealingKeyPlace, parse_sealing_key
 from lessor_server.engine.store_types import WrappedKey
 from lessor_server.keyring_start import load_wrapping_key, sealing_key_place
@@ -34,6 +38,11 @@ _OLD_FIX: Final = (
 _NEW_FIX: Final = (
     "name a key in --to that the server's user can read, or can create in an existing folder; nothing was"
     " changed"
+)
+
+_KMS_FIX: Final = (
+    "enable the key, let the AWS credentials of this process call kms:Encrypt and kms:Decrypt with it, and"
+    " repeat the command; nothing was changed"
 )
 
 
@@ -146,6 +155,9 @@ def _fix(fix: str) -> Iterator[None]:
         yield
     except (SealingKeyMismatch, SealingKeyUnusable) as error:
         error.fix = fix if error.fix == type(error).fix else error.fix
+        raise
+    except SealingKeyUnavailable as error:
+        error.fix = _KMS_FIX
         raise
 
 

@@ -185,7 +185,7 @@ async def test_no_data_key_is_sent_to_a_host_with_a_certificate_of_another_name(
 async def test_no_data_key_is_sent_where_a_redirect_leads(aws: StandIn, status: int) -> None:
     before = await aws.kms()
     async with stranger(page(status, b"", f"Location: {aws.url}/")) as one:
-        assert f"HTTP {status}: a redirect" in await refusal(key_at(one.url))
+        assert f"encrypt now: HTTP {status}: a redirect" in await refusal(key_at(one.url))
     assert len(one.received) == 1
     assert await aws.kms() == before
 
@@ -227,12 +227,12 @@ async def test_a_ciphertext_that_kms_does_not_decrypt_is_not_used(aws: StandIn) 
     """Rows under its data key could not be read after the next start."""
     answer = {"CiphertextBlob": "AAAA", "KeyId": OTHER_ARN, "Plaintext": "AAAA"}
     async with stranger(page(200, json.dumps(answer).encode())) as one:
-        assert "another data key" in await refusal(key_at(one.url))
+        assert "does not decrypt to the data key" in await refusal(key_at(one.url))
     key = key_at(aws.url)
     await aws.kms(fault="AccessDeniedException", action="Decrypt")
     assert "does not decrypt now: AWS KMS refuses: AccessDenied" in await refusal(key)
     await aws.kms(fault="InvalidCiphertextException", action="Decrypt")
-    assert "of no use" in await refusal(key)
+    assert "does not decrypt to the data key" in await refusal(key)
     await aws.kms(fault="")
 
 

@@ -7,11 +7,13 @@ states of AWS KMS keys". The server's identity needs kms:Encrypt and kms:Decrypt
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from lessor_server.adapters.aws.http_connection import NotAnAnswer
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched, SdkSession
 from lessor_server.domain.errors.sealing import SealingKeyMismatch, SealingKeyUnavailable, SealingKeyUnusable
 from lessor_server.domain.sealing_key import SealingKeyPlace, may_ask
@@ -51,12 +53,10 @@ class KmsKey:
         """
         context = {_CONTEXT: key_id}
         wrapped = await self._call("encrypt", "CiphertextBlob", Plaintext=data_key, EncryptionContext=context)
-        try:
+        with suppress(SealingKeyMismatch):
             if await self.unwrap(wrapped, key_id) == data_key:
                 return wrapped
-        except SealingKeyMismatch as error:
-            raise _away(self.name, "encrypt", f"what it returned is of no use: {error.message}") from None
-        raise _away(self.name, "encrypt", "what it returned decrypts to another data key")
+        raise _away(self.name, "encrypt", "what it returned does not decrypt to the data key")
 
     async def unwrap(self, wrapped: bytes, key_id: str) -> bytes:
         """Return the data key with this id.
@@ -102,6 +102,8 @@ class KmsKey:
 
 def _cause(error: Exception) -> str:
     """Return what failed; without the text of a parser, which has the answer: that may be a data key."""
+    if isinstance(error, NotAnAnswer):
+        return str(error)
     if isinstance(error, BotoCoreError | ClientError):
         return f"{type(error).__name__}: {error}"[:_TEXT_LIMIT]
     return f"the answer cannot be read ({type(error).__name__})"

@@ -35,6 +35,7 @@ class SealingKeyMismatch(LessorError):
 class SealingKeyUnusable(LessorError):
     """The sealing key can't be used: the file, variable or KMS key that sealing.key names, or the default."""
 
+    kind = ErrorKind.PRECONDITION
     reason = "SEALING_KEY_UNUSABLE"
     fix = "correct the setting sealing.key (LESSOR_SEALING_KEY), or what it names"
 

@@ -55,6 +55,7 @@ class SealingKeys:
 
         Raises:
             SealingKeyUnavailable: KMS does not wrap a new key now; nothing was changed.
+            SealingKeyUnusable: It never will, as after the deletion of its key; nothing was changed.
             StoreUnavailable: It is finished once the store can write.
         """
         done: asyncio.Future[RotatedDataKey] = asyncio.get_running_loop().create_future()
