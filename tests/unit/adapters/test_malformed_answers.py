@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Protocol
 
@@ -23,6 +24,8 @@ from lessor_server.domain.aws.iam_calls import (
     GetGroupPolicy,
     GetUser,
     ListAccessKeys,
+    ListKeyDates,
+    ListMFADevices,
     ListUserPolicies,
     ListUsers,
     SimulatePrincipalPolicy,
@@ -299,12 +302,25 @@ OF_SESSION = (
 )
 OTHERS: tuple[tuple[str, Call[object], str, str], ...] = (
     *((*one, "ann") for one in OF_ANN if one[0] != "ListUsers"),
-    ("AssumeRole", ROLE, OF_SESSION.format("AssumedRole", "assumed-role/r/session"), "session"),
-    (
-        "AssumeRoleWithWebIdentity",
-        AssumeRoleWithWebIdentity(ROLE.role_arn, "session", 900, Secret("token")),
-        OF_SESSION.format("AssumedRole", "assumed-role/r/session"),
-        "session",
+    *(
+        (action, call, f"<{kind}><member><UserName>ann</UserName>{inner}</member></{kind}>", "ann")
+        for action, call, kind, inner in (
+            ("ListAccessKeys", ListAccessKeys("ann"), "AccessKeyMetadata", LISTED),
+            ("ListAccessKeys", ListKeyDates("ann"), "AccessKeyMetadata", LISTED),
+            ("ListMFADevices", ListMFADevices("ann"), "MFADevices", "<SerialNumber>s</SerialNumber>"),
+        )
+    ),
+    *(
+        (action, call, OF_SESSION.format("AssumedRole", "assumed-role/r/session"), name)
+        for action, call in (
+            ("AssumeRole", ROLE),
+            ("AssumeRole", replace(ROLE, role_arn="arn:aws:iam::123456789012:role/a/path/r")),
+            (
+                "AssumeRoleWithWebIdentity",
+                AssumeRoleWithWebIdentity(ROLE.role_arn, "session", 900, Secret("token")),
+            ),
+        )
+        for name in ("session", "assumed-role/r", "123456789012")
     ),
     (
         "GetFederationToken",

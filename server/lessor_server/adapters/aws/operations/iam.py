@@ -14,6 +14,7 @@ from lessor_server.adapters.aws.operations.base import (
     Operation,
     Params,
     epoch_us,
+    is_of_any,
     nothing,
     read_text,
 )
@@ -118,12 +119,18 @@ def _user_room(answer: Answer) -> iam_calls.UserRoom:
 
 
 def _is_of_user(member: str) -> Callable[[Any, Answer], bool]:
-    """Return what compares the user in a member of an answer with the call's; AWS ignores case."""
+    """Return what compares the user in a member of an answer with the call's."""
+    return lambda call, answer: _names_user(answer[member], call)
 
-    def is_of(call: Any, answer: Answer) -> bool:
-        return read_text(answer[member], "UserName").casefold() == str(call.user_name).casefold()
 
-    return is_of
+def _are_of_user(member: str) -> Callable[[Any, Answer], bool]:
+    """Return what compares the users in a list with the call's: an item need not name one."""
+    return lambda call, answer: all(_names_user(item, call) for item in answer[member] if "UserName" in item)
+
+
+def _names_user(item: Answer, call: Any) -> bool:
+    """Return whether an item names the user of a call; AWS ignores case."""
+    return read_text(item, "UserName").casefold() == str(call.user_name).casefold()
 
 
 def _are_below(call: iam_calls.ListUsers, answer: Answer) -> bool:
@@ -158,7 +165,13 @@ def _group_page(action: str, member: str, field: str) -> Operation:
 
 def _listing(action: str, member: str, field: str) -> Operation:
     """Return an operation that lists items of a user; one page is enough, see ``gateway``."""
-    return Operation("iam", action, _user, lambda answer: _names(answer, member, field))
+    is_of = _are_of_user(member) if field else is_of_any
+    return Operation("iam", action, _user, lambda answer: _names(answer, member, field), is_of)
+
+
+def _listing_of_keys(read: Callable[[Answer], object]) -> Operation:
+    """Return an operation that lists the access keys of a user."""
+    return Operation("iam", "ListAccessKeys", _user, read, _are_of_user("AccessKeyMetadata"))
 
 
 OPERATIONS: dict[type[Call[Any]], Operation] = {
@@ -188,8 +201,8 @@ OPERATIONS: dict[type[Call[Any]], Operation] = {
     iam_calls.DeleteServiceSpecificCredential: _iam(
         "DeleteServiceSpecificCredential", ServiceSpecificCredentialId="credential_id"
     ),
-    iam_calls.ListAccessKeys: _iam("ListAccessKeys", _key_ids),
-    iam_calls.ListKeyDates: _iam("ListAccessKeys", _key_dates),
+    iam_calls.ListAccessKeys: _listing_of_keys(_key_ids),
+    iam_calls.ListKeyDates: _listing_of_keys(_key_dates),
     iam_calls.ListUserPolicies: _listing("ListUserPolicies", "PolicyNames", ""),
     iam_calls.ListAttachedUserPolicies: _listing("ListAttachedUserPolicies", "AttachedPolicies", "PolicyArn"),
     iam_calls.ListGroupsForUser: _listing("ListGroupsForUser", "Groups", "GroupName"),

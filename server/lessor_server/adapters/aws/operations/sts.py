@@ -95,10 +95,19 @@ def session(answer: Answer) -> sts_calls.Session:
 
 
 def _is_of_session(call: Any, answer: Answer) -> bool:
-    """Compare the end of the session's ARN, if there is one, with the name in the call."""
+    """Compare the session's ARN, if there is one, with the call.
+
+    It has no path of the role. Case counts (IAM User Guide, "Troubleshoot IAM roles").
+    """
     whose = answer.get("AssumedRoleUser") or answer.get("FederatedUser")
-    name = call.name if isinstance(call, sts_calls.GetFederationToken) else call.session_name
-    return not whose or read_text(whose, "Arn", ARN).rpartition("/")[2] == name
+    if not whose:
+        return True
+    *_, account, resource = read_text(whose, "Arn", ARN).split(":", 5)
+    if isinstance(call, sts_calls.GetFederationToken):
+        return resource == f"federated-user/{call.name}"
+    *_, role_account, role = call.role_arn.split(":", 5)
+    name = role.rpartition("/")[2]
+    return (account, resource) == (role_account, f"assumed-role/{name}/{call.session_name}")
 
 
 OPERATIONS: dict[type[Call[Any]], Operation] = {
