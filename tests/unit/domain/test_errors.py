@@ -92,6 +92,13 @@ def test_every_refusal_is_in_the_table_of_errors() -> None:
     assert set(ERROR_OF) == set(Refusal)
 
 
+@pytest.mark.parametrize("code", ["NoCredentialsError", "PartialCredentialsError"])
+def test_a_server_without_credentials_of_its_own_has_no_key_to_check(code: str) -> None:
+    answer = for_caller(AwsRefused(AwsAnswer("CreateUser", code), Refusal.DENIED))
+    assert answer.reason == "ROOT_REFUSED"
+    assert "credentials of its own" in answer.fix
+
+
 @pytest.mark.parametrize("refusal", Refusal, ids=lambda one: one.value)
 def test_each_refusal_becomes_the_error_of_who_can_fix_it(refusal: Refusal) -> None:
     answer = for_caller(AwsRefused(ANSWER, refusal))

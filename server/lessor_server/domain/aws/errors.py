@@ -29,6 +29,13 @@ _POLICY_SIZE: Final = re.compile(r"[Mm]aximum policy size|PolicySize")
 _OF_ROLE: Final = re.compile(r"(?:Policies|Groups)PerUser")
 """Quotas of one user, which a single role can use up (IAM User Guide, "IAM and AWS STS quotas")."""
 
+_NO_CREDENTIALS: Final = frozenset(("NoCredentialsError", "PartialCredentialsError"))
+"""The SDK's codes if the server has found no credentials of its own: the root has no key to check."""
+_GIVE_CREDENTIALS: Final = (
+    "give the server's process AWS credentials of its own; if it has a source of them, such as a metadata"
+    " service, that did not answer: call again later"
+)
+
 
 class Refusal(Enum):
     """The refusals of AWS that Lessor handles differently."""
@@ -121,7 +128,8 @@ def _classify(error: LessorError) -> LessorError:
         case Refusal.LIMIT:
             return AwsQuota(error.message, subject=error.subject)
         case Refusal.DENIED:
-            return RootRefused(error.message, subject=error.subject)
+            fix = _GIVE_CREDENTIALS if error.aws and error.aws.code in _NO_CREDENTIALS else ""
+            return RootRefused(error.message, subject=error.subject, fix=fix)
         case Refusal.TOO_LONG:
             return SessionTooLong(error.message, subject=error.subject)
         case Refusal.TOO_LARGE:
