@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Protocol
+from urllib.parse import unquote
 
 import pytest
 from tests.support.gateways import gateway, root
@@ -181,6 +182,9 @@ BOMB = (
     f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a0 "aaaaaaaaaa">{ENTITIES}]>'
     f"<{NAME}Response>&a7;</{NAME}Response>"
 )
+NAMES_IN_X = "".join(f"<x:a{number}/>" for number in range(2_000))
+"""Each name becomes as long as the namespace x."""
+ATTRIBUTES_IN_X = " ".join(f"x:a{number}=''" for number in range(2_000))
 
 
 @pytest.mark.parametrize(
@@ -194,16 +198,24 @@ BOMB = (
         b"<" * (MAX_TAGS + 1),
         b"<x " + b"a='' " * (MAX_QUOTES // 2 + 1) + b"/>",
         b"<x>" * 30_000 + b"</x>" * 30_000,
+        f'<{NAME}Response xmlns:x="{"u" * 20_000}">{NAMES_IN_X}</{NAME}Response>'.encode(),
+        f'<{NAME}Response xmlns:x="{"u" * 20_000}"><a {ATTRIBUTES_IN_X}/></{NAME}Response>'.encode(),
         b"",
         b"\0",
         b"\xff",
     ],
-    ids=range(11),
+    ids=range(13),
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_xml_entities_and_excess_elements_are_not_parsed(body: bytes, status: int) -> None:
     with pytest.raises(NotAnAnswer):
         parse_answer(NAME, status, body)
+
+
+async def test_a_long_policy_that_has_the_word_of_namespaces_is_read(outcome: Outcome) -> None:
+    text = "xmlns%3D" * 40_000
+    answer = result("GetGroupPolicy", f"<PolicyDocument>{text}</PolicyDocument>")
+    assert await outcome(answer, GetGroupPolicy("g", "p")) == unquote(text)
 
 
 async def test_deeply_nested_xml_is_harmless(outcome: Outcome) -> None:

@@ -17,6 +17,8 @@ MAX_TAGS: Final = 1 << 16
 """Opening and closing tags: 1,000 results of the simulator have two thirds of that."""
 MAX_QUOTES: Final = 1 << 14
 """An attribute has two, and AWS has one attribute; the text of a user's fifty tags may have 12,800."""
+MAX_NAME_BYTES: Final = 1 << 24
+"""All names in memory, each with its namespace: AWS's take 4 MiB at most. A policy may have any text."""
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.:_-]{0,99}")
 _ERRORS: Final = ("{*}Error", "{*}Errors/{*}Error")
 """The places of an error: AWS's, and moto's for errors of authentication."""
@@ -36,10 +38,8 @@ def parse_answer(action: str, status: int, body: bytes) -> ET.Element:
         raise NotAnAnswer(status, "the body is not UTF-8") from None
     if b"\0" in body or b"<!" in body:
         raise NotAnAnswer(status, "the body is not XML of AWS")
-    if len(body) > MAX_QUOTES and (
-        body.count(b"<") > MAX_TAGS or body.count(b'"') + body.count(b"'") > MAX_QUOTES
-    ):
-        raise NotAnAnswer(status, f"the body has more than {MAX_TAGS} tags or {MAX_QUOTES} quotes")
+    if len(body) > MAX_QUOTES:
+        _require_little_markup(status, body)
     try:
         root = ET.fromstring(body, ET.XMLParser(encoding="utf-8"))  # noqa: S314  # it has no entities
     except ET.ParseError:
@@ -53,6 +53,17 @@ def parse_answer(action: str, status: int, body: bytes) -> ET.Element:
     elif _CODE.fullmatch(find_error(root)[0]) is None:
         raise NotAnAnswer(status, "the error has no code of AWS")
     return root
+
+
+def _require_little_markup(status: int, body: bytes) -> None:
+    """Raise ``NotAnAnswer`` if parsing would take long, or much more memory than the body."""
+    tags, quotes = body.count(b"<"), body.count(b'"') + body.count(b"'")
+    if tags > MAX_TAGS or quotes > MAX_QUOTES:
+        raise NotAnAnswer(status, f"the body has more than {MAX_TAGS} tags or {MAX_QUOTES} quotes")
+    # The parser writes the namespace into each name. No attribute value has the character "<".
+    namespace = max((len(run) for run in body.split(b"<") if b"xmlns" in run), default=0)
+    if namespace * (tags + quotes) > MAX_NAME_BYTES:
+        raise NotAnAnswer(status, f"the names in the body are longer than {MAX_NAME_BYTES} bytes")
 
 
 def find_error(root: ET.Element) -> tuple[str, str, str]:
