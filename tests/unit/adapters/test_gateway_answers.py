@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 from tests.support.builders import DOCUMENT
-from tests.support.gateways import KEY, chained, gateway, root
+from tests.support.gateways import KEY, NOBODY_THERE, chained, gateway, root
 from tests.support.standin_control import StandIn
 
-from lessor_server.adapters.aws.gateway import OPERATIONS
+from lessor_server.adapters.aws.gateway import OPERATIONS, AwsGateway
+from lessor_server.adapters.aws.http_connection import HttpAnswer
+from lessor_server.adapters.aws.query_client import QueryClient, QueryRequest
+from lessor_server.adapters.aws.routes import Routes
+from lessor_server.adapters.clock import SystemClock
 from lessor_server.domain.aws.errors import AwsRefused, AwsUnknown, Refusal
 from lessor_server.domain.aws.iam_calls import (
     Call,
@@ -17,6 +23,7 @@ from lessor_server.domain.aws.iam_calls import (
     GetGroup,
     GetGroupPolicy,
     GetPolicy,
+    GetUser,
     ListAttachedGroupPolicies,
     ListGroupPolicies,
     Simulated,
@@ -173,6 +180,49 @@ async def test_the_account_summary_has_users_and_quota(aws: StandIn) -> None:
     await aws.call("CreateUser", UserName="ann")
     async with gateway(aws.url) as door:
         assert await door.send(root(aws.url), GetAccountSummary()) == UserRoom(1, 5000)
+
+
+class LargeAnswers(QueryClient):
+    """A client whose answers are all there at once; they are large, and have no user."""
+
+    def send(self, request: QueryRequest, until: float) -> Awaitable[HttpAnswer]:
+        """Return an answer that is there."""
+        body = f"<GetUserResponse>{' ' * (1 << 17)}</GetUserResponse>"
+        answer: asyncio.Future[HttpAnswer] = asyncio.get_running_loop().create_future()
+        answer.set_result(HttpAnswer(200, {}, body.encode()))
+        return answer
+
+
+async def test_large_answers_are_read_one_at_a_time_and_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise other work waits until all of them are read."""
+    turn, read_at = 0, []
+    loop = asyncio.get_running_loop()
+    read = QueryRequest.read
+
+    def count() -> None:
+        nonlocal turn, ticking
+        turn += 1
+        ticking = loop.call_soon(count)
+
+    async def send(door: AwsGateway) -> None:
+        with pytest.raises(AwsUnknown) as raised:
+            await door.send(root(NOBODY_THERE), GetUser("ann"))
+        assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+
+    def note(request: QueryRequest, answer: HttpAnswer) -> dict[str, Any]:
+        read_at.append(turn)
+        return read(request, answer)
+
+    monkeypatch.setattr(QueryRequest, "read", note)
+    async with LargeAnswers("lessor/test", SystemClock().wall) as client:
+        await client.load("iam")
+        door = AwsGateway(client, Routes((NOBODY_THERE,)))
+        ticking = loop.call_soon(count)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(send(door))
+        ticking.cancel()
+    assert len(set(read_at)) == 5
 
 
 async def test_the_error_of_a_truncated_answer_has_none_of_its_text() -> None:

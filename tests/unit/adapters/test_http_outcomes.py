@@ -20,7 +20,13 @@ from tests.support.stranger import certified, page
 from lessor_server.adapters.aws import http_client
 from lessor_server.adapters.aws.error_codes import from_network
 from lessor_server.adapters.aws.http_client import HttpClient
-from lessor_server.adapters.aws.http_connection import MAX_ANSWER_BYTES, HttpAnswer, NotAnAnswer, NotSent
+from lessor_server.adapters.aws.http_connection import (
+    MAX_ANSWER_BYTES,
+    MAX_PARTS,
+    HttpAnswer,
+    NotAnAnswer,
+    NotSent,
+)
 from lessor_server.domain.aws.errors import AwsUnknown
 from lessor_server.domain.aws.iam_calls import DeleteUser
 
@@ -357,6 +363,15 @@ async def test_the_authorities_are_looked_for_once_an_origin_and_only_for_tls(tm
             client.close()
     assert len(server.seen) == 2
     assert looks == ["look"]
+
+
+async def test_an_answer_in_very_small_chunks_is_refused() -> None:
+    """Each takes as long as a large one."""
+    chunks = b"1\r\na\r\n" * (MAX_PARTS + 1)
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    async with serving(say(answer)) as server, connected(connect_seconds=5, read_seconds=5) as client:
+        with pytest.raises(NotAnAnswer, match=f"HTTP 200: the body has more than {MAX_PARTS} parts"):
+            await post(client, server.url)
 
 
 async def test_a_long_answer_is_read_whole() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeGuard, TypeVar, cast
+from typing import Any, Final, Generic, TypeGuard, TypeVar, cast
 
 import botocore.exceptions as sdk
 
@@ -33,6 +33,10 @@ from lessor_server.engine.meter import OK, AwsObserver, EndAwsCall
 T = TypeVar("T")
 
 GIVE_UP_SECONDS = CONNECT_SECONDS + READ_SECONDS
+_LARGE_BYTES: Final = 64 << 10
+"""An answer of this size takes some milliseconds to read."""
+_NOTHING: Final[Mapping[str, Any]] = {"HTTPHeaders": {}}
+"""What is said about a refusal that verifies what its call checks."""
 OPERATIONS = iam.OPERATIONS | sts.OPERATIONS
 """Every call that Lessor sends; a missing one cannot be sent."""
 
@@ -80,6 +84,7 @@ class AwsGateway:
         self._chains = Chains(self.send, session_name, now, token_places)
         self._keys = KeptBySource(RootKey)
         self._endpoint_health = EndpointHealth()
+        self._reading = asyncio.Lock()
 
     def forget(self, mount: str) -> None:
         """Drop a mount's credentials and sessions; calls in flight keep theirs."""
@@ -144,24 +149,37 @@ class AwsGateway:
         if self._observer is not None:
             end = self._observer.begin_aws_call(pending.root.mount, pending.operation.action)
         try:
-            answer = request.read(await self._client.send(request, until))
-            value = cast("T", _read(pending, answer))
+            value, about = await self._exchange(pending, request, until)
+            failure = None
         except Exception as error:  # noqa: BLE001  # of whatever type, it leaves as one of ours
             failure = _failure(pending.plain, error)
-            if failure is None:
-                end(OK, "", "")
-                return cast("T", None)
-            said = failure.aws
-            end(said.code if said else "", said.request_id if said else "", "")
-            raise failure from None
+            value, about = cast("T", None), _NOTHING
         except BaseException:
             end("", "", "")
             raise
-        about = answer["ResponseMetadata"]
+        # Raised here and not above, an error does not refer to the answer, which may be large.
+        if failure is not None:
+            said = failure.aws
+            end(said.code if said else "", said.request_id if said else "", "")
+            raise failure
         request_id = error_codes.valid_request_id(about)
         note_request_id(request_id)
         end(OK, request_id, about["HTTPHeaders"].get("date") or "")
         return value
+
+    async def _exchange(
+        self, pending: _PendingCall[T], request: QueryRequest, until: float
+    ) -> tuple[T, Mapping[str, Any]]:
+        """Send a request; return the value of its answer and what is said about it.
+
+        Large answers are read one at a time, with other work between: each may take 0.1 s.
+        """
+        received = await self._client.send(request, until)
+        if len(received.body) < _LARGE_BYTES:
+            return _read(pending, request.read(received))
+        async with self._reading:
+            await asyncio.sleep(0)
+            return _read(pending, request.read(received))
 
     async def _write(self, pending: _PendingCall[T], endpoint: Endpoint, until: float) -> QueryRequest:
         """Return the signed request of a call to an endpoint."""
@@ -204,20 +222,24 @@ def _share(until: float, count: int) -> float:
 def _ignore(_code: str, _request_id: str, _date: str) -> None: ...
 
 
-def _read(pending: _PendingCall[T], answer: Answer) -> object:
-    """Return the value of an answer; raise ``NotAnAnswer`` if a field is wrong, or it is another call's."""
-    operation = pending.operation
+def _read(pending: _PendingCall[T], answer: Answer) -> tuple[T, Mapping[str, Any]]:
+    """Return the value of an answer and what is said about it.
+
+    Raises:
+        NotAnAnswer: A field is wrong, or it is another call's.
+    """
+    operation, about = pending.operation, answer["ResponseMetadata"]
     try:
-        read_text(answer["ResponseMetadata"], "RequestId")
-        value = operation.read(answer)
+        read_text(about, "RequestId")
+        value = cast("T", operation.read(answer))
         if operation.is_of(pending.call, answer):
-            return value
+            return value, about
         problem = "the body is an answer to another call"
     except WrongField as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001  # as above
         problem = f"a field cannot be read ({type(error).__name__})"
-    raise NotAnAnswer(answer["ResponseMetadata"]["HTTPStatusCode"], problem)
+    raise NotAnAnswer(about["HTTPStatusCode"], problem)
 
 
 def _failure(call: Call[object], error: Exception) -> LessorError | None:

@@ -22,6 +22,8 @@ _MAX_OVERHEAD_BYTES: Final = 1 << 20
 """Headers and the frames of chunks."""
 MAX_HEAD_BYTES: Final = 64 << 10
 """All headers of an answer and its interim ones, in memory; AWS's take 1 KiB."""
+MAX_PARTS: Final = 1 << 14
+"""The pieces and chunks of a body, each of which costs time; AWS's have some KiB."""
 _HEADER_BYTES, _MESSAGE_BYTES = 128, 512
 """What a header takes beside its bytes, and what an interim answer costs in time."""
 
@@ -189,6 +191,10 @@ class Connection(asyncio.Protocol):
         elif self._length > MAX_ANSWER_BYTES:
             self._fail(self._too_long())
             raise HttpParserError  # the parser stops
+        elif len(self._parts) >= MAX_PARTS:
+            problem = f"the body has more than {MAX_PARTS} parts"
+            self._fail(NotAnAnswer(self._read.status, problem, origin=self._origin))
+            raise HttpParserError
         else:
             self._parts.append(body)
 
