@@ -22,7 +22,8 @@ class Imds:
     """A service that counts the requests for credentials; ``url`` is its address."""
 
     url: str = ""
-    key_id: str = "AKIAOFTHEINSTANCE000"
+    key_id: object = "AKIAOFTHEINSTANCE000"
+    expiration: str = iso(4_000_000_000)
     fetched: int = field(default=0)
 
     async def token(self, _: web.Request) -> web.Response:
@@ -42,7 +43,7 @@ class Imds:
                 "AccessKeyId": self.key_id,
                 "SecretAccessKey": "not-a-secret",
                 "Token": "",
-                "Expiration": iso(4_000_000_000),
+                "Expiration": self.expiration,
             }
         )
 

@@ -214,6 +214,40 @@ async def test_credentials_that_are_available_later_are_found(
     assert [call["key_id"] for call in await aws.calls()] == [instance.key_id]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"key_id": None},
+        {"key_id": ["AKIAOFTHEINSTANCE000"]},
+        {"key_id": "AKIAOFTHEINSTANCE000\r\nX-Evil: 1"},
+        {"expiration": "2096-10-02T07:06:40"},
+        {"expiration": "soon"},
+    ],
+    ids=repr,
+)
+async def test_wrong_credentials_of_a_metadata_service_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, aws: StandIn, wrong: dict[str, object]
+) -> None:
+    """They would be until they expire."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    ambient = root(aws.url, access_key="", secret_key=Secret())
+    async with imds.serving() as instance, gateway(aws.url) as door:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.url)
+        right = {name: getattr(instance, name) for name in wrong}
+        for name, value in wrong.items():
+            setattr(instance, name, value)
+        with pytest.raises(AwsUnknown) as raised:
+            await door.send(ambient, GetCallerIdentity())
+        assert not raised.value.sent
+        for name, value in right.items():
+            setattr(instance, name, value)
+        await door.send(ambient, GetCallerIdentity())
+    assert [call["key_id"] for call in await aws.calls()] == [instance.key_id]
+
+
 async def test_an_endpoint_that_is_no_longer_allowed_is_not_called(places: tuple[StandIn, StandIn]) -> None:
     one, two = places
     async with gateway(one.url) as door:

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from lessor_server.adapters.aws.operations.base import read_text
 from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched, SdkSession
 from lessor_server.adapters.aws.signing_key import SigningKey
 from lessor_server.domain.root import Hop, Root, RootConfig
@@ -118,9 +119,19 @@ class RootKey:
             raise CredentialsNotFetched(NoCredentialsError())
         try:
             frozen = await self._provider.get_frozen_credentials()
-        except Exception as error:
+            found = frozen.access_key, frozen.secret_key, frozen.token or ""
+            if self._key is None or not self._key.is_made_of(*found):
+                self._key = _signing_key(*found)
+        except (BotoCoreError, ClientError) as error:
             raise CredentialsNotFetched(error) from error
-        found = frozen.access_key, frozen.secret_key, frozen.token or ""
-        if self._key is None or not self._key.is_made_of(*found):
-            self._key = SigningKey(*found)
+        except Exception as error:  # a field is wrong: the provider would keep it until it expires
+            self._provider = None
+            raise CredentialsNotFetched(error) from error
         return self._key
+
+
+def _signing_key(access_key: object, secret_key: object, token: object) -> SigningKey:
+    """Return the key of what a provider has found, or raise ``WrongField``."""
+    found = {"AccessKeyId": access_key, "SecretAccessKey": secret_key, "Token": token}
+    texts = [read_text(found, name) for name in found if name != "Token" or token]
+    return SigningKey(*texts)
