@@ -131,6 +131,8 @@ class Keyring:
             SealingKeyMismatch, SealingKeyUnavailable: As for ``load``.
         """
         for one in stored:
+            if self.knows(one.id):
+                continue
             if one.wrapped_by != self.wrapping.name:
                 raise SealingKeyMismatch(
                     f"{self.wrapping.title} is not the sealing key of lessor.db, which has data keys of"
