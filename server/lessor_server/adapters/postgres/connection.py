@@ -46,6 +46,8 @@ RECONNECT_SECONDS: Final = 0.2
 RELEASE_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 2.0
 
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises itself: an answer of the server, a connection that has ended, a wrong value."""
 _CONFLICTS: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """The server has rolled the transaction back: it may be run again (PostgreSQL, appendix A, class 40)."""
 _LOST: Final = (

@@ -12,13 +12,18 @@ from functools import partial
 from operator import itemgetter
 from typing import Final, NoReturn
 
-import asyncpg
 from asyncpg import Pool, Record
 
 from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.batches import NaturalBatches
 from lessor_server.adapters.postgres.clock import SYNC_SECONDS, DatabaseClock, SharedTime
-from lessor_server.adapters.postgres.connection import DatabaseRefused, PostgresJobs, open_pool, refusal
+from lessor_server.adapters.postgres.connection import (
+    DRIVER_ERRORS,
+    DatabaseRefused,
+    PostgresJobs,
+    open_pool,
+    refusal,
+)
 from lessor_server.adapters.postgres.leases import PostgresLeases
 from lessor_server.adapters.postgres.migrate import (
     migrate_schema,
@@ -325,7 +330,7 @@ async def _start_connection(target: DatabaseTarget, pool: Pool[Record]) -> Async
             yield connection
     except DatabaseRefused as error:
         raise DatabaseRefused(f"{target}: {error.message}", fix=error.fix) from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (*DRIVER_ERRORS, OSError) as error:
         raise refusal(target, error) from None
 
 
