@@ -223,7 +223,8 @@ async def open_postgres(
         jobs = PostgresJobs(pool, reader, opening.notify)
         async with _start_connection(target, pool) as connection:
             stored = await read_keys_of(connection)
-            await opening.verify(stored)
+        await opening.verify(stored)  # without a connection: it may wait for AWS KMS
+        async with _start_connection(target, pool) as connection:
             schema = await _prepare(connection, opening)
             await clock.sync(PostgresTransaction(connection, writes=False))
         mark_us = await jobs.write(lambda tx: read_mark(reader, tx), REPEAT)
