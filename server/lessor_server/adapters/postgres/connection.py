@@ -234,7 +234,7 @@ class PostgresJobs:
 
 def _end(connection: Session) -> None:
     """End a connection: the driver would report its release in a transaction as a bug."""
-    with suppress(asyncpg.InterfaceError):  # it has ended by itself
+    with suppress(asyncpg.InterfaceError):  # it has ended already
         connection.terminate()
 
 
