@@ -63,7 +63,7 @@ _LOST: Final = (
     OSError,
     TimeoutError,
 )
-"""The connection has ended, or leads to a server that cannot write."""
+"""The connection has ended, or leads to a server that cannot write. Some of these are ``_REFUSED``, too."""
 _BUSY: Final = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 """The server works, but not fast enough; it has rolled the transaction back."""
 _REFUSED: Final = (
@@ -189,9 +189,6 @@ class PostgresJobs:
                 if conflicts > MAX_CONFLICTS:
                     raise _unavailable(error) from error
                 await asyncio.sleep(PAUSE_SECONDS * 2**conflicts * self.rng.random())
-            except _REFUSED as error:
-                self._note_failure(error)
-                raise _unavailable(error) from error
             except (_NotConnected, _FateUnknown, *_LOST) as error:
                 if isinstance(error, ValueError):
                     raise  # the driver refuses a value
@@ -205,6 +202,9 @@ class PostgresJobs:
                     raise _unavailable(error) from error
                 if is_unknown:
                     await asyncio.sleep(RECONNECT_SECONDS)
+            except _REFUSED as error:
+                self._note_failure(error)
+                raise _unavailable(error) from error
 
     async def _attempt(self, run: Run[T]) -> T:
         """Run a transaction once."""
