@@ -216,7 +216,7 @@ def _derive(key: bytes, purpose: bytes) -> bytes:
 
 
 def _bound_to(place: str, version: str) -> bytes:
-    """Return the associated data of a value; JSON tells where the place ends."""
+    """Return the associated data of a value; JSON shows where the place ends."""
     return json.dumps((place, version)).encode()
 
 
