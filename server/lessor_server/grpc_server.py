@@ -103,7 +103,7 @@ class Port:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop at once."""
+        """Stop without waiting for calls in progress."""
         await self.stop(0)
 
 

@@ -84,6 +84,15 @@ def is_there(place: SealingKeyPlace) -> bool:
     return place.kind is not SealingKeyKind.FILE or Path(place.name).exists()
 
 
+def require_shared_key(place: SealingKeyPlace) -> None:
+    """Raise ``SealingKeyUnusable`` if a key is missing that no server creates: each would create another."""
+    if not is_there(place):
+        raise SealingKeyUnusable(
+            f"{place.name} does not exist",
+            fix="create a key of 32 random bytes there, and give it to all servers of the database",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A keyring whose key was verified; ``first`` is its data key if the database has none."""
@@ -143,11 +152,8 @@ class KeyringStart:
 
     async def _verify(self, stored: StoredKeys) -> Ready | None:
         place = sealing_key_place(self._settings)
-        if self._is_shared and not is_there(place):
-            raise SealingKeyUnusable(
-                f"{place.name} does not exist",
-                fix="create a key of 32 random bytes there, and give it to all servers of the database",
-            )
+        if self._is_shared:
+            require_shared_key(place)
         if stored.data_keys:
             keyring = Keyring(self._load_wrapping_key(make=False))
             await keyring.load(stored.data_keys)
@@ -250,6 +256,6 @@ async def _open_nothing() -> None:
 
 
 def of_shared_database(error: SealingKeyMismatch) -> SealingKeyMismatch:
-    """Return an error about the key of ``lessor.db`` as one about a PostgreSQL database."""
+    """Return an error about a sealing key with the fix for a PostgreSQL database."""
     fix = "set sealing.key to the key of the other servers, or of the backup that the database comes from"
-    return SealingKeyMismatch(error.message.replace("lessor.db", "the database"), fix=fix)
+    return SealingKeyMismatch(error.message, fix=fix)

@@ -80,15 +80,17 @@ class Measuring:
     @property
     def calls(self) -> CallObserver | None:
         """Return what observes each call."""
-        return _Both(self._recorder, self._tracer) if self._tracer and self._recorder else self._any
+        return self._observers
 
     @property
     def aws_calls(self) -> AwsObserver | None:
         """Return what observes each request to AWS."""
-        return _Both(self._recorder, self._tracer) if self._tracer and self._recorder else self._any
+        return self._observers
 
     @property
-    def _any(self) -> Observers | None:
+    def _observers(self) -> Observers | None:
+        if self._recorder and self._tracer:
+            return _Both(self._recorder, self._tracer)
         return self._recorder or self._tracer
 
     @asynccontextmanager

@@ -23,6 +23,7 @@ from lessor_server.adapters.postgres.statements import MAX_PURGED
 from lessor_server.adapters.postgres.store import Opening, PostgresStore, open_postgres
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.sql.statements import LEASE_COLUMNS
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction
 from lessor_server.domain.errors.access import RuleFull
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
@@ -130,6 +131,26 @@ async def test_half_closed_connections_are_replaced(database: str, proxy: Postgr
     async with opened(proxy.url(database)) as store:
         proxy.close_half()
         assert await issue(store, 1) is State.ACTIVE
+
+
+@pytest.mark.parametrize("is_write", [False, True])
+async def test_a_job_whose_session_the_server_ends_is_run_again(
+    server: PostgresProcess, database: str, *, is_write: bool
+) -> None:
+    """As in a fail-over: if the driver passes on that the server shuts down, it is as a lost connection."""
+    runs = 0
+
+    async def job(tx: Transaction) -> int:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            await tx.row("SELECT pg_terminate_backend(pg_backend_pid())", {})
+        if runs == 2:
+            raise asyncpg.AdminShutdownError("terminating connection due to administrator command")
+        return runs
+
+    async with opened(server.url(database)) as store:
+        assert await (store._jobs.write(job, REPEAT) if is_write else store._jobs.read(job)) == 3
 
 
 async def test_a_slow_network_is_no_failure(database: str, proxy: PostgresProxy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 from functools import partial
 from pathlib import Path
@@ -82,6 +83,17 @@ async def test_a_start_reads_the_keys_again_if_they_were_rotated_after_it_had_re
             assert await late.list_mounts("", 2) == await store.list_mounts("", 2) == [builders.mount()]
             assert late_keyring.active_id == keyring.active_id
     assert not [event for event in events.events if isinstance(event, TamperedRow)]
+
+
+async def test_a_key_file_that_cannot_be_read_is_not_an_error_of_the_database(settings: Settings) -> None:
+    async def verify(_: StoredKeys) -> RowSeals | None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "sealing-key")
+
+    with pytest.raises(PermissionError, match="sealing-key"):
+        async with open_postgres(
+            DatabaseTarget(settings.store.url), DatabaseWall(SystemClock()), Opening(verify=verify)
+        ):
+            pass
 
 
 async def test_of_servers_that_start_together_one_stores_a_key_which_the_other_opens_without_its_variable(

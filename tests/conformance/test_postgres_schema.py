@@ -201,6 +201,32 @@ async def test_many_servers_migrate_at_the_same_time(database: str) -> None:
     assert rows == f"{NEWEST}|{NEWEST}"
 
 
+async def test_a_migration_may_wait_and_run_longer_than_another_statement(
+    database: str, connection: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = (NEWEST + 1, "slow", "SELECT pg_sleep(1)")
+    migrations = (*migrate.schema_migrations(), slow)
+    monkeypatch.setattr(migrate, "schema_migrations", lambda: migrations)
+    impatient = await asyncpg.connect(shared_postgres().url(database), command_timeout=0.5)
+    async with connection.transaction():
+        await connection.execute(f"LOCK TABLE {migrate.TABLE} IN EXCLUSIVE MODE")
+        migration = asyncio.create_task(migrate.migrate_schema(impatient))
+        await connection.execute("SELECT pg_sleep(1)")
+    assert await migration == NEWEST + 1
+    await impatient.close()
+
+
+async def test_a_migration_that_gets_no_lock_names_the_other_process(
+    database: str, connection: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 1)
+    async with connection.transaction():
+        await connection.execute(f"LOCK TABLE {migrate.TABLE} IN EXCLUSIVE MODE")
+        with pytest.raises(DatabaseRefused, match="another process") as raised:
+            await migrate_database(DatabaseTarget(shared_postgres().url(database)))
+    assert raised.value.fix == "wait until it has ended, and try again"
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

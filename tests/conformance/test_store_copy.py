@@ -143,6 +143,26 @@ async def test_a_refusal_of_the_database_names_the_option_of_the_copy(
     assert raised.value.fix.endswith("in --to")
 
 
+async def test_a_database_that_does_not_answer_is_corrected_in_the_option_of_the_copy(
+    data: Path, target: DatabaseTarget
+) -> None:
+    with pytest.raises(DatabaseRefused) as no_server:
+        await copy(data, DatabaseTarget("postgresql://lessor@127.0.0.1:9/x"))
+
+    def end_connections(*_: object) -> None:
+        sessions = "FROM pg_stat_activity WHERE datname ~ '^copy'"
+        shared_postgres().run(f"SELECT pg_terminate_backend(pid) {sessions}")
+
+    with pytest.raises(DatabaseRefused) as ended:
+        await copy(data, target, end_connections)
+    with pytest.raises(DatabaseRefused, match="did not answer in time") as silent:
+        async with open_destination(target):
+            raise TimeoutError
+    for raised in (no_server, ended, silent):
+        assert raised.value.fix == "start the database, or correct the host and the port in --to"
+        assert str(raised.value).count("postgresql://") == 1
+
+
 async def test_a_running_server_is_not_copied(data: Path, target: DatabaseTarget) -> None:
     async with open_with_keyring(data) as (store, _):
         await store.begin(intent(7), SPAN)

@@ -18,6 +18,8 @@ from grpc_health.v1 import health_pb2
 from lessor.findings import Finding, Grade
 from lessor.v1 import config_pb2, lease_pb2, system_pb2
 from lessor_server.adapters.clock import SystemClock
+from lessor_server.adapters.postgres.store import migrate_database
+from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.commands.deep_check.run import check_set_up
 from tests.support.bad_starts import refuses_to_start
 from tests.support.clients import connect, nothing_left, refused, until, users_of
@@ -297,7 +299,9 @@ async def test_the_audit_keys_of_all_servers_are_read_from_the_database(
     wrong.write_bytes(bytes(32))
     wrong.chmod(0o600)
     other = CommandLine(tmp_path, settings | {"LESSOR_SEALING_KEY": f"file:{wrong}", "LESSOR_TOKEN": TOKEN})
-    assert "is not the sealing key of" in (await other("audit", "hash", key_id)).err
+    refused = (await other("audit", "hash", key_id)).err
+    assert "is not the sealing key of the database" in refused
+    assert "set sealing.key to the key of the other servers" in refused
 
 
 async def test_the_data_keys_are_wrapped_by_another_sealing_key(
@@ -420,6 +424,16 @@ async def test_the_deep_check_of_a_database_that_works_or_is_empty(
     assert "lessor migrate" in refused_to_migrate["schema"].fix
 
 
+async def test_the_deep_check_of_a_migrated_database_ignores_the_marker_of_a_sqlite_store(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "rows-sealed").touch(mode=0o600)
+    await migrate_database(DatabaseTarget(settings["LESSOR_STORE_URL"]))
+    assert (await deep_check(settings, LESSOR_DATA_DIR=str(data)))["key"].grade == Grade.OK
+
+
 async def test_the_deep_check_names_what_is_wrong_with_a_database(
     server: ServerProcess,
     settings: dict[str, str],
@@ -439,6 +453,7 @@ async def test_the_deep_check_names_what_is_wrong_with_a_database(
         ("STORE_URL", postgres.url("none"), "database", "create the database"),
         ("STORE_URL", read_only, "database", "name the primary"),
         ("SEALING_KEY", f"file:{key}", "key", "set sealing.key to the key of the other servers"),
+        ("SEALING_KEY", f"file:{key}.none", "key", "create a key of 32 random bytes"),
     ):
         found = (await deep_check(settings, **{f"LESSOR_{name}": value}))[check]
         assert (found.grade, fix in found.fix) == (Grade.FAIL, True), found

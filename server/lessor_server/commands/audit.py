@@ -231,7 +231,8 @@ def _read(path: Path) -> Iterator[bytes]:
     """Yield the content of a file in chunks.
 
     Raises:
-        FileUnreadable: It is not an intact file of gzip, or is compressed in another way. OSError: As ever.
+        FileUnreadable: It is not an intact file of gzip, or is compressed in another way.
+        OSError: It can't be read.
     """
     is_first = True
     try:

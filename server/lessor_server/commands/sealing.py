@@ -108,7 +108,6 @@ async def rewrap_data_keys(
         SealingKeyUnusable, SealingKeyUnavailable, OSError: A key can't be used.
         DirectoryLocked: The server runs.
     """
-    database = "the database" if settings.store.is_shared else DATABASE_FILE
     if not settings.store.is_shared:
         require_database(settings.data_dir / DATABASE_FILE)
     with _fix(_OLD_FIX):
@@ -117,9 +116,9 @@ async def rewrap_data_keys(
 
     async def verify(stored: StoredKeys) -> None:
         if not stored.data_keys:
-            raise SealingKeyMismatch(f"{database} has no data keys yet", fix="start the server once")
+            raise SealingKeyMismatch("the database has no data keys yet", fix="start the server once")
         with _fix(_OLD_FIX):
-            plain = [(one, await _unwrap(old, one, database)) for one in stored.data_keys]
+            plain = [(one, await _unwrap(old, one)) for one in stored.data_keys]
         with _fix(_NEW_FIX):
             new = load_wrapping_key(settings, to, make=True)
             for one, key in plain:
@@ -161,9 +160,9 @@ def _fix(fix: str) -> Iterator[None]:
         raise
 
 
-async def _unwrap(old: KeyEncryptionKey, key: WrappedKey, database: str) -> bytes:
+async def _unwrap(old: KeyEncryptionKey, key: WrappedKey) -> bytes:
     if key.wrapped_by != old.name:
         raise SealingKeyMismatch(
-            f"{old.title} is not the sealing key of {database}, which is {key.wrapped_by}"
+            f"{old.title} is not the sealing key of the database, which is {key.wrapped_by}"
         )
     return await old.unwrap(key.wrapped, key.id)

@@ -6,7 +6,8 @@ from lessor_server.adapters.audit.key import AuditKey, AuditKeyBroken
 from lessor_server.adapters.postgres.store import StoredAuditKeys, read_audit_keys
 from lessor_server.adapters.sealing.keyring import Keyring
 from lessor_server.adapters.sql.keyring import HASH_KEY_CONTEXT, HASH_KEY_VERSION
-from lessor_server.keyring_start import load_wrapping_key, sealing_key_place
+from lessor_server.domain.errors.sealing import SealingKeyMismatch
+from lessor_server.keyring_start import load_wrapping_key, of_shared_database, sealing_key_place
 from lessor_server.settings.model import Settings
 from lessor_server.store_start import target_of
 
@@ -24,8 +25,11 @@ async def hash_with_shared_key(settings: Settings, value: str) -> str:
     stored = await _read(settings)
     if stored.sealed_hash_key is None:
         raise AuditKeyBroken("the database has no key of the hashes yet", fix=_FIX)
-    keyring = Keyring(load_wrapping_key(settings, sealing_key_place(settings), make=False))
-    await keyring.load(stored.data_keys)
+    try:
+        keyring = Keyring(load_wrapping_key(settings, sealing_key_place(settings), make=False))
+        await keyring.load(stored.data_keys)
+    except SealingKeyMismatch as error:
+        raise of_shared_database(error) from None
     hash_key = keyring.open(stored.sealed_hash_key, HASH_KEY_CONTEXT, HASH_KEY_VERSION)
     return AuditKey.draw().hashing_with(hash_key).hash_value(value)
 

@@ -143,6 +143,23 @@ async def test_a_keyring_of_another_key_is_refused() -> None:
         await Keyring(LocalKey(KEY, "another")).load([replace(stored, wrapped_by=LocalKey(KEY, "").name)])
 
 
+async def test_a_known_data_key_is_not_unwrapped_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica asks KMS for a new key alone; the key that wraps the others may have changed."""
+    ring, peer = Keyring(WRAPPING), Keyring(WRAPPING)
+    old, new = await ring.make(), await peer.make()
+    unwrapped: list[str] = []
+    unwrap = LocalKey.unwrap
+
+    async def note(key: LocalKey, wrapped: bytes, key_id: str) -> bytes:
+        unwrapped.append(key_id)
+        return await unwrap(key, wrapped, key_id)
+
+    monkeypatch.setattr(LocalKey, "unwrap", note)
+    await ring.learn([replace(old, wrapped_by="another key"), new])
+    assert unwrapped == [new.id]
+    assert ring.knows(new.id)
+
+
 async def test_a_changed_data_key_is_refused() -> None:
     """Its mark of completeness too: without it rows could lose their MACs."""
     made = Keyring(WRAPPING)

@@ -37,10 +37,10 @@ class Position(NamedTuple):
     """How far a sink has come: the last record written, and the last one that was made durable.
 
     ``reach`` is the last record of the write that has begun since, None if there is none.
-    ``is_stopped``: the server has stopped by itself, so this is exact, also after a start of the machine.
+    ``is_stopped``: the server was stopped in order, so this is exact, also after a start of the machine.
     ``is_crashed``: the machine has started since, and the server had not stopped.
-    ``mark`` tells its file from others, ``start`` is the last record before this file, and ``torn`` what has
-    to be explained of earlier files.
+    ``mark`` distinguishes its file from others. ``start`` is the last record before this file, and ``torn``
+    what has to be explained of earlier files.
     """
 
     written: ChainEnd = ChainEnd()

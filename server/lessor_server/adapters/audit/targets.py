@@ -51,7 +51,7 @@ class Target(Protocol):
 
     @property
     def mark(self) -> str:
-        """Return what tells the open file from others, also after it was renamed; empty for a stream."""
+        """Return what identifies the open file, also after it was renamed; empty for a stream."""
         ...
 
     def read_renamed(self, mark: str) -> bytes:

@@ -113,7 +113,7 @@ def _refusal(name: str, operation: str, error: ClientError) -> Exception:
     """Return the error for KMS's answer: only one that can't change by itself ends the start."""
     code = str(error.response.get("Error", {}).get("Code", ""))[:64]
     if code in _WRONG_KEY:
-        return SealingKeyMismatch(f"{name} does not decrypt the data keys of lessor.db ({code})")
+        return SealingKeyMismatch(f"{name} does not decrypt the data keys of the database ({code})")
     if code in _UNUSABLE:
         return SealingKeyUnusable(f"AWS KMS refuses to {operation} with {name}: {code}")
     return _away(name, operation, f"AWS KMS refuses: {code}")

@@ -46,6 +46,8 @@ RECONNECT_SECONDS: Final = 0.2
 RELEASE_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 2.0
 
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises itself: an answer of the server, a connection that has ended, a wrong value."""
 _CONFLICTS: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """The server has rolled the transaction back: it may be run again (PostgreSQL, appendix A, class 40)."""
 _LOST: Final = (
@@ -61,7 +63,7 @@ _LOST: Final = (
     OSError,
     TimeoutError,
 )
-"""The connection has ended, or leads to a server that cannot write."""
+"""The connection has ended, or leads to a server that cannot write. Some of these are ``_REFUSED``, too."""
 _BUSY: Final = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 """The server works, but not fast enough; it has rolled the transaction back."""
 _REFUSED: Final = (
@@ -187,9 +189,6 @@ class PostgresJobs:
                 if conflicts > MAX_CONFLICTS:
                     raise _unavailable(error) from error
                 await asyncio.sleep(PAUSE_SECONDS * 2**conflicts * self.rng.random())
-            except _REFUSED as error:
-                self._note_failure(error)
-                raise _unavailable(error) from error
             except (_NotConnected, _FateUnknown, *_LOST) as error:
                 if isinstance(error, ValueError):
                     raise  # the driver refuses a value
@@ -203,6 +202,9 @@ class PostgresJobs:
                     raise _unavailable(error) from error
                 if is_unknown:
                     await asyncio.sleep(RECONNECT_SECONDS)
+            except _REFUSED as error:
+                self._note_failure(error)
+                raise _unavailable(error) from error
 
     async def _attempt(self, run: Run[T]) -> T:
         """Run a transaction once."""
@@ -232,7 +234,7 @@ class PostgresJobs:
 
 def _end(connection: Session) -> None:
     """End a connection: the driver would report its release in a transaction as a bug."""
-    with suppress(asyncpg.InterfaceError):  # it has ended by itself
+    with suppress(asyncpg.InterfaceError):  # it has ended already
         connection.terminate()
 
 

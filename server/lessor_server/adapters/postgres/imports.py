@@ -9,7 +9,13 @@ import asyncpg
 from asyncpg import Pool, Record
 
 from lessor_server.adapters.postgres import statements as own
-from lessor_server.adapters.postgres.connection import DatabaseRefused, PostgresJobs, open_pool, refusal
+from lessor_server.adapters.postgres.connection import (
+    DRIVER_ERRORS,
+    DatabaseRefused,
+    PostgresJobs,
+    open_pool,
+    refusal,
+)
 from lessor_server.adapters.postgres.migrate import migrate_schema, require_usable
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.texts import escape_text, unescape_row
@@ -114,14 +120,15 @@ async def open_destination(target: DatabaseTarget) -> AsyncIterator[PostgresDest
     Raises:
         DatabaseRefused: The database cannot be used.
     """
-    async with open_pool(target) as pool:
-        try:
-            async with pool.acquire() as connection:
-                await migrate_schema(connection)
-                await require_usable(connection)
-            yield PostgresDestination(pool)
-        except DatabaseRefused as error:
-            fix = error.fix.replace("store.url", "--to")
-            raise type(error)(f"{target}: {error.message}", fix=fix) from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise refusal(target, error) from None
+    try:
+        async with open_pool(target) as pool:
+            try:
+                async with pool.acquire() as connection:
+                    await migrate_schema(connection)
+                    await require_usable(connection)
+                yield PostgresDestination(pool)
+            except (*DRIVER_ERRORS, TimeoutError) as error:
+                raise refusal(target, error) from None
+    except DatabaseRefused as error:
+        message = f"{target}: {error.message.removeprefix(f'{target}: ')}"
+        raise type(error)(message, fix=error.fix.replace("store.url", "--to")) from None

@@ -21,6 +21,9 @@ from lessor_server.adapters.postgres.transaction import Session
 MIN_SERVER: Final = 16
 """The oldest major version of PostgreSQL that is tested against the statements."""
 LOCK_SECONDS: Final = 60
+"""How long a migration waits for another process that migrates, or for each table that it changes."""
+MIGRATION_SECONDS: Final = 86_400
+"""How long one migration may take: one that adds an index reads the whole table."""
 OLDEST_SCHEMA: Final = 9
 """The oldest schema whose servers work on a database of this version: later migrations only add.
 
@@ -144,7 +147,7 @@ async def migrate_schema(connection: Session) -> int:
     """Run the missing migrations; return the number of the last.
 
     Raises:
-        DatabaseRefused: The role lacks a right, or the database is not Lessor's.
+        DatabaseRefused: The role lacks a right, the database is not Lessor's, or another process uses it.
     """
     await read_schema(connection)
     try:
@@ -152,11 +155,12 @@ async def migrate_schema(connection: Session) -> int:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
             await connection.execute("SET LOCAL statement_timeout = 0")
-            await connection.execute(f"LOCK TABLE {TABLE} IN EXCLUSIVE MODE")
+            # Each with a timeout of its own: that of the driver is the one of other statements.
+            await connection.execute(f"LOCK TABLE {TABLE} IN EXCLUSIVE MODE", timeout=LOCK_SECONDS + 1)
             schema = await read_schema(connection)
             for number, name, script in schema_migrations():
                 if number > schema:
-                    await connection.execute(script)
+                    await connection.execute(script, timeout=MIGRATION_SECONDS)
                     await connection.execute(_APPLIED, number, name)
             if schema < schema_migrations()[-1][0]:
                 await connection.execute(_PUT_OLDEST, str(OLDEST_SCHEMA))
@@ -164,6 +168,11 @@ async def migrate_schema(connection: Session) -> int:
         raise DatabaseRefused(
             f"the role cannot create the tables: {error}",
             fix="grant the role CREATE on the schema, or run lessor migrate as one that has it",
+        ) from None
+    except asyncpg.LockNotAvailableError:
+        raise DatabaseRefused(
+            f"another process has used the tables for {LOCK_SECONDS} s, such as a server that migrates them",
+            fix="wait until it has ended, and try again",
         ) from None
     return schema_migrations()[-1][0]
 

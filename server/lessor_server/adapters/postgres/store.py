@@ -12,13 +12,18 @@ from functools import partial
 from operator import itemgetter
 from typing import Final, NoReturn
 
-import asyncpg
 from asyncpg import Pool, Record
 
 from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.batches import NaturalBatches
 from lessor_server.adapters.postgres.clock import SYNC_SECONDS, DatabaseClock, SharedTime
-from lessor_server.adapters.postgres.connection import DatabaseRefused, PostgresJobs, open_pool, refusal
+from lessor_server.adapters.postgres.connection import (
+    DRIVER_ERRORS,
+    DatabaseRefused,
+    PostgresJobs,
+    open_pool,
+    refusal,
+)
 from lessor_server.adapters.postgres.leases import PostgresLeases
 from lessor_server.adapters.postgres.migrate import (
     migrate_schema,
@@ -218,7 +223,8 @@ async def open_postgres(
         jobs = PostgresJobs(pool, reader, opening.notify)
         async with _start_connection(target, pool) as connection:
             stored = await read_keys_of(connection)
-            await opening.verify(stored)
+        await opening.verify(stored)  # without a connection: it may wait for AWS KMS
+        async with _start_connection(target, pool) as connection:
             schema = await _prepare(connection, opening)
             await clock.sync(PostgresTransaction(connection, writes=False))
         mark_us = await jobs.write(lambda tx: read_mark(reader, tx), REPEAT)
@@ -325,7 +331,7 @@ async def _start_connection(target: DatabaseTarget, pool: Pool[Record]) -> Async
             yield connection
     except DatabaseRefused as error:
         raise DatabaseRefused(f"{target}: {error.message}", fix=error.fix) from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (*DRIVER_ERRORS, OSError) as error:
         raise refusal(target, error) from None
 
 

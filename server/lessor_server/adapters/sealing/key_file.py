@@ -55,7 +55,7 @@ class KeyFile:
             SealingKeyMismatch: The file is missing. SealingKeyUnusable, OSError: As above.
         """
         if not path.exists():
-            raise SealingKeyMismatch(f"{path} is missing, and lessor.db has secrets sealed under that key")
+            raise SealingKeyMismatch(f"{path} is missing, and the database has secrets sealed under that key")
         return cls.load_or_make(path)
 
 

@@ -131,14 +131,16 @@ class Keyring:
             SealingKeyMismatch, SealingKeyUnavailable: As for ``load``.
         """
         for one in stored:
+            if self.knows(one.id):
+                continue
             if one.wrapped_by != self.wrapping.name:
                 raise SealingKeyMismatch(
-                    f"{self.wrapping.title} is not the sealing key of lessor.db, which has data keys of"
+                    f"{self.wrapping.title} is not the sealing key of the database, which has data keys of"
                     f" {one.wrapped_by}"
                 )
             key = DataKey(await self.wrapping.unwrap(one.wrapped, one.id))
             if key.id != one.id or not hmac.compare_digest(key.mac(_COMPLETE, ()), one.complete):
-                raise SealingKeyMismatch(f"the data key {one.id} of lessor.db was changed")
+                raise SealingKeyMismatch(f"the data key {one.id} of the database was changed")
             self._keys[key.id] = key
 
     def knows(self, key_id: str) -> bool:
@@ -162,7 +164,7 @@ class Keyring:
     def use(self, key_id: str) -> None:
         """Seal and authenticate with this data key from now on."""
         if key_id not in self._keys:
-            raise SealingKeyMismatch("lessor.db has no data key in use")
+            raise SealingKeyMismatch("the database has no data key in use")
         self._active = self._keys[key_id]
 
     def forget_all_but(self, key_id: str) -> None:
@@ -214,7 +216,7 @@ def _derive(key: bytes, purpose: bytes) -> bytes:
 
 
 def _bound_to(place: str, version: str) -> bytes:
-    """Return the associated data of a value; JSON tells where the place ends."""
+    """Return the associated data of a value; JSON shows where the place ends."""
     return json.dumps((place, version)).encode()
 
 

@@ -32,7 +32,7 @@ class LocalKey:
             return self.cipher.open(wrapped, _place(key_id).encode(), _place(key_id))
         except SealBroken as error:
             raise SealingKeyMismatch(
-                f"{self.title} does not decrypt the data key {key_id} of lessor.db"
+                f"{self.title} does not decrypt the data key {key_id} of the database"
             ) from error
 
 

@@ -14,7 +14,7 @@ from lessor_server.engine.store_types import WrappedKey
 SEALING_KEY: Final = "sealing_key"
 """The key of ``meta`` under which versions without data keys stored the id of the sealing key."""
 _KEY_ID_LENGTH: Final = 16
-LOST_DATA_KEYS: Final = "lessor.db has lost its data keys, and its rows are sealed under them"
+LOST_DATA_KEYS: Final = "the database has lost its data keys, and its rows are sealed under them"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from lessor_server.keyring_start import (
     is_there,
     load_wrapping_key,
     of_shared_database,
+    require_shared_key,
     sealing_key_place,
 )
 from lessor_server.settings.model import Settings
@@ -52,11 +53,14 @@ async def check_key(settings: Settings, stored: StoredKeys) -> tuple[Finding, Ke
     """Check that the sealing key decrypts the data keys; return the keyring if it does."""
     place = sealing_key_place(settings)
     try:
-        if stored.is_new and settings.sealing.key is None:
+        if settings.store.is_shared:
+            require_shared_key(place)
+        elif stored.is_new and settings.sealing.key is None:
             require_no_key_without_database(default_key_file(settings), settings.data_dir / DATABASE_FILE)
         if not stored.data_keys and stored.is_sealed:
             raise SealingKeyMismatch(LOST_DATA_KEYS)
-        if not stored.data_keys and (settings.data_dir / MARKER_FILE).exists():
+        has_marker = not settings.store.is_shared and (settings.data_dir / MARKER_FILE).exists()
+        if not stored.data_keys and has_marker:
             raise SealingKeyMismatch(_LOST_DATABASE)
         if not is_there(place) and stored.is_new:
             return Finding.good("key", f"{place} does not exist; the first start creates it"), None

@@ -6,7 +6,6 @@ CREATE TABLE meta (
     value text NOT NULL
 ) WITH (fillfactor = 50);
 
--- Whoever writes configuration or MACs locks this row first.
 INSERT INTO meta (key, value) VALUES ('configuration', 'locked by each transaction that writes configuration');
 
 CREATE TABLE mounts (
