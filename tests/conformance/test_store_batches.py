@@ -7,6 +7,7 @@ import errno
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.support.sqlite_files import fate, on_disk, pragma
 from tests.support.stores import TERMS, Bench, HandClock, bench, intent
 
 from lessor_server.adapters.sql.clock import MARK
+from lessor_server.adapters.sqlite import connection
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
 from lessor_server.domain.errors.base import MountFull, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
@@ -112,7 +114,7 @@ async def test_the_time_is_stored_every_five_seconds(b: Bench) -> None:
     """With each commit it would double what a small one writes."""
     assert isinstance(b.store, SqliteStore)
     said: list[str] = []
-    await b.store._batches.read(lambda connection: connection.set_trace_callback(said.append))
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
     for number in range(12):
         await b.begun(number)
         b.clock.advance(1)
@@ -206,7 +208,7 @@ async def test_an_intent_that_nothing_can_have_changed_is_current_without_a_read
     assert isinstance(b.store, SqliteStore)
     said: list[str] = []
     begun, other = await b.begun(0), await b.begun(1)
-    await b.store._batches.read(lambda connection: connection.set_trace_callback(said.append))
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
     assert await b.store.is_current(begun)
     assert said == []
     active = await lease_steps.activate(b.store, begun, "AKIA0")
@@ -216,6 +218,77 @@ async def test_an_intent_that_nothing_can_have_changed_is_current_without_a_read
     assert said == []
     assert not await b.store.is_current(begun)
     assert await b.store.is_current(active)
+
+
+async def test_a_claim_of_due_leases_leaves_other_intents_current_without_a_read(b: Bench) -> None:
+    assert isinstance(b.store, SqliteStore)
+    said: list[str] = []
+    begun = await b.begun(0)
+    due = await b.begun(1, timedelta(0))
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
+    assert [lease.id for lease in await b.store.claim_due(TERMS, 10)] == [due.id]
+    said.clear()
+    assert await b.store.is_current(begun)
+    assert said == []
+    assert not await b.store.is_current(due)
+
+
+async def test_a_root_is_read_once_until_the_configuration_changes(b: Bench) -> None:
+    assert isinstance(b.store, SqliteStore)
+    said: list[str] = []
+    first = await b.store.get_root("aws")
+    assert first is not None
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
+    await b.active(0)
+    said.clear()
+    assert await b.store.get_root("aws") == first
+    assert said == []
+    assert await b.store.put_root(replace(first, etag="second", version=2), 1)
+    second = await b.store.get_root("aws")
+    assert second is not None
+    assert second.etag == "second"
+    async with asyncio.TaskGroup() as group:  # a read beside the change of what it reads is not kept
+        group.create_task(b.store.get_root("aws"))
+        group.create_task(b.store.put_root(replace(second, etag="third", version=3), 2))
+    third = await b.store.get_root("aws")
+    assert third is not None
+    assert third.etag == "third"
+
+
+async def test_the_results_of_expiries_are_written_eight_at_a_time(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENT_SECONDS", 60.0)
+    for number in range(24):
+        await b.active(number, ttl=timedelta(minutes=1))
+    b.clock.advance(3600)
+    claimed = await b.store.claim_due(TERMS, 24)
+    commits: list[float] = []
+    b.store.measure_commits(commits.append)
+    async with asyncio.TaskGroup() as group:
+        for lease in claimed:
+            group.create_task(lease_steps.finish(b.store, lease))
+            for _ in range(100):  # a batch would begin meanwhile
+                await asyncio.sleep(0)
+    assert len(commits) <= 3
+    assert {(await b.row(lease.id)).state for lease in claimed} == {State.GONE}
+
+
+async def test_the_result_of_one_expiry_is_written_soon_or_with_the_next_job(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await b.active(number, ttl=timedelta(minutes=1))
+    b.clock.advance(3600)
+    first, second = await b.store.claim_due(TERMS, 2)
+    async with asyncio.timeout(60):
+        assert await lease_steps.finish(b.store, first)
+        monkeypatch.setattr(connection, "PATIENT_SECONDS", 600.0)
+        async with asyncio.TaskGroup() as group:
+            finished = group.create_task(lease_steps.finish(b.store, second))
+            await asyncio.sleep(0)
+            group.create_task(b.begun(2))
+    assert finished.result()
 
 
 @pytest.mark.parametrize("change", ["revoke", "claim", "mark a range", "abandon"])

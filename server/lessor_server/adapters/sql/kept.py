@@ -23,7 +23,7 @@ class Kept(Generic[K, V]):
         return self._values.get(key) if version == self._version else None
 
     def put(self, version: object, key: K, value: V) -> None:
-        """Keep what was read at this version, or later."""
+        """Keep what was read at this version, or later; if it has changed since, nobody asks for it."""
         if version != self._version or len(self._values) >= MAX_KEPT:
             self._version = version
             self._values.clear()

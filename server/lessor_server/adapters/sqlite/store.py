@@ -36,6 +36,7 @@ from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
 from lessor_server.adapters.sqlite.upgrade_copy import write_before_upgrade
 from lessor_server.domain.events import DatabaseCopied, Event
 from lessor_server.domain.lease import Intent, Lease
+from lessor_server.domain.root import StoredRoot
 from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import StoredContext
 
@@ -56,8 +57,9 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         self._batches = batches
         self._folder = folder
         self._contexts = Kept[tuple[str, str], StoredContext]()
+        self._roots = Kept[str, StoredRoot]()
         self._intents = Kept[str, int]()
-        """The generations of intents that nothing can have changed since they began."""
+        """The generations of intents that nothing can have changed since they began, until they are due."""
 
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
@@ -67,9 +69,19 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         if not request_id and (kept := self._contexts.get(version, (mount, role))) is not None:
             return kept
         context = await super().load_issue_context(mount, role, owner, request_id)
-        if not request_id and version == self._batches.config_version:
+        if not request_id:
             self._contexts.put(version, (mount, role), context)
         return context
+
+    async def get_root(self, mount: str) -> StoredRoot | None:
+        """Read a root, or return what was read of it since the configuration changed."""
+        version = self._batches.config_version
+        if (kept := self._roots.get(version, mount)) is not None:
+            return kept
+        root = await super().get_root(mount)
+        if root is not None:
+            self._roots.put(version, mount, root)
+        return root
 
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
         """Store an intent, and keep its generation."""
@@ -81,7 +93,8 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
     async def is_current(self, lease: Lease) -> bool:
         """Return whether the row has the lease's generation; it is read if a job may have changed it."""
         kept = self._intents.get(self._batches.lease_version, lease.id)
-        return kept == lease.generation or await super().is_current(lease)
+        is_kept = kept == lease.generation and self.now() < lease.due_us
+        return is_kept or await super().is_current(lease)
 
     async def write(self, before: Lease, after: Lease) -> bool:
         """Write a step of a lease, after which its row has another generation."""
