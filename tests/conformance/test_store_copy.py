@@ -143,6 +143,16 @@ async def test_a_refusal_of_the_database_names_the_option_of_the_copy(
     assert raised.value.fix.endswith("in --to")
 
 
+@pytest.mark.parametrize("reached", [True, False])
+async def test_a_database_that_cannot_be_opened_is_reported_with_the_option_of_the_copy(
+    data: Path, target: DatabaseTarget, *, reached: bool
+) -> None:
+    missing = target.url.replace("/copy", "/missing") if reached else "postgresql://127.0.0.1:1/lessor"
+    with pytest.raises(DatabaseRefused) as raised:
+        await copy(data, DatabaseTarget(missing))
+    assert raised.value.fix.endswith("in --to")
+
+
 async def test_a_running_server_is_not_copied(data: Path, target: DatabaseTarget) -> None:
     async with open_with_keyring(data) as (store, _):
         await store.begin(intent(7), SPAN)

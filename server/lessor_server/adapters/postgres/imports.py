@@ -13,6 +13,7 @@ from lessor_server.adapters.postgres.connection import DatabaseRefused, Postgres
 from lessor_server.adapters.postgres.migrate import migrate_schema, require_usable
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.texts import escape_text, unescape_row
+from lessor_server.adapters.postgres.transaction import Session
 from lessor_server.adapters.sql.columns import Reader, Row
 from lessor_server.adapters.sql.copied_tables import COPIED_TABLES, CopiedTable
 from lessor_server.adapters.sql.row_macs import RowMacs
@@ -114,14 +115,25 @@ async def open_destination(target: DatabaseTarget) -> AsyncIterator[PostgresDest
     Raises:
         DatabaseRefused: The database cannot be used.
     """
-    async with open_pool(target) as pool:
-        try:
+    try:
+        async with open_pool(target) as pool:
             async with pool.acquire() as connection:
-                await migrate_schema(connection)
-                await require_usable(connection)
+                await _prepare(connection, target)
             yield PostgresDestination(pool)
-        except DatabaseRefused as error:
-            fix = error.fix.replace("store.url", "--to")
-            raise type(error)(f"{target}: {error.message}", fix=fix) from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise refusal(target, error) from None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise _with_option(refusal(target, error)) from None
+    except DatabaseRefused as error:
+        raise _with_option(error) from None
+
+
+async def _prepare(connection: Session, target: DatabaseTarget) -> None:
+    try:
+        await migrate_schema(connection)
+        await require_usable(connection)
+    except DatabaseRefused as error:
+        raise type(error)(f"{target}: {error.message}", fix=error.fix) from None
+
+
+def _with_option(error: DatabaseRefused) -> DatabaseRefused:
+    """Return an error whose fix names the option that has the URL, in place of the server's setting."""
+    return type(error)(error.message, fix=error.fix.replace("store.url", "--to"))
