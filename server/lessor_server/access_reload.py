@@ -66,7 +66,7 @@ class AccessReloader:
         self.loaded_us = owners.now() if file is not None else 0
         """When the rules in force were read; 0 without an access file."""
         self.digest = digest_of(file)
-        """Tells the access files of replicas apart."""
+        """Differs where the access files of replicas differ."""
 
     def warnings(self) -> list[str]:
         """Return the current problems, for GetInfo."""

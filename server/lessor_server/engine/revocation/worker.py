@@ -179,9 +179,7 @@ class RevocationWorker:
 
     async def _attempt(self, lease: Lease, priority: Priority) -> AttemptResult:
         if lease.is_session:
-            return (
-                UserDeleted()
-            )  # there is nothing on AWS to be deleted, whatever becomes of root and account
+            return UserDeleted()  # nothing on AWS can be deleted, whatever becomes of root and account
         try:
             root = await self._roots.get(lease.mount)
             if root.account != lease.footprint.account:
