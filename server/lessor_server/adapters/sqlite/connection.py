@@ -176,6 +176,8 @@ class Batches:
     """A number that changes before and after each write that may change more than leases."""
     lease_version: int = field(default=0, init=False)
     """A number that changes before each write that may change any lease, due or not."""
+    write_version: int = field(default=0, init=False)
+    """A number that changes before and after each write."""
 
     def read(self, work: Work[T]) -> asyncio.Future[T]:
         """Run a reading job; the future has its result."""
@@ -189,6 +191,7 @@ class Batches:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.config_version += writes is Writes.ANYTHING
         self.lease_version += writes is Writes.ANYTHING or writes is Writes.LEASES
+        self.write_version += writes is not None
         self._queue.append(_Job(work, writes, future))
         if writes is not Writes.EXPIRED_LEASE or len(self._queue) >= PATIENT_JOBS:
             self._wake.set()
@@ -229,6 +232,7 @@ class Batches:
             for event in self.reader.news():
                 self.notify(event)
             self.config_version += any(job.writes is Writes.ANYTHING for job in batch)
+            self.write_version += any(job.writes is not None for job in batch)
             for job in batch:
                 job.settle()
 
