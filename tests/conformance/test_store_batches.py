@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from tests.support.sqlite_files import fate, on_disk, pragma
 from tests.support.stores import TERMS, Bench, HandClock, bench, intent
 
 from lessor_server.adapters.sql.clock import MARK
+from lessor_server.adapters.sqlite import connection
 from lessor_server.adapters.sqlite.store import SqliteStore, open_store
-from lessor_server.domain.errors.base import MountFull, StoreUnavailable
+from lessor_server.domain import lease as steps
+from lessor_server.domain.errors.base import LessorError, MountFull, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
-from lessor_server.domain.lease import State
+from lessor_server.domain.lease import Lease, State
 from lessor_server.domain.lease_id import EVERYTHING, IdRange
 from lessor_server.engine.store_types import BulkRevocation
 
@@ -112,7 +116,7 @@ async def test_the_time_is_stored_every_five_seconds(b: Bench) -> None:
     """With each commit it would double what a small one writes."""
     assert isinstance(b.store, SqliteStore)
     said: list[str] = []
-    await b.store._batches.read(lambda connection: connection.set_trace_callback(said.append))
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
     for number in range(12):
         await b.begun(number)
         b.clock.advance(1)
@@ -206,7 +210,7 @@ async def test_an_intent_that_nothing_can_have_changed_is_current_without_a_read
     assert isinstance(b.store, SqliteStore)
     said: list[str] = []
     begun, other = await b.begun(0), await b.begun(1)
-    await b.store._batches.read(lambda connection: connection.set_trace_callback(said.append))
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
     assert await b.store.is_current(begun)
     assert said == []
     active = await lease_steps.activate(b.store, begun, "AKIA0")
@@ -216,6 +220,158 @@ async def test_an_intent_that_nothing_can_have_changed_is_current_without_a_read
     assert said == []
     assert not await b.store.is_current(begun)
     assert await b.store.is_current(active)
+
+
+async def test_a_claim_of_due_leases_leaves_other_intents_current_without_a_read(b: Bench) -> None:
+    assert isinstance(b.store, SqliteStore)
+    said: list[str] = []
+    begun = await b.begun(0)
+    due = await b.begun(1, timedelta(0))
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
+    assert [lease.id for lease in await b.store.claim_due(TERMS, 10)] == [due.id]
+    said.clear()
+    assert await b.store.is_current(begun)
+    assert said == []
+    assert not await b.store.is_current(due)
+
+
+CHANGES: dict[str, Callable[[Bench, Lease], Coroutine[object, object, object]]] = {
+    "renew": lambda b, lease: lease_steps.renew(b.store, lease, lease.expires_us + 1),
+    "renew in one job": lambda b, lease: b.store.renew(
+        lease.id, lambda row, now: steps.renew(row, row.expires_us + 1, now)
+    ),
+    "replace the key": lambda b, lease: lease_steps.replace_key(b.store, lease, "AKIAOTHER"),
+    "revoke": lambda b, lease: b.store.revoke(lease.id),
+    "mark a range": lambda b, _: b.store.mark_range_revoking(
+        BulkRevocation(IdRange.of_mount("aws"), b.store.now()), "", 10
+    ),
+    "abandon": lambda b, _: b.store.abandon(IdRange.of_mount("aws"), 10, live=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("beside", ["no read", "a read before", "a read after"])
+async def test_a_lease_is_read_once_until_it_changes(b: Bench, change: str, beside: str) -> None:
+    assert isinstance(b.store, SqliteStore)
+    said: list[str] = []
+    lease = await b.active(0)
+    assert await b.store.get(lease.id) == lease
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
+    assert await b.store.get(lease.id) == lease
+    assert await b.store.get_owner(lease.id) == lease.owner
+    assert said == []
+    if beside != "no read":
+        b.store._leases.drop(lease.id)
+    async with asyncio.TaskGroup() as group:
+        if beside == "a read before":
+            group.create_task(b.store.get(lease.id))
+        group.create_task(CHANGES[change](b, lease))
+        if beside == "a read after":
+            group.create_task(b.store.get(lease.id))
+    after = await b.row(lease.id)
+    assert after != lease
+    b.store._leases.drop(lease.id)
+    assert await b.row(lease.id) == after
+
+
+async def test_a_lease_that_changes_while_its_read_runs_is_read_again(b: Bench) -> None:
+    assert isinstance(b.store, SqliteStore)
+    lease = await b.active(0)
+    loop, began, gate = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    batches = b.store._batches
+
+    def hold(_: sqlite3.Connection) -> None:
+        loop.call_soon_threadsafe(began.set)
+        gate.wait(60)
+
+    async def hold_batch() -> None:
+        await batches.read(hold)
+
+    async with asyncio.TaskGroup() as group:
+        read = group.create_task(b.store.get(lease.id))
+        group.create_task(hold_batch())
+        await began.wait()
+        group.create_task(lease_steps.replace_key(b.store, lease, "AKIAOTHER"))
+        await asyncio.sleep(0)
+        gate.set()
+    assert read.result() == lease
+    assert (await b.row(lease.id)).access_key_id == "AKIAOTHER"
+
+
+async def test_a_lease_that_is_due_is_read_again(b: Bench) -> None:
+    lease = await b.active(0)
+    assert await b.store.get(lease.id) == lease
+    b.clock.advance(100_000)
+    await b.store.claim_due(TERMS, 10)
+    assert (await b.row(lease.id)).state is State.REVOKING
+
+
+async def test_of_a_row_with_spare_values_nothing_is_kept(b: Bench) -> None:
+    assert isinstance(b.store, SqliteStore)
+    lease = await b.active(0)
+    broken = f"UPDATE leases SET ttl_us = 'x' WHERE id = '{lease.id}'"
+    await b.store._batches.write(lambda database: database.execute(broken))
+    assert await b.store.get(lease.id, salvage=True) is not None
+    assert isinstance(await fate(b.store.get(lease.id)), LessorError)
+
+
+async def test_a_root_is_read_once_until_the_configuration_changes(b: Bench) -> None:
+    assert isinstance(b.store, SqliteStore)
+    said: list[str] = []
+    first = await b.store.get_root("aws")
+    assert first is not None
+    await b.store._batches.read(lambda database: database.set_trace_callback(said.append))
+    await b.active(0)
+    said.clear()
+    assert await b.store.get_root("aws") == first
+    assert said == []
+    assert await b.store.put_root(replace(first, etag="second", version=2), 1)
+    second = await b.store.get_root("aws")
+    assert second is not None
+    assert second.etag == "second"
+    async with asyncio.TaskGroup() as group:  # a read beside the change of what it reads is not kept
+        group.create_task(b.store.get_root("aws"))
+        group.create_task(b.store.put_root(replace(second, etag="third", version=3), 2))
+    third = await b.store.get_root("aws")
+    assert third is not None
+    assert third.etag == "third"
+
+
+async def test_the_results_of_expiries_are_written_eight_at_a_time(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENT_SECONDS", 60.0)
+    for number in range(24):
+        await b.active(number, ttl=timedelta(minutes=1))
+    b.clock.advance(3600)
+    claimed = await b.store.claim_due(TERMS, 24)
+    commits: list[float] = []
+    b.store.measure_commits(commits.append)
+    async with asyncio.TaskGroup() as group:
+        for lease in claimed:
+            group.create_task(lease_steps.finish(b.store, lease))
+            for _ in range(1_000):  # a batch would begin meanwhile
+                await asyncio.sleep(0)
+        await b.store.get(claimed[0].id)  # a batch for those that are fewer than eight
+    assert len(commits) <= 3
+    assert {(await b.row(lease.id)).state for lease in claimed} == {State.GONE}
+
+
+async def test_the_result_of_one_expiry_is_written_soon_or_with_the_next_job(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await b.active(number, ttl=timedelta(minutes=1))
+    b.clock.advance(3600)
+    first, second = await b.store.claim_due(TERMS, 2)
+    async with asyncio.timeout(60):
+        assert await lease_steps.finish(b.store, first)
+        monkeypatch.setattr(connection, "PATIENT_SECONDS", 600.0)
+        async with asyncio.TaskGroup() as group:
+            finished = group.create_task(lease_steps.finish(b.store, second))
+            await asyncio.sleep(0)
+            group.create_task(b.begun(2))
+    assert finished.result()
 
 
 @pytest.mark.parametrize("change", ["revoke", "claim", "mark a range", "abandon"])

@@ -168,12 +168,12 @@ class Leases:
 
     async def _todays_max(self, lease_id: LeaseId) -> timedelta | None:
         """Return the longest life of a lease by its role and mount of today; None if there is no mount."""
-        grounds = await self._store.load_issue_context(lease_id.mount, lease_id.role)
-        if grounds.mount is None:
+        stored = await self._store.load_issue_context(lease_id.mount, lease_id.role)
+        if stored.mount is None:
             return None
-        if grounds.role is None:
-            return ttl.longest_user(grounds.mount)
-        return ttl.longest(grounds.role, grounds.mount)
+        if stored.role is None:
+            return ttl.longest_user(stored.mount)
+        return ttl.longest(stored.role, stored.mount)
 
     async def revoke(
         self, lease_id: LeaseId, *, sync: bool, by: str, only_owner: str | None = None

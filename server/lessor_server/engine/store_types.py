@@ -41,7 +41,7 @@ class StoreStatus:
 class WrappedKey:
     """A data key as it is stored: encrypted under the key-encryption key that ``wrapped_by`` names.
 
-    ``complete`` is a MAC under the key; it proves that all rows had MACs when the key was stored.
+    ``complete`` is a MAC under the key; it shows that all rows had MACs when the key was stored.
     """
 
     id: str

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
 
 from lessor_server.domain.events import AccountPaused, AccountResumed, RevocationFailed, Revoked
-from lessor_server.domain.lease import State
+from lessor_server.domain.lease import Lease, State
+from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.aws.outage_probe import PROBE_USER
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
@@ -76,6 +80,34 @@ async def test_a_backlog_of_one_account_does_not_delay_another() -> None:
         assert w.now() <= 3050 + BOUND_SECONDS + 1
         assert sum(state is not State.GONE for state in w.states().values()) > MAX_CONCURRENT
         assert mine in order(w)
+
+
+@virtual
+@pytest.mark.parametrize("ended", ["expired", "revoked"])
+async def test_a_backlog_is_claimed_in_steps_and_not_lease_by_lease(
+    monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    async with world(limits=SLOW) as w:
+        await issued(w, 320, until=2000)
+        claims: list[int] = []
+
+        def counting(claim: Callable[..., Awaitable[list[Lease]]]) -> Callable[..., Awaitable[list[Lease]]]:
+            async def counted(*args: object) -> list[Lease]:
+                found = await claim(*args)
+                claims.append(len(found))
+                return found
+
+            return counted
+
+        for name in ("claim", "claim_due"):
+            monkeypatch.setattr(w.store, name, counting(getattr(w.store, name)))
+        if ended == "revoked":
+            await w.engine.prefixes.accept(IdRange.of_mount("aws"), "test", "")
+        else:
+            await asyncio.sleep(2000 - w.now())
+        await w.until_gone(seconds=120)
+        assert sum(claims) == 320
+        assert len([found for found in claims if found]) <= 320 / 8
 
 
 @virtual

@@ -23,7 +23,7 @@ from lessor_server.adapters.postgres import statements as own
 from lessor_server.adapters.postgres.target import DatabaseTarget
 from lessor_server.adapters.postgres.transaction import PostgresTransaction, Session
 from lessor_server.adapters.sql.columns import Reader
-from lessor_server.adapters.sql.transaction import Again, Job, Transaction
+from lessor_server.adapters.sql.transaction import Again, Job, Transaction, Writes
 from lessor_server.domain.errors.base import LessorError, StoreUnavailable
 from lessor_server.domain.events import Event, StoreBack, StoreFailed
 
@@ -142,8 +142,7 @@ class PostgresJobs:
         self,
         job: Job[T],
         again: Again[T] | None,
-        *,
-        single: bool = False,  # noqa: ARG002 - a transaction is needed in any case
+        writes: Writes = Writes.LEASES,  # noqa: ARG002 - a transaction is needed in any case
     ) -> T:
         """Run a job in a transaction; if its fate is unknown, run ``again``."""
         began = asyncio.get_running_loop().time()

@@ -11,10 +11,11 @@ V = TypeVar("V")
 
 
 class Kept(Generic[K, V]):
-    """Recent values at one version of what they were read from."""
+    """The last values that were read, at one version of what they were read from."""
 
-    def __init__(self) -> None:
-        """Begin without any."""
+    def __init__(self, most: int = MAX_KEPT) -> None:
+        """Begin without any; keep at most so many."""
+        self._most = most
         self._version: object = None
         self._values: dict[K, V] = {}
 
@@ -23,10 +24,12 @@ class Kept(Generic[K, V]):
         return self._values.get(key) if version == self._version else None
 
     def put(self, version: object, key: K, value: V) -> None:
-        """Keep what was read at this version, or later."""
-        if version != self._version or len(self._values) >= MAX_KEPT:
+        """Keep what was read at this version, or later; if it has changed since, nobody asks for it."""
+        if version != self._version:
             self._version = version
             self._values.clear()
+        elif len(self._values) >= self._most:
+            del self._values[next(iter(self._values))]
         self._values[key] = value
 
     def drop(self, key: K) -> None:

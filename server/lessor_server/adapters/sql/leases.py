@@ -11,7 +11,7 @@ from lessor_server.adapters.sql import rows
 from lessor_server.adapters.sql import statements as sql
 from lessor_server.adapters.sql.base import StorePart
 from lessor_server.adapters.sql.columns import MAX_US, Row, numbered
-from lessor_server.adapters.sql.transaction import REPEAT, Transaction, require_row
+from lessor_server.adapters.sql.transaction import REPEAT, Transaction, Writes, require_row
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
 from lessor_server.domain.errors.access import RuleFull
@@ -34,7 +34,7 @@ class StoredLeases(StorePart):
                 raise await explain_refusal(tx, intent, params)
             return lease
 
-        return await self._jobs.write(job, REPEAT, single=True)
+        return await self._jobs.write(job, REPEAT, Writes.ONE_LEASE)
 
     def _begun(self, intent: Intent, span: timedelta) -> tuple[Lease, rows.Params]:
         """Return the lease of an intent, and the parameters that store it."""
@@ -55,11 +55,12 @@ class StoredLeases(StorePart):
         params = self._changed(before, after)
         stays_active = before.state is after.state is State.ACTIVE
         statement = sql.WRITE_ACTIVE_LEASE if stays_active else sql.WRITE_LEASE
+        has_expired = 0 < before.expires_us <= self.now()
 
         async def job(tx: Transaction) -> bool:
             return await tx.change(statement, params | {"now": self.now()}) == 1
 
-        return await self._jobs.write(job, REPEAT, single=True)
+        return await self._jobs.write(job, REPEAT, Writes.EXPIRED_LEASE if has_expired else Writes.ONE_LEASE)
 
     async def renew(self, lease_id: str, renew: Callable[[Lease, int], Lease]) -> Lease | None:
         async def job(tx: Transaction) -> Lease | None:
@@ -73,7 +74,7 @@ class StoredLeases(StorePart):
                 raise LeaseRevoking(f"lease {lease_id} is being revoked with others", subject=lease_id)
             return renewed
 
-        return await self._jobs.write(job, REPEAT, single=True)
+        return await self._jobs.write(job, REPEAT, Writes.ONE_LEASE)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         async def job(tx: Transaction) -> Lease | None:
@@ -83,7 +84,7 @@ class StoredLeases(StorePart):
                 row = await tx.row(sql.GET_LEASE, params)
             return self._reader.salvage(rows.LEASES, row) if row else None
 
-        return await self._jobs.write(job, REPEAT, single=True)
+        return await self._jobs.write(job, REPEAT, Writes.ONE_LEASE)
 
     async def reopen(self, lease_id: str, last_create_us: int) -> None:
         params: rows.Params = {"id": lease_id, "last_create_us": last_create_us}
@@ -93,7 +94,7 @@ class StoredLeases(StorePart):
         async def job(tx: Transaction) -> list[Lease]:
             return await self._claim_each(tx, ids, self._claiming(terms))
 
-        return await self._jobs.write(job, REPEAT)
+        return await self._jobs.write(job, REPEAT, Writes.DUE_LEASES)
 
     async def claim_due(
         self, terms: ClaimTerms, limit: int, without: frozenset[str] = frozenset()
@@ -115,7 +116,7 @@ class StoredLeases(StorePart):
                     break
             return claims
 
-        return await self._jobs.write(job, REPEAT)
+        return await self._jobs.write(job, REPEAT, Writes.DUE_LEASES)
 
     async def _claim_each(
         self, tx: Transaction, ids: Sequence[str | bytes], params: rows.Params

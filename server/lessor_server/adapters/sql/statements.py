@@ -24,7 +24,7 @@ _INSERT_LEASE = f"INSERT INTO leases ({LEASE_COLUMNS}, claimed_by, gone_us)"
 _NEW_LEASE = re.sub(r"\w+", r":\g<0>", LEASE_COLUMNS)
 
 # At most so many rows are counted as the limit has. The last condition is the index's own: without it SQLite
-# can't tell that the index holds the row.
+# does not know that the index holds the row.
 RULE_LEASES = """
 SELECT count(*) FROM (
     SELECT 1 FROM leases
@@ -215,7 +215,7 @@ WHERE state IN ('INTENT', 'ACTIVE', 'REVOKING') AND due_us <= :now AND (due_us, 
 ORDER BY due_us, id LIMIT :limit
 """
 
-# The last condition is the index's own: without it SQLite can't tell that the index holds the row.
+# The last condition is the index's own: without it SQLite does not know that the index holds the row.
 BY_REQUEST = f"""
 SELECT {LEASE_COLUMNS} FROM leases
 WHERE owner = :owner AND mount = :mount AND role = :role AND request_id = :request_id AND request_id <> ''

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from enum import Enum, auto
 from typing import Final, Protocol, TypeVar
 
 from lessor_server.adapters.sql.columns import Reader, Row
@@ -57,6 +58,20 @@ REPEAT: Final = None
 """A job that may be committed twice, because the second time changes nothing: it is simply repeated."""
 
 
+class Writes(Enum):
+    """What a writing job may change."""
+
+    ANYTHING = auto()
+    LEASES = auto()
+    """Leases, by any number of statements."""
+    DUE_LEASES = auto()
+    """Leases that are due."""
+    ONE_LEASE = auto()
+    """One lease, by one statement. A failing statement undoes itself, so such a job needs no savepoint."""
+    EXPIRED_LEASE = auto()
+    """One lease that has expired, by one statement; no caller waits for it."""
+
+
 class Jobs(Protocol):
     """Runs jobs in transactions; raises ``StoreUnavailable`` if the database can't be used.
 
@@ -76,12 +91,11 @@ class Jobs(Protocol):
         """Run a job that only reads, in one state of the database; ``single``: it runs one statement."""
         ...
 
-    async def write(self, job: Job[T], again: Again[T] | None, *, single: bool = False) -> T:
+    async def write(self, job: Job[T], again: Again[T] | None, writes: Writes = Writes.LEASES) -> T:
         """Run a job that writes leases; when this returns, its changes are durable.
 
-        ``single``: only one statement of the job writes, and at most one lease. Others may write other rows
-        meanwhile. If the connection was lost, the job may have been committed or not. Then ``again`` runs;
-        ``REPEAT`` runs the job once more.
+        Others may write other rows meanwhile. If the connection was lost, the job may have been committed or
+        not. Then ``again`` runs; ``REPEAT`` runs the job once more.
         """
         ...
 

@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,7 +20,7 @@ import aiosqlite
 
 from lessor_server.adapters.idle import IdleCall
 from lessor_server.adapters.sql.columns import Reader
-from lessor_server.adapters.sql.transaction import Again, Job, Transaction
+from lessor_server.adapters.sql.transaction import Again, Job, Transaction, Writes
 from lessor_server.adapters.sqlite.migrate import DatabaseUnusable
 from lessor_server.adapters.sqlite.transaction import (
     SqliteTransaction,
@@ -39,18 +38,10 @@ GATHER_SECONDS_PER_JOB: Final = 0.000_25
 MAX_GATHER_SECONDS: Final = 0.003
 """How long the jobs of concurrent calls gather if the loop is busy, by the number of jobs in the last batch:
 a batch costs two changes of threads, and a commit."""
+PATIENT_JOBS, PATIENT_SECONDS = 8, 0.01
+"""Steps of expired leases begin a batch only once they are so many, or after this time: no caller waits."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
-
-
-class Writes(Enum):
-    """What a writing job may change."""
-
-    ANYTHING = auto()
-    LEASES = auto()
-    """Leases only, by any number of statements."""
-    ONE_LEASE = auto()
-    """One lease, by one statement. A failing statement undoes itself, so such a job needs no savepoint."""
 
 
 class _Place:
@@ -98,7 +89,7 @@ class _Job(Generic[T]):
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Run the job, in a savepoint if it may have to be undone; raise only errors of the disk."""
-        needs_savepoint = self.writes is not Writes.ONE_LEASE
+        needs_savepoint = self.writes not in (Writes.ONE_LEASE, Writes.EXPIRED_LEASE)
         if needs_savepoint:
             connection.execute("SAVEPOINT job")
         try:
@@ -184,7 +175,9 @@ class Batches:
     config_version: int = field(default=0, init=False)
     """A number that changes before and after each write that may change more than leases."""
     lease_version: int = field(default=0, init=False)
-    """A number that changes before each write that may change any lease."""
+    """A number that changes before each write that may change any lease, due or not."""
+    write_version: int = field(default=0, init=False)
+    """A number that changes before and after each write."""
 
     def read(self, work: Work[T]) -> asyncio.Future[T]:
         """Run a reading job; the future has its result."""
@@ -198,9 +191,17 @@ class Batches:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.config_version += writes is Writes.ANYTHING
         self.lease_version += writes is Writes.ANYTHING or writes is Writes.LEASES
+        self.write_version += writes is not None
         self._queue.append(_Job(work, writes, future))
-        self._wake.set()
+        if writes is not Writes.EXPIRED_LEASE or len(self._queue) >= PATIENT_JOBS:
+            self._wake.set()
+        elif len(self._queue) == 1:
+            asyncio.get_running_loop().call_later(PATIENT_SECONDS, self._wake_if_needed)
         return future
+
+    def _wake_if_needed(self) -> None:
+        if self._queue:
+            self._wake.set()
 
     async def run(self) -> None:
         """Run batches until cancelled; while the store cannot write, check that each second."""
@@ -231,6 +232,7 @@ class Batches:
             for event in self.reader.news():
                 self.notify(event)
             self.config_version += any(job.writes is Writes.ANYTHING for job in batch)
+            self.write_version += any(job.writes is not None for job in batch)
             for job in batch:
                 job.settle()
 
@@ -268,11 +270,9 @@ class SqliteJobs:
         self,
         job: Job[T],
         again: Again[T] | None,  # noqa: ARG002 - no connection is lost
-        *,
-        single: bool = False,
+        writes: Writes = Writes.LEASES,
     ) -> T:
         """Run a job that writes leases; when this returns, its changes are durable."""
-        writes = Writes.ONE_LEASE if single else Writes.LEASES
         return await self.batches.write(lambda _: run_job(job(self.transaction)), writes)
 
     async def write_alone(self, job: Job[T], again: Again[T] | None) -> T:  # noqa: ARG002 - as above

@@ -36,11 +36,13 @@ from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
 from lessor_server.adapters.sqlite.upgrade_copy import write_before_upgrade
 from lessor_server.domain.events import DatabaseCopied, Event
 from lessor_server.domain.lease import Intent, Lease
+from lessor_server.domain.root import StoredRoot
 from lessor_server.engine.sealing_ports import RowSeals
 from lessor_server.engine.store_types import StoredContext
 
 FILE = "lessor.db"
 INSTANCE = "instance"
+MAX_KEPT_LEASES: Final = 4_096
 _ID: Final = re.compile("[0-9a-f]{16}")
 """An id of an installation."""
 
@@ -56,8 +58,9 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         self._batches = batches
         self._folder = folder
         self._contexts = Kept[tuple[str, str], StoredContext]()
-        self._intents = Kept[str, int]()
-        """The generations of intents that nothing can have changed since they began."""
+        self._roots = Kept[str, StoredRoot]()
+        self._leases = Kept[str, Lease](MAX_KEPT_LEASES)
+        """Leases that nothing can have changed since they were stored or read, until they are due."""
 
     async def load_issue_context(
         self, mount: str, role: str, owner: str = "", request_id: str = ""
@@ -67,26 +70,60 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         if not request_id and (kept := self._contexts.get(version, (mount, role))) is not None:
             return kept
         context = await super().load_issue_context(mount, role, owner, request_id)
-        if not request_id and version == self._batches.config_version:
+        if not request_id:
             self._contexts.put(version, (mount, role), context)
         return context
 
+    async def get_root(self, mount: str) -> StoredRoot | None:
+        """Read a root, or return what was read of it since the configuration changed."""
+        version = self._batches.config_version
+        if (kept := self._roots.get(version, mount)) is not None:
+            return kept
+        root = await super().get_root(mount)
+        if root is not None:
+            self._roots.put(version, mount, root)
+        return root
+
     async def begin(self, intent: Intent, span: timedelta) -> Lease:
-        """Store an intent, and keep its generation."""
+        """Store an intent, and keep it."""
         version = self._batches.lease_version  # before the job: what is queued after it may change the row
         lease = await super().begin(intent, span)
-        self._intents.put(version, lease.id, lease.generation)
+        self._leases.put(version, lease.id, lease)
         return lease
+
+    async def get(self, lease_id: str, *, salvage: bool = False) -> Lease | None:
+        """Read a lease, or return what was read of it."""
+        if (kept := self._kept(lease_id)) is not None:
+            return kept
+        version, writes = self._batches.lease_version, self._batches.write_version
+        lease = await super().get(lease_id, salvage=salvage)
+        if lease is not None and not salvage and writes == self._batches.write_version:
+            self._leases.put(version, lease.id, lease)
+        return lease
+
+    async def get_owner(self, lease_id: str) -> str | None:
+        """Read whose lease it is, or return what was read of it."""
+        kept = self._kept(lease_id)
+        return await super().get_owner(lease_id) if kept is None else kept.owner
 
     async def is_current(self, lease: Lease) -> bool:
         """Return whether the row has the lease's generation; it is read if a job may have changed it."""
-        kept = self._intents.get(self._batches.lease_version, lease.id)
-        return kept == lease.generation or await super().is_current(lease)
+        kept = self._kept(lease.id)
+        return (kept is not None and kept.generation == lease.generation) or await super().is_current(lease)
+
+    def _kept(self, lease_id: str) -> Lease | None:
+        kept = self._leases.get(self._batches.lease_version, lease_id)
+        return kept if kept is not None and self.now() < kept.due_us else None
 
     async def write(self, before: Lease, after: Lease) -> bool:
-        """Write a step of a lease, after which its row has another generation."""
-        self._intents.drop(before.id)
+        """Write a step of a lease."""
+        self._leases.drop(before.id)
         return await super().write(before, after)
+
+    async def renew(self, lease_id: str, renew: Callable[[Lease, int], Lease]) -> Lease | None:
+        """Renew a lease."""
+        self._leases.drop(lease_id)
+        return await super().renew(lease_id, renew)
 
     async def revoke(self, lease_id: str) -> Lease | None:
         """Revoke a lease, whose intent may still be in the queue."""

@@ -59,7 +59,7 @@ _HOST: Final = re.compile(
     r"(?:vpce-[a-z0-9-]+\.)?(?P<service>iam|sts)(?:-fips)?"
     r"(?:\.(?P<region>us-gov|global|[a-z]{2,5}(?:-[a-z]+)+-[0-9]{1,2}))?(?:\.vpce)?"
 )
-"""The labels before the suffix: the service, optionally a region. The suffix alone proves nothing, because
+"""The labels before the suffix: the service, optionally a region. The suffix alone shows nothing, because
 customers' buckets, load balancers and instances have names below it too.
 """
 

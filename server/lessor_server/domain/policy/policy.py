@@ -353,8 +353,9 @@ def warnings(document: Mapping[str, JsonValue], *, field: str = "policy_document
     """Return warnings about a ``document`` without ``violations``, for its author."""
     found = []
     if document.get("Version") != VERSIONS[0]:
-        told = "has no Version, which means" if "Version" not in document else "is of the old Version"
-        found.append(f'{field} {told} "{VERSIONS[1]}": policy variables do not work; write "{VERSIONS[0]}"')
+        problem = "has no Version, which means" if "Version" not in document else "is of the old Version"
+        rest = f'"{VERSIONS[1]}": policy variables do not work; write "{VERSIONS[0]}"'
+        found.append(f"{field} {problem} {rest}")
     for path, statement in _items(document.get("Statement"), f"{field}.Statement"):
         if not isinstance(statement, Mapping):
             continue

@@ -57,10 +57,10 @@ class Groups:
         async with asyncio.TaskGroup() as together:
             tasks = [together.create_task(self._load(root, group)) for group in groups]
         found = [task.result() for task in tasks]
-        for told in found:
-            if isinstance(told, LessorError):
-                raise told
-        return tuple(told for told in found if isinstance(told, GroupPolicies))
+        for outcome in found:
+            if isinstance(outcome, LessorError):
+                raise outcome
+        return tuple(outcome for outcome in found if isinstance(outcome, GroupPolicies))
 
     async def _load(self, root: Root, group: str) -> GroupPolicies | LessorError:
         key = (root.mount, root.account, root.config.etag, group)
@@ -77,12 +77,12 @@ class Groups:
         loop = asyncio.get_running_loop()
         reading = self._reading[key] = loop.create_future()
         try:
-            told = await _read(self._roots.caller(root), key[-1])
-            if not isinstance(told, LessorError):
+            outcome = await _read(self._roots.caller(root), key[-1])
+            if not isinstance(outcome, LessorError):
                 self._forget_old(loop.time())
-                self._kept[key] = (loop.time() + KEPT_SECONDS, told)
-            reading.set_result(told)
-            return told
+                self._kept[key] = (loop.time() + KEPT_SECONDS, outcome)
+            reading.set_result(outcome)
+            return outcome
         except Exception as error:
             reading.set_exception(error)  # those who share the reading fail as its reader does
             reading.exception()
@@ -128,7 +128,7 @@ async def _list_all(caller: AwsCaller, page: Callable[[str], Call[Names]]) -> tu
 
 def _for_caller(error: LessorError, group: str) -> LessorError:
     if isinstance(error, AwsRefused) and error.refusal is Refusal.NO_SUCH_OTHER:
-        told: LessorError = RoleNotUsable(f"AWS knows no group {shown(group)}, or not its policy any more")
-        told.aws = error.aws
-        return told
+        missing = RoleNotUsable(f"AWS knows no group {shown(group)}, or not its policy any more")
+        missing.aws = error.aws
+        return missing
     return for_caller(error)

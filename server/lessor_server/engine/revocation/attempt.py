@@ -1,7 +1,7 @@
 """Revokes one lease on AWS: deletes the key, detaches what the row lists, deletes the user.
 
 Every call only deletes, and names are never reused, so an attempt can safely be repeated, or run twice at the
-same time. Only the answer to DeleteUser proves that a user is deleted.
+same time. Only the answer to DeleteUser shows that a user is deleted.
 """
 
 from __future__ import annotations

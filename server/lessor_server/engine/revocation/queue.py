@@ -16,6 +16,8 @@ from lessor_server.engine.waiting import wait_until
 
 MAX_HINTS = 100_000
 """The maximum number of hints; beyond it, a scan of the store replaces them."""
+MIN_ROOM = 8
+"""A backlog is claimed when there is room for so many leases of it: each claim costs a commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +145,22 @@ class RevocationQueue:
         """Take out at most ``most`` ids that are urgent."""
         return _taken(self._urgent, most)
 
+    @property
+    def has_bulk(self) -> bool:
+        """Return whether leases of bulk revocations wait."""
+        return bool(self._bulk)
+
     def take_bulk(self, most: int) -> list[str]:
-        """Take out at most ``most`` ids of bulk revocations."""
-        return _taken(self._bulk, most)
+        """Take out at most ``most`` ids of bulk revocations; none if this is little of a backlog."""
+        return _taken(self._bulk, most) if _is_worth_a_claim(self._bulk, most) else []
 
     def take_hints(self, most: int, but: Collection[str]) -> list[str]:
-        """Take out at most ``most`` hints of one mount, not of those in ``but``; mounts take turns."""
-        mount = next((mount for mount in self._hints if mount not in but), None)
+        """Take out at most ``most`` hints of one mount, not of those in ``but``; mounts take turns.
+
+        A mount with a backlog is left out if ``most`` is little of it.
+        """
+        able = (mount for mount, ids in self._hints.items() if _is_worth_a_claim(ids, most))
+        mount = next((mount for mount in able if mount not in but), None)
         if mount is None:
             return []
         of_mount = self._hints.pop(mount)
@@ -183,6 +194,10 @@ class RevocationQueue:
         if self.full_scan_needed or time_came or loop.time() >= until:
             self.full_scan_needed = True
             self._looked_at = loop.time()
+
+
+def _is_worth_a_claim(waiting: dict[str, None], room: int) -> bool:
+    return room >= min(len(waiting), MIN_ROOM)
 
 
 def _taken(source: dict[str, None], most: int) -> list[str]:

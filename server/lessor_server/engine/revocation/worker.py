@@ -38,7 +38,7 @@ from lessor_server.engine.revocation.attempt import (
     attempt_revocation,
 )
 from lessor_server.engine.revocation.claims import RevocationClaims
-from lessor_server.engine.revocation.queue import RevocationQueue
+from lessor_server.engine.revocation.queue import MIN_ROOM, RevocationQueue
 
 FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
 MAX_CONCURRENT = 128
@@ -110,7 +110,7 @@ class RevocationWorker:
                 self._begin(await self._claim_requested(ids), Priority.ASKED)
             elif ids := self._queue.take_bulk(room) or self._hinted(room):
                 self._begin(await self._store.claim(ids, self._claims.terms()), Priority.EXPIRY)
-            elif self._queue.full_scan_needed:
+            elif self._queue.full_scan_needed and room >= MIN_ROOM:
                 await self._claim_due(room)
             else:
                 return
@@ -126,8 +126,9 @@ class RevocationWorker:
         """Return the hints that do not overtake leases that were due earlier.
 
         Before the first scan the backlogs are unknown; then a mount without a known backlog goes ahead.
+        Bulk revocations that wait for more room go before all of them.
         """
-        if self._queue.full_scan_needed and not self._behind:
+        if self._queue.has_bulk or (self._queue.full_scan_needed and not self._behind):
             return []
         return self._queue.take_hints(room, self._behind)
 
@@ -178,9 +179,7 @@ class RevocationWorker:
 
     async def _attempt(self, lease: Lease, priority: Priority) -> AttemptResult:
         if lease.is_session:
-            return (
-                UserDeleted()
-            )  # there is nothing on AWS to be deleted, whatever becomes of root and account
+            return UserDeleted()  # nothing on AWS can be deleted, whatever becomes of root and account
         try:
             root = await self._roots.get(lease.mount)
             if root.account != lease.footprint.account:

@@ -93,18 +93,18 @@ class CredentialStream:
 
     async def _require_room(self, asked: IssueRequest, overlap: timedelta) -> None:
         """Refuse an overlap with which more than two credentials would be valid at the same time."""
-        grounds = await self._store.load_issue_context(asked.mount, asked.role)
-        if grounds.mount is None or grounds.role is None:
+        stored = await self._store.load_issue_context(asked.mount, asked.role)
+        if stored.mount is None or stored.role is None:
             return  # the issue reports what is missing
-        issue_limits.require_allowed(asked.grant.pattern, asked.grant.limits, grounds.role, asked.options)
+        issue_limits.require_allowed(asked.grant.pattern, asked.grant.limits, stored.role, asked.options)
         found = durations.violations("overlap", overlap) + ttl.violations(
-            asked.ttl, grounds.role, grounds.mount
+            asked.ttl, stored.role, stored.mount
         )
-        if not found and (life := _life(asked, grounds.role, grounds.mount)) < 2 * overlap:
+        if not found and (life := _life(asked, stored.role, stored.mount)) < 2 * overlap:
             half = durations.format_duration(life)
             problem = f"{durations.format_duration(overlap)} is more than half of the ttl, {half}"
             found.append(Violation("overlap", problem, "give a shorter overlap, or ask for a longer ttl"))
-        session.require_valid_options(grounds.role, asked.options, found)
+        session.require_valid_options(stored.role, asked.options, found)
 
     async def _next(self, before: Lease, ask: Callable[[], IssueRequest], overlap: timedelta) -> Credentials:
         """Issue the credentials that follow ``before``; retry until those end."""
