@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 from tests.support.filled_store import STATIC, data, filled, lease_id
 from tests.support.hand_clock import HandClock
@@ -149,16 +150,16 @@ async def test_a_database_that_does_not_answer_is_corrected_in_the_option_of_the
     with pytest.raises(DatabaseRefused) as no_server:
         await copy(data, DatabaseTarget("postgresql://lessor@127.0.0.1:9/x"))
 
-    def end_connections(*_: object) -> None:
-        sessions = "FROM pg_stat_activity WHERE datname ~ '^copy'"
-        shared_postgres().run(f"SELECT pg_terminate_backend(pid) {sessions}")
-
-    with pytest.raises(DatabaseRefused) as ended:
-        await copy(data, target, end_connections)
+    with pytest.raises(DatabaseRefused, match="terminated by the administrator") as ended:
+        async with open_destination(target):
+            raise asyncpg.AdminShutdownError("terminated by the administrator")
+    with pytest.raises(DatabaseRefused, match="got result for unknown protocol state") as lost:
+        async with open_destination(target):
+            raise asyncpg.InternalClientError("got result for unknown protocol state 3")
     with pytest.raises(DatabaseRefused, match="did not answer in time") as silent:
         async with open_destination(target):
             raise TimeoutError
-    for raised in (no_server, ended, silent):
+    for raised in (no_server, ended, lost, silent):
         assert raised.value.fix == "start the database, or correct the host and the port in --to"
         assert str(raised.value).count("postgresql://") == 1
 
