@@ -69,9 +69,8 @@ class QueryService:
             wrapper = shape.serialization.get("resultWrapper", "") if shape else ""
             start = f"Action={action}&Version={model.metadata['apiVersion']}"
             write = _structure_writer(model.input_shape) if model.input_shape else _write_otherwise
-            found = QueryOperation(
-                action, model, start, write, wrapper, _reader(shape) if shape else _read_nothing
-            )
+            read = _result_reader(shape) if shape else _read_nothing
+            found = QueryOperation(action, model, start, write, wrapper, read)
             self._operations[action] = found
         return found
 
@@ -105,8 +104,7 @@ class QueryService:
         result = _child(root, namespace + operation.wrapper) if operation.wrapper else root
         metadata = root.find(f"{namespace}ResponseMetadata")
         said = {} if metadata is None else {name: one.text for name, one in _children(metadata).items()}
-        members = operation.read(result, namespace)
-        return {name: members[name] for name in members} | {"ResponseMetadata": {**said, **about}}
+        return {**operation.read(result, namespace), "ResponseMetadata": {**said, **about}}
 
 
 @cache
@@ -148,13 +146,18 @@ def _structure_writer(shape: Any) -> Write:
         name: (member.serialization.get("name", name), _writer(member))
         for name, member in shape.members.items()
     }
-    required = frozenset(shape.required_members)
+    required = tuple(shape.required_members)
 
     def write(value: Any, name: str, fields: list[str]) -> None:
-        if type(value) is not dict or not required <= value.keys() <= members.keys():
+        if type(value) is not dict:
             raise _NotSimple
+        for key in required:
+            if key not in value:
+                raise _NotSimple
         start = f"{name}." if name else ""
         for key, item in value.items():
+            if key not in members:
+                raise _NotSimple
             written, write_member = members[key]
             write_member(item, start + written, fields)
 
@@ -273,6 +276,23 @@ def _structure(shape: Any) -> Read:
         for name, member in shape.members.items()
     }
     return lambda node, space: _Structure(node[0] if type(node) is list else node, space, members)
+
+
+def _result_reader(shape: Any) -> Read:
+    """Return what reads the result of an answer: the members that are there, each of them once."""
+    members = [
+        (name, member.serialization.get("name", name), _reader(member))
+        for name, member in shape.members.items()
+    ]
+
+    def read(node: Node, space: str) -> dict[str, Any]:
+        element, result = node[0] if type(node) is list else node, {}
+        for name, tag, read_member in members:
+            if found := element.findall(space + tag):
+                result[name] = read_member(found[0] if len(found) == 1 else found, space)
+        return result
+
+    return read
 
 
 def _list(shape: Any) -> Read:
