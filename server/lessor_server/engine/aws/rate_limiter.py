@@ -153,9 +153,9 @@ class RateLimiter:
     def try_acquire(self, priority: Priority) -> bool:
         """Take a slot if one is free now, without the cost of a coroutine; ``release`` gives it back."""
         now = asyncio.get_running_loop().time()
-        if self._queue or self._in_flight >= self._rate_limit.in_flight:
+        if self._queue or self._wait_seconds(priority, now) > 0:
             return False
-        if self._wait_seconds(priority, now) > 0:
+        if self._in_flight >= self._rate_limit.in_flight:
             return False
         self._admit(now)
         return True

@@ -176,7 +176,7 @@ class Roots:
                 return await self._aws.send(self._newest(root), call)
             except LessorError:
                 raise
-            except BaseException:  # only now, as a unit of each call costs more than all else here
+            except BaseException:  # a unit for each call would cost more than all else here
                 with self._supervisor.unit(f"call {call.action}"):
                     raise
         except InternalError as error:
