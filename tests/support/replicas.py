@@ -23,6 +23,7 @@ from tests.support.memory_aws import MemoryAws
 from tests.support.memory_store import MemoryStore
 from tests.support.plain_keyring import PlainKeyring
 from tests.support.recording import Recording
+from tests.support.slots import slot
 
 ACCOUNT = "123456789012"
 
@@ -104,7 +105,7 @@ class RateUser:
     async def send(self, priority: Priority = Priority.ISSUE, seconds: float = 0.05) -> None:
         """Send one call, or give up with the rate limiter."""
         with suppress(RateLimiterFull):
-            async with self.limiter.slot(priority):
+            async with slot(self.limiter, priority):
                 self.sent.append(asyncio.get_running_loop().time())
                 await asyncio.sleep(seconds)
 

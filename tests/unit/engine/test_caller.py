@@ -18,6 +18,7 @@ from tests.support import builders
 from tests.support.iam import Iam
 from tests.support.iam_faults import Fault, Kind
 from tests.support.memory_aws import MemoryAws
+from tests.support.slots import slot
 from tests.support.virtual_loop import virtual
 
 PUT = iam_calls.PutUserPolicy("u", "p", builders.DOCUMENT)
@@ -120,7 +121,7 @@ async def test_a_full_rate_limiter_is_an_outcome_too() -> None:
     _, aws, _ = made()
     limiter = RateLimiter("a", RateLimit(in_flight=1, queue=0))
     caller = over(aws, limiter)
-    async with limiter.slot():
+    async with slot(limiter):
         outcome = await caller.call(PUT)
     assert isinstance(outcome, LessorError)
     assert outcome.reason == "PACER_QUEUE_FULL"

@@ -10,6 +10,7 @@ import pytest
 
 from lessor_server.domain.errors.base import AwsUnavailable, RateLimiterFull
 from lessor_server.engine.aws.rate_limiter import MAX_WAIT_SECONDS, RateLimit, RateLimiter, RateLimiters
+from tests.support.slots import slot
 from tests.support.virtual_loop import virtual
 
 
@@ -30,7 +31,7 @@ async def sent(limiter: RateLimiter, calls: int, seconds: float = 0.0) -> list[f
 
     async def call() -> None:
         with suppress(RateLimiterFull):
-            async with limiter.slot():
+            async with slot(limiter):
                 begun.append(loop.time())
                 await asyncio.sleep(seconds)
 
@@ -71,7 +72,7 @@ async def test_the_rate_holds_after_aws_did_not_answer() -> None:
     begun: list[float] = []
 
     async def call() -> None:
-        async with limiter.slot():
+        async with slot(limiter):
             begun.append(loop.time())
             await asyncio.sleep(max(5.0 - loop.time(), 0.001))
 
@@ -93,7 +94,7 @@ async def test_a_full_queue_refuses_immediately() -> None:
     async def call() -> None:
         asked = loop.time()
         try:
-            async with limiter.slot():
+            async with slot(limiter):
                 served.append(loop.time())
                 await asyncio.sleep(1)
         except RateLimiterFull as error:
@@ -116,7 +117,7 @@ async def test_no_call_waits_longer_than_the_maximum() -> None:
 
     async def call() -> None:
         try:
-            async with limiter.slot():
+            async with slot(limiter):
                 assert loop.time() <= MAX_WAIT_SECONDS
                 await asyncio.sleep(60)
         except RateLimiterFull:
@@ -136,7 +137,7 @@ async def test_calls_in_flight_are_bounded() -> None:
 
     async def call() -> None:
         nonlocal running, most
-        async with limiter.slot():
+        async with slot(limiter):
             running += 1
             most = max(most, running)
             await asyncio.sleep(0.5)

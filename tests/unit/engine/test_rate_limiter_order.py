@@ -18,6 +18,7 @@ from lessor_server.engine.aws.rate_limiter import (
     RateLimiter,
 )
 from lessor_server.engine.aws.shared_rate import SharedRate
+from tests.support.slots import slot
 from tests.support.virtual_loop import run, virtual
 
 RANKS = (Priority.EXPIRY, Priority.ISSUE, Priority.ASKED)
@@ -33,7 +34,7 @@ async def throttled(limiter: RateLimiter, times: int, apart: float) -> None:
 async def calls(limiter: RateLimiter, count: int, begun: list[float]) -> None:
     """Ask for turns one after another and note when each came."""
     for _ in range(count):
-        async with limiter.slot():
+        async with slot(limiter):
             begun.append(asyncio.get_running_loop().time())
 
 
@@ -46,10 +47,10 @@ async def test_explicit_revocations_go_first_then_issues_then_expiries() -> None
     served: list[tuple[Priority, int]] = []
 
     async def call(priority: Priority, number: int) -> None:
-        async with limiter.slot(priority):
+        async with slot(limiter, priority):
             served.append((priority, number))
 
-    async with asyncio.TaskGroup() as group, limiter.slot():
+    async with asyncio.TaskGroup() as group, slot(limiter):
         for number in range(4):
             for priority in RANKS:
                 group.create_task(call(priority, number))
@@ -64,7 +65,7 @@ async def test_many_expiries_do_not_delay_other_calls() -> None:
 
     async def expiry() -> None:
         with suppress(RateLimiterFull):
-            async with limiter.slot(Priority.EXPIRY):
+            async with slot(limiter, Priority.EXPIRY):
                 await asyncio.sleep(0.01)
 
     async with asyncio.TaskGroup() as group:
@@ -73,7 +74,7 @@ async def test_many_expiries_do_not_delay_other_calls() -> None:
         for priority in (Priority.ASKED, Priority.ISSUE):
             await asyncio.sleep(1)
             asked = loop.time()
-            async with limiter.slot(priority):
+            async with slot(limiter, priority):
                 assert loop.time() - asked <= 0.02
 
 
@@ -84,12 +85,12 @@ def test_a_turn_given_to_a_caller_that_timed_out_is_not_lost(seed: int) -> None:
         loop = asyncio.get_running_loop()
 
         async def holder() -> None:
-            async with limiter.slot():
+            async with slot(limiter):
                 await asyncio.sleep(MAX_WAIT_SECONDS)
 
         async def waiter() -> None:
             with suppress(RateLimiterFull):
-                async with limiter.slot():
+                async with slot(limiter):
                     pass
 
         async with asyncio.TaskGroup() as group:
@@ -97,7 +98,7 @@ def test_a_turn_given_to_a_caller_that_timed_out_is_not_lost(seed: int) -> None:
             for _ in range(5):
                 group.create_task(waiter())
         start = loop.time()
-        async with limiter.slot():
+        async with slot(limiter):
             assert loop.time() - start < 0.01
 
     run(race(), seed)
@@ -109,7 +110,7 @@ def test_a_turn_whose_caller_is_cancelled_goes_to_the_next(seed: int) -> None:
         limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1))
         begun: list[float] = []
         async with asyncio.TaskGroup() as group:
-            async with limiter.slot():
+            async with slot(limiter):
                 leaving = group.create_task(calls(limiter, 1, []))
                 await asyncio.sleep(0)
                 staying = group.create_task(calls(limiter, 1, begun))
@@ -188,12 +189,12 @@ async def test_calls_that_gave_up_take_no_place_in_the_queue() -> None:
 
     async def issue() -> None:
         while True:
-            async with limiter.slot():
+            async with slot(limiter):
                 await asyncio.sleep(0.05)
 
     async def check() -> None:
         with suppress(RateLimiterFull):
-            async with limiter.slot(Priority.CHECK):
+            async with slot(limiter, Priority.CHECK):
                 pass
 
     async with asyncio.TaskGroup() as group:
@@ -204,7 +205,7 @@ async def test_calls_that_gave_up_take_no_place_in_the_queue() -> None:
             assert limiter.waiting == limiter.count_waiting().total()
             if number % 2:
                 one.cancel()
-        async with limiter.slot(Priority.ASKED):
+        async with slot(limiter, Priority.ASKED):
             pass
         for one in issues:
             one.cancel()

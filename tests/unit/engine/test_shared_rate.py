@@ -11,6 +11,7 @@ import pytest
 from lessor_server.domain.rate_shares import SHARE_SECONDS, GrantedShare
 from lessor_server.engine.aws.rate_limiter import Priority
 from tests.support.replicas import ACCOUNT, RateUser, rate_users
+from tests.support.slots import slot
 from tests.support.virtual_loop import VirtualLoop, virtual
 
 RATE = 300.0
@@ -165,7 +166,7 @@ async def test_a_sign_for_a_first_call_asks_for_no_other_account() -> None:
     async with rate_users(RATE, 2) as users:
         users[0].load = 1
         await asyncio.sleep(7)
-        async with users[0].limiters.limiter("999999999999", "").slot():
+        async with slot(users[0].limiters.limiter("999999999999", "")):
             granted = users[0].registry.fleet.granted
         assert [share.account for share in granted] == ["999999999999"]
         await asyncio.sleep(1.2)

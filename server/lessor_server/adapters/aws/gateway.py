@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeGuard, TypeVar, cast
 
@@ -23,6 +23,7 @@ from lessor_server.adapters.aws.sdk_session import CredentialsNotFetched
 from lessor_server.adapters.aws.signing_key import SigningKey
 from lessor_server.domain.aws.errors import AwsError, AwsRefused
 from lessor_server.domain.aws.iam_calls import Call, VerifyKeyOnIam
+from lessor_server.domain.aws.partition import IAM
 from lessor_server.domain.aws.sts_calls import VerifyKey
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.domain.root import Root
@@ -91,7 +92,7 @@ class AwsGateway:
         self._chains.forget(mount)
         self._keys.forget(mount)
 
-    async def send(self, root: Root, call: Call[T]) -> T:
+    def send(self, root: Root, call: Call[T]) -> Coroutine[object, object, T]:
         """Send one call once; if STS has fallback endpoints, once to each until one answers.
 
         It is answered or fails within 7 s. If AWS refuses it because the chain's session has expired, it had
@@ -106,7 +107,12 @@ class AwsGateway:
         until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         pending = _PendingCall(root, call, OPERATIONS[type(call)])
         if root.config.assume_chain and not _is_proof(call):
-            await self._join_chain(pending, until)
+            return self._send_chained(pending, until)
+        return self._send(pending, until)
+
+    async def _send_chained(self, pending: _PendingCall[T], until: float) -> T:
+        """Send a call that a session of the root's chain signs."""
+        await self._join_chain(pending, until)
         session = pending.chained.key if pending.chained else None
         try:
             return await self._send(pending, until)
@@ -125,11 +131,15 @@ class AwsGateway:
         except TimeoutError as error:
             raise error_codes.unsent(pending.plain, error) from None
 
-    async def _send(self, pending: _PendingCall[T], until: float) -> T:
+    def _send(self, pending: _PendingCall[T], until: float) -> Coroutine[object, object, T]:
+        """Return what sends a call to its endpoint; STS may have several."""
+        ways = endpoints_of(pending.root.config, pending.operation.service)
+        if pending.operation.service == IAM:
+            return self._send_to(pending, ways[0], until)
+        return self._send_to_any(pending, self._endpoint_health.order(ways), until)
+
+    async def _send_to_any(self, pending: _PendingCall[T], ways: Sequence[Endpoint], until: float) -> T:
         """Send a call to each endpoint in order, each with its share of the remaining time."""
-        ways: Sequence[Endpoint] = endpoints_of(pending.root.config, pending.operation.service)
-        if len(ways) > 1:
-            ways = self._endpoint_health.order(ways)
         failed: list[tuple[Endpoint, AwsError]] = []
         for endpoint in ways:
             left = len(ways) - len(failed)
@@ -188,9 +198,10 @@ class AwsGateway:
             # A root with a web identity token signs nothing itself: the token is in the request.
             unsigned = bool(pending.root.config.identity_token_file) and pending.is_of_root
             route = self._routes.find(operation.service, endpoint, token=unsigned)
-            key = None if unsigned else await self._key(pending, until)
+            key = None if unsigned else self._find_key(pending) or await self._fetch_key(pending, until)
+            service = self._client.find(operation.service) or await self._client.load(operation.service)
             params = operation.params(pending.call)
-            return await self._client.write(operation.action, params, route, key)
+            return self._client.write(service, operation.action, params, route, key)
         except LessorError:
             raise
         except CredentialsNotFetched as error:
@@ -200,17 +211,22 @@ class AwsGateway:
         except Exception as error:  # noqa: BLE001  # what the SDK's settings can raise is much
             raise error_codes.unsent(pending.plain, error) from None
 
-    async def _key(self, pending: _PendingCall[T], until: float) -> SigningKey:
-        """Return what signs a call: the key that it verifies, its chain's session, or the root's key."""
+    def _find_key(self, pending: _PendingCall[T]) -> SigningKey | None:
+        """Return what signs a call: the key that it verifies, its chain's session, or the root's key.
+
+        None if that is the server's own key.
+        """
         if _is_proof(pending.call):
             return SigningKey.of(pending.call.key)
         if pending.chained is not None:
             return pending.chained.key
-        kept = self._keys.of(pending.root)
-        if not pending.root.config.is_ambient:
-            return kept.of_root(pending.root.config)
+        config = pending.root.config
+        return None if config.is_ambient else self._keys.of(pending.root).of_root(config)
+
+    async def _fetch_key(self, pending: _PendingCall[T], until: float) -> SigningKey:
+        """Return the server's own key."""
         async with asyncio.timeout_at(until):
-            return await kept.fetch()
+            return await self._keys.of(pending.root).fetch()
 
 
 def _share(until: float, count: int) -> float:

@@ -53,6 +53,10 @@ class QueryClient:
         """Close the idle connections."""
         self._http.close()
 
+    def find(self, service: str) -> QueryService | None:
+        """Return a service that is loaded."""
+        return self._services.get(service)
+
     async def load(self, service: str) -> QueryService:
         """Return a service; its model is read once, on a thread."""
         if service not in self._services:
@@ -60,11 +64,10 @@ class QueryClient:
                 self._services[service] = await asyncio.to_thread(query_service, service)
         return self._services[service]
 
-    async def write(
-        self, action: str, params: dict[str, Any], route: Route, key: SigningKey | None
+    def write(
+        self, service: QueryService, action: str, params: dict[str, Any], route: Route, key: SigningKey | None
     ) -> QueryRequest:
         """Return the request of an action, unsigned without a key, or raise ``ParamValidationError``."""
-        service = self._services.get(route.service) or await self.load(route.service)
         operation = service.operation(action)
         body = service.write(operation, params)
         headers = key.sign(route, body, self._stamp_now()) if key else {"Content-Type": FORM}

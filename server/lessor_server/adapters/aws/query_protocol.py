@@ -21,6 +21,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.serialize import create_serializer
 
+from lessor_server.adapters.aws.flat_answer import read_flat
 from lessor_server.adapters.aws.http_connection import HttpAnswer
 from lessor_server.adapters.aws.xml_check import find_error, parse_answer
 
@@ -69,9 +70,8 @@ class QueryService:
             wrapper = shape.serialization.get("resultWrapper", "") if shape else ""
             start = f"Action={action}&Version={model.metadata['apiVersion']}"
             write = _structure_writer(model.input_shape) if model.input_shape else _write_otherwise
-            found = QueryOperation(
-                action, model, start, write, wrapper, _reader(shape) if shape else _read_nothing
-            )
+            read = _result_reader(shape) if shape else _read_nothing
+            found = QueryOperation(action, model, start, write, wrapper, read)
             self._operations[action] = found
         return found
 
@@ -93,8 +93,12 @@ class QueryService:
             NotAnAnswer: It is not an answer of AWS.
             Exception: The result cannot be read.
         """
-        root = parse_answer(operation.action, answer.status, answer.body)
         about: dict[str, Any] = {"HTTPStatusCode": answer.status, "HTTPHeaders": answer.headers}
+        flat = read_flat(answer.body) if answer.status == 200 else None
+        if flat is not None and flat.answers(operation.action, with_result=bool(operation.wrapper)):
+            members = operation.read(flat.result, "")
+            return {**members, "ResponseMetadata": {"RequestId": flat.request_id, **about}}
+        root = parse_answer(operation.action, answer.status, answer.body)
         if answer.status != 200:
             code, message, request_id = find_error(root)
             told = {"Error": {"Code": code, "Message": message}}
@@ -105,8 +109,7 @@ class QueryService:
         result = _child(root, namespace + operation.wrapper) if operation.wrapper else root
         metadata = root.find(f"{namespace}ResponseMetadata")
         said = {} if metadata is None else {name: one.text for name, one in _children(metadata).items()}
-        members = operation.read(result, namespace)
-        return {name: members[name] for name in members} | {"ResponseMetadata": {**said, **about}}
+        return {**operation.read(result, namespace), "ResponseMetadata": {**said, **about}}
 
 
 @cache
@@ -148,13 +151,18 @@ def _structure_writer(shape: Any) -> Write:
         name: (member.serialization.get("name", name), _writer(member))
         for name, member in shape.members.items()
     }
-    required = frozenset(shape.required_members)
+    required = tuple(shape.required_members)
 
     def write(value: Any, name: str, fields: list[str]) -> None:
-        if type(value) is not dict or not required <= value.keys() <= members.keys():
+        if type(value) is not dict:
             raise _NotSimple
+        for key in required:
+            if key not in value:
+                raise _NotSimple
         start = f"{name}." if name else ""
         for key, item in value.items():
+            if key not in members:
+                raise _NotSimple
             written, write_member = members[key]
             write_member(item, start + written, fields)
 
@@ -273,6 +281,23 @@ def _structure(shape: Any) -> Read:
         for name, member in shape.members.items()
     }
     return lambda node, space: _Structure(node[0] if type(node) is list else node, space, members)
+
+
+def _result_reader(shape: Any) -> Read:
+    """Return what reads the result of an answer: the members that are there, each of them once."""
+    members = [
+        (name, member.serialization.get("name", name), _reader(member))
+        for name, member in shape.members.items()
+    ]
+
+    def read(node: Node, space: str) -> dict[str, Any]:
+        element, result = node[0] if type(node) is list else node, {}
+        for name, tag, read_member in members:
+            if found := element.findall(space + tag):
+                result[name] = read_member(found[0] if len(found) == 1 else found, space)
+        return result
+
+    return read
 
 
 def _list(shape: Any) -> Read:

@@ -81,8 +81,12 @@ class AwsCaller:
         while True:
             outcome: Outcome[T]
             try:
-                async with self._limiter.slot(self._priority):
+                if not self._limiter.try_acquire(self._priority):
+                    await self._limiter.acquire(self._priority)
+                try:
                     outcome = await self._aws.send(self._root, call)
+                finally:
+                    self._limiter.release()
             except LessorError as error:
                 outcome = error
             if not isinstance(outcome, AwsRefused):

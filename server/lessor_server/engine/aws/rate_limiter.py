@@ -17,7 +17,7 @@ import asyncio
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -144,33 +144,33 @@ class RateLimiter:
 
     # --- in which order ---------------------------------------------------------------------------------
 
-    def slot(self, priority: Priority = Priority.ISSUE) -> Slot:
-        """Return a slot, which is waited for and held by ``async with``."""
-        return Slot(self, priority)
-
     def release(self) -> None:
         """Give a slot back: the next call is sent."""
         self._in_flight -= 1
         if self._queue:
             self._admit_waiting()
 
+    def try_acquire(self, priority: Priority) -> bool:
+        """Take a slot if one is free now, without the cost of a coroutine; ``release`` gives it back."""
+        now = asyncio.get_running_loop().time()
+        if self._queue or self._wait_seconds(priority, now) > 0:
+            return False
+        if self._in_flight >= self._rate_limit.in_flight:
+            return False
+        self._admit(now)
+        return True
+
     async def acquire(self, priority: Priority) -> None:
-        """Wait for a slot.
+        """Wait for a slot, which ``release`` gives back.
 
         Raises:
             RateLimiterFull: The queue is full, or this call waited too long.
         """
-        loop = asyncio.get_running_loop()
-        while True:
-            admitted = loop.time()
-            is_free = not self._queue and self._wait_seconds(priority, admitted) <= 0
-            if is_free and self._in_flight < self._rate_limit.in_flight:
-                self._admit(admitted)
-            else:
-                admitted = await self._wait_for_slot(priority)
+        while not self.try_acquire(priority):
+            admitted = await self._wait_for_slot(priority)
+            now = asyncio.get_running_loop().time()
             if self.shared is None:
                 return
-            now = loop.time()
             if now - admitted <= LATE_SECONDS:
                 self.shared.note_sent(admitted, now)
                 return
@@ -253,25 +253,6 @@ class RateLimiter:
         return RateLimiterFull(
             "too many AWS calls are waiting", subject=self.account, retry_in=max(wait, 1.0)
         )
-
-
-@dataclass(slots=True)
-class Slot:
-    """A place for one call, held while the block runs; three are taken for each credential.
-
-    A generator in its place costs twice as much.
-    """
-
-    limiter: RateLimiter
-    priority: Priority
-
-    def __aenter__(self) -> Awaitable[None]:
-        """Wait for the slot; raises the errors of ``RateLimiter.acquire``."""
-        return self.limiter.acquire(self.priority)
-
-    async def __aexit__(self, *_: object) -> None:
-        """Give the slot back."""
-        self.limiter.release()
 
 
 class RateLimiters:

@@ -172,8 +172,13 @@ class Roots:
         """
         self._known.add(root.mount)
         try:
-            with self._supervisor.unit(f"call {call.action}"):
+            try:
                 return await self._aws.send(self._newest(root), call)
+            except LessorError:
+                raise
+            except BaseException:  # a unit for each call would cost more than all else here
+                with self._supervisor.unit(f"call {call.action}"):
+                    raise
         except InternalError as error:
             raise AwsCallFailed(call.action, error.reference) from error
 
