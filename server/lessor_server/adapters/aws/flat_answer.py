@@ -1,6 +1,6 @@
 """Reads an answer without a parser if it is flat: one structure of plain texts, as those of most calls.
 
-That takes 1 to 4 µs instead of 5 to 8. What matches is well-formed, and a parser reads the same from it: the
+That takes 1 to 3 µs instead of 5 to 8. What matches is well-formed, and a parser reads the same from it: the
 tests compare both. Whatever else there is in a body, even an entity or an attribute, is left to the parser.
 """
 
@@ -16,20 +16,18 @@ MAX_BYTES: Final = 8192
 _SPACE: Final = r"[ \t\r\n]*"
 _TEXT: Final = r"[ -%'-;=?-~]"
 """Printable ASCII, without the characters that have a meaning in XML."""
-_NAME: Final = "[A-Za-z]+"
 _FLAT: Final = re.compile(
     (
         rf'(?:<\?xml version="1\.0"(?: encoding="UTF-8")?\?>{_SPACE})?'
-        rf'<({_NAME})Response(?: xmlns="https://(?:iam|sts)\.amazonaws\.com/doc/[0-9-]+/")?>{_SPACE}'
-        rf"(?:<({_NAME})Result>{_SPACE}"
-        rf"(?:<({_NAME})>{_SPACE}((?:<{_NAME}>{_TEXT}*</{_NAME}>{_SPACE})+)</({_NAME})>{_SPACE})?"
-        rf"</({_NAME})Result>{_SPACE})?"
+        rf'<([A-Za-z]+)Response(?: xmlns="https://(?:iam|sts)\.amazonaws\.com/doc/[0-9-]+/")?>{_SPACE}'
+        rf"(?:<\1Result>{_SPACE}"
+        rf"(?:<([A-Za-z]+)>{_SPACE}((?:<([A-Za-z]+)>{_TEXT}*</\4>{_SPACE})+)</\2>{_SPACE})?"
+        rf"</\1Result>{_SPACE})?"
         rf"<ResponseMetadata>{_SPACE}<RequestId>({_TEXT}+)</RequestId>{_SPACE}</ResponseMetadata>{_SPACE}"
-        rf"</({_NAME})Response>{_SPACE}"
+        rf"</\1Response>{_SPACE}"
     ).encode()
 )
-"""Whether a name is the same at both ends of an element is compared afterwards."""
-_LEAF: Final = re.compile(rf"<({_NAME})>({_TEXT}*)</({_NAME})>")
+_LEAF: Final = re.compile(rf"<([A-Za-z]+)>({_TEXT}*)</")
 
 
 class FlatNode:
@@ -78,14 +76,12 @@ def read_flat(body: bytes) -> FlatAnswer | None:
     found = _FLAT.fullmatch(body) if len(body) <= MAX_BYTES else None
     if found is None:
         return None
-    action, begun, name, leaves, name_end, ended, request_id, action_end = found.groups()
-    if (action_end, name_end, ended) != (action, name, begun) or begun not in (None, action):
-        return None
+    action, name, leaves, _, request_id = found.groups()
     result = None
     if name is not None:
-        triples = _LEAF.findall(leaves.decode())
-        texts = {tag: text for tag, text, end in triples if tag == end}
-        if len(texts) < len(triples):
-            return None  # not well-formed, or several of one name, which are a list
+        pairs = _LEAF.findall(leaves.decode())
+        texts = dict(pairs)
+        if len(texts) < len(pairs):
+            return None  # several of one name are a list
         result = FlatNode({name.decode(): FlatNode(texts)})
     return FlatAnswer(action.decode(), result, request_id.decode())
