@@ -1,7 +1,7 @@
 """Reads an answer without a parser if it is flat: one structure of plain texts, as those of most calls.
 
-That takes 1 to 3 µs instead of 5 to 8. What matches is well-formed, and a parser reads the same from it: the
-tests compare both. Whatever else there is in a body, even an entity or an attribute, is left to the parser.
+That takes a third of the time. What matches is well-formed, and a parser reads the same from it, as the tests
+compare. Whatever else there is in a body, even an entity or an attribute, is left to the parser.
 """
 
 from __future__ import annotations
