@@ -19,9 +19,8 @@ _TEXT: Final = r"[ -%'-;=?-~]"
 _FLAT: Final = re.compile(
     (
         rf'(?:<\?xml version="1\.0"(?: encoding="UTF-8")?\?>{_SPACE})?'
-        rf'<([A-Za-z]+)Response(?: xmlns="https://(?:iam|sts)\.amazonaws\.com/doc/[0-9-]+/")?>{_SPACE}'
-        rf"(?:<\1Result>{_SPACE}"
-        rf"(?:<([A-Za-z]+)>{_SPACE}((?:<([A-Za-z]+)>{_TEXT}*</\4>{_SPACE})+)</\2>{_SPACE})?"
+        rf'<([A-Za-z]+)Response xmlns="https://(?:iam|sts)\.amazonaws\.com/doc/[0-9-]+/">{_SPACE}'
+        rf"(?:<\1Result>{_SPACE}<([A-Za-z]+)>{_SPACE}((?:<([A-Za-z]+)>{_TEXT}*</\4>{_SPACE})+)</\2>{_SPACE}"
         rf"</\1Result>{_SPACE})?"
         rf"<ResponseMetadata>{_SPACE}<RequestId>({_TEXT}+)</RequestId>{_SPACE}</ResponseMetadata>{_SPACE}"
         rf"</\1Response>{_SPACE}"
