@@ -21,7 +21,6 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.serialize import create_serializer
 
-from lessor_server.adapters.aws.flat_answer import read_flat
 from lessor_server.adapters.aws.http_connection import HttpAnswer
 from lessor_server.adapters.aws.xml_check import find_error, parse_answer
 
@@ -93,12 +92,8 @@ class QueryService:
             NotAnAnswer: It is not an answer of AWS.
             Exception: The result cannot be read.
         """
-        about: dict[str, Any] = {"HTTPStatusCode": answer.status, "HTTPHeaders": answer.headers}
-        flat = read_flat(answer.body) if answer.status == 200 else None
-        if flat is not None and flat.answers(operation.action, with_result=bool(operation.wrapper)):
-            members = operation.read(flat.result, "")
-            return {**members, "ResponseMetadata": {"RequestId": flat.request_id, **about}}
         root = parse_answer(operation.action, answer.status, answer.body)
+        about: dict[str, Any] = {"HTTPStatusCode": answer.status, "HTTPHeaders": answer.headers}
         if answer.status != 200:
             code, message, request_id = find_error(root)
             told = {"Error": {"Code": code, "Message": message}}
