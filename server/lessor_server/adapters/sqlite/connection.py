@@ -39,7 +39,7 @@ MAX_GATHER_SECONDS: Final = 0.003
 """How long the jobs of concurrent calls gather if the loop is busy, by the number of jobs in the last batch:
 a batch costs two changes of threads, and a commit."""
 PATIENT_JOBS, PATIENT_SECONDS = 8, 0.01
-"""Steps of expired leases begin a batch only once they are so many, or after this time: no caller waits."""
+"""Steps of expired leases wait until they are so many, or for this time: no caller waits for them."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""
 
@@ -168,6 +168,7 @@ class Batches:
     reader: Reader
     notify: Callable[[Event], None]
     _queue: list[_Job[Any]] = field(default_factory=list)
+    _patient: list[_Job[Any]] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     on_commit: Callable[[float], None] | None = field(default=None, init=False)
@@ -192,15 +193,26 @@ class Batches:
         self.config_version += writes is Writes.ANYTHING
         self.lease_version += writes is Writes.ANYTHING or writes is Writes.LEASES
         self.write_version += writes is not None
-        self._queue.append(_Job(work, writes, future))
-        if writes is not Writes.EXPIRED_LEASE or len(self._queue) >= PATIENT_JOBS:
+        job = _Job(work, writes, future)
+        if writes is Writes.EXPIRED_LEASE:
+            self._wait_for_others(job)
+        else:
+            self._queue.append(job)
             self._wake.set()
-        elif len(self._queue) == 1:
-            asyncio.get_running_loop().call_later(PATIENT_SECONDS, self._wake_if_needed)
         return future
 
-    def _wake_if_needed(self) -> None:
-        if self._queue:
+    def _wait_for_others(self, job: _Job[Any]) -> None:
+        """Let a job wait for others of its kind; those of callers do not wait for them."""
+        self._patient.append(job)
+        if len(self._patient) >= PATIENT_JOBS:
+            self._end_wait()
+        elif len(self._patient) == 1:
+            asyncio.get_running_loop().call_later(PATIENT_SECONDS, self._end_wait)
+
+    def _end_wait(self) -> None:
+        if self._patient:
+            self._queue += self._patient
+            self._patient = []
             self._wake.set()
 
     async def run(self) -> None:
