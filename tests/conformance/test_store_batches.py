@@ -298,6 +298,22 @@ async def test_a_lease_that_changes_while_its_read_runs_is_read_again(b: Bench) 
     assert (await b.row(lease.id)).access_key_id == "AKIAOTHER"
 
 
+async def test_a_lease_that_is_read_while_the_result_of_its_expiry_waits_is_read_again(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(b.store, SqliteStore)
+    monkeypatch.setattr(connection, "PATIENT_SECONDS", 60.0)
+    await b.active(0, ttl=timedelta(minutes=1))
+    b.clock.advance(3600)
+    (claimed,) = await b.store.claim_due(TERMS, 1)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lease_steps.finish(b.store, claimed))
+        await asyncio.sleep(0)
+        assert (await b.row(claimed.id)).state is State.REVOKING
+        b.store._batches._end_wait()
+    assert (await b.row(claimed.id)).state is State.GONE
+
+
 async def test_a_lease_that_is_due_is_read_again(b: Bench) -> None:
     lease = await b.active(0)
     assert await b.store.get(lease.id) == lease

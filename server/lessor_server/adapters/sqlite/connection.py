@@ -177,8 +177,13 @@ class Batches:
     """A number that changes before and after each write that may change more than leases."""
     lease_version: int = field(default=0, init=False)
     """A number that changes before each write that may change any lease, due or not."""
-    write_version: int = field(default=0, init=False)
-    """A number that changes before and after each write."""
+    _writes_begun: int = field(default=0, init=False)
+    _writes_ended: int = field(default=0, init=False)
+
+    @property
+    def quiet_version(self) -> int | None:
+        """Return a number that changes with each write; None while one waits or runs."""
+        return self._writes_ended if self._writes_begun == self._writes_ended else None
 
     def read(self, work: Work[T]) -> asyncio.Future[T]:
         """Run a reading job; the future has its result."""
@@ -192,7 +197,7 @@ class Batches:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.config_version += writes is Writes.ANYTHING
         self.lease_version += writes is Writes.ANYTHING or writes is Writes.LEASES
-        self.write_version += writes is not None
+        self._writes_begun += writes is not None
         job = _Job(work, writes, future)
         if writes is Writes.EXPIRED_LEASE:
             self._wait_for_others(job)
@@ -244,7 +249,7 @@ class Batches:
             for event in self.reader.news():
                 self.notify(event)
             self.config_version += any(job.writes is Writes.ANYTHING for job in batch)
-            self.write_version += any(job.writes is not None for job in batch)
+            self._writes_ended += sum(job.writes is not None for job in batch)
             for job in batch:
                 job.settle()
 

@@ -95,9 +95,10 @@ class SqliteStore(StoredConfig, StoredUpkeep, StoredLeases, StoredRotations, Sto
         """Read a lease, or return what was read of it."""
         if (kept := self._kept(lease_id)) is not None:
             return kept
-        version, writes = self._batches.lease_version, self._batches.write_version
+        version, quiet = self._batches.lease_version, self._batches.quiet_version
         lease = await super().get(lease_id, salvage=salvage)
-        if lease is not None and not salvage and writes == self._batches.write_version:
+        was_quiet = quiet is not None and quiet == self._batches.quiet_version
+        if lease is not None and not salvage and was_quiet:
             self._leases.put(version, lease.id, lease)
         return lease
 
