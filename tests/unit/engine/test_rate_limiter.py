@@ -9,7 +9,13 @@ from contextlib import suppress
 import pytest
 
 from lessor_server.domain.errors.base import AwsUnavailable, RateLimiterFull
-from lessor_server.engine.aws.rate_limiter import MAX_WAIT_SECONDS, RateLimit, RateLimiter, RateLimiters
+from lessor_server.engine.aws.rate_limiter import (
+    MAX_WAIT_SECONDS,
+    Priority,
+    RateLimit,
+    RateLimiter,
+    RateLimiters,
+)
 from tests.support.slots import slot
 from tests.support.virtual_loop import virtual
 
@@ -21,7 +27,9 @@ def most_in_a_second(times: list[float]) -> int:
     return max(bisect_left(ordered, start + 1 - 1e-9) - index for index, start in enumerate(ordered))
 
 
-async def sent(limiter: RateLimiter, calls: int, seconds: float = 0.0) -> list[float]:
+async def sent(
+    limiter: RateLimiter, calls: int, seconds: float = 0.0, priority: Priority = Priority.ISSUE
+) -> list[float]:
     """Ask for ``calls`` turns at once, each call taking ``seconds``; return when each began.
 
     Calls that the lane refuses count as not begun.
@@ -31,7 +39,7 @@ async def sent(limiter: RateLimiter, calls: int, seconds: float = 0.0) -> list[f
 
     async def call() -> None:
         with suppress(RateLimiterFull):
-            async with slot(limiter):
+            async with slot(limiter, priority):
                 begun.append(loop.time())
                 await asyncio.sleep(seconds)
 
@@ -41,19 +49,26 @@ async def sent(limiter: RateLimiter, calls: int, seconds: float = 0.0) -> list[f
     return begun
 
 
+@pytest.mark.parametrize("priority", [Priority.ISSUE, Priority.EXPIRY])
 @pytest.mark.parametrize("rate", [1.0, 3.0, 10.0, 50.0, 100.0, 1000.0])
 @virtual
-async def test_no_second_has_more_calls_than_the_rate(rate: float) -> None:
+async def test_no_second_has_more_calls_than_the_rate(rate: float, priority: Priority) -> None:
     """In any window of one second."""
-    begun = await sent(RateLimiter("a", RateLimit(rate=rate, in_flight=10_000)), int(rate * 1.9) + 3)
+    limiter = RateLimiter("a", RateLimit(rate=rate, in_flight=10_000))
+    begun = await sent(limiter, int(rate * 1.9) + 3, priority=priority)
     assert most_in_a_second(begun) <= rate
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.005])
+@pytest.mark.parametrize("priority", [Priority.ISSUE, Priority.EXPIRY])
 @pytest.mark.parametrize("rate", [10.0, 50.0, 100.0, 1000.0])
 @virtual
-async def test_at_least_95_percent_of_the_rate_is_used(rate: float) -> None:
+async def test_at_least_95_percent_of_the_rate_is_used(
+    rate: float, priority: Priority, seconds: float
+) -> None:
     calls = int(rate * 4)
-    begun = await sent(RateLimiter("a", RateLimit(rate=rate, in_flight=10_000, queue=100_000)), calls)
+    limiter = RateLimiter("a", RateLimit(rate=rate, in_flight=10_000, queue=100_000))
+    begun = await sent(limiter, calls, seconds, priority)
     assert calls / max(begun) >= 0.95 * rate
 
 

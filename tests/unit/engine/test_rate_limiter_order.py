@@ -59,6 +59,43 @@ async def test_explicit_revocations_go_first_then_issues_then_expiries() -> None
 
 
 @virtual
+async def test_the_calls_of_expiries_are_sent_several_at_a_time() -> None:
+    limiter = RateLimiter("a", RateLimit(rate=1000))
+    begun: list[float] = []
+
+    async def expiry() -> None:
+        async with slot(limiter, Priority.EXPIRY):
+            begun.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.001)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(500):
+            group.create_task(expiry())
+    assert len(begun) >= 3 * len(set(begun))
+
+
+@virtual
+async def test_calls_of_callers_do_not_wait_for_expiries_that_gather() -> None:
+    limiter = RateLimiter("a", RateLimit(rate=1000))
+    loop = asyncio.get_running_loop()
+    longest = 0.0
+
+    async def expiry() -> None:
+        async with slot(limiter, Priority.EXPIRY):
+            await asyncio.sleep(0.001)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(500):
+            group.create_task(expiry())
+        for number in range(100):
+            await asyncio.sleep(0.0031)
+            asked = loop.time()
+            async with slot(limiter, (Priority.ASKED, Priority.ISSUE)[number % 2]):
+                longest = max(longest, loop.time() - asked)
+    assert longest <= 0.0011  # a call's turn at this rate
+
+
+@virtual
 async def test_many_expiries_do_not_delay_other_calls() -> None:
     limiter = RateLimiter("a", RateLimit(rate=200, in_flight=10))
     loop = asyncio.get_running_loop()

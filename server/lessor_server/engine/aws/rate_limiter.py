@@ -5,7 +5,8 @@ A rate limiter is a token bucket in the form of the generic cell rate algorithm 
 are 20 ms later on their way than others. Without a set
 rate the limiter adapts: the rate falls by a third when AWS throttles, and rises again step by step
 (additive increase, multiplicative decrease: Chiu & Jain, 1989). Calls that wait are served by
-priority, then in order; their number is limited, and none waits longer than ``MAX_WAIT_SECONDS``.
+priority, then in order; their number is limited, and none waits longer than ``MAX_WAIT_SECONDS``. Those of
+expiries wait until several can be sent, since each time that the loop wakes has its cost.
 
 It is paused while AWS does not answer: a call then fails immediately. If several replicas use one store,
 ``shared_rate`` replaces the rate by this replica's share of it.
@@ -26,6 +27,8 @@ from lessor_server.engine.aws.shared_rate import LATE_SECONDS, SharedRate
 
 MAX_WAIT_SECONDS = 10.0
 REFILL, BURST = 0.965, 0.015
+GROUPED = 0.25
+"""The part of the burst that calls without a caller may gather."""
 START_RATE, MIN_RATE = 1000.0, 1.0
 DECREASE, INCREASE, STEP_SECONDS = 2 / 3, 0.02, 1.0
 """Throttling cuts the rate to two thirds, at most once in a step; a step without it adds 2 % of the start."""
@@ -137,6 +140,7 @@ class RateLimiter:
         self._rate = rate
         self._interval = 1 / (rate * REFILL)
         self._slack = max(rate * BURST - 1, 0) * self._interval
+        self._group_seconds = self._slack * GROUPED if self.shared is None else 0.0
 
     def count_waiting(self) -> Counter[Priority]:
         """Count the calls that wait, by priority."""
@@ -206,8 +210,8 @@ class RateLimiter:
             heapq.heapify(self._queue)
             self._left = 0
 
-    def _admit_waiting(self) -> None:
-        """Admit the calls that may be sent now; set the timer for the next."""
+    def _admit_waiting(self, *, gathered: bool = False) -> None:
+        """Admit the calls that may be sent now, those of expiries if some ``gathered``; set the timer."""
         now = asyncio.get_running_loop().time()
         while self._queue and self._in_flight < self._rate_limit.in_flight:
             priority, _, future = self._queue[0]
@@ -216,9 +220,11 @@ class RateLimiter:
                 self._left -= 1
                 continue
             wait = self._wait_seconds(priority, now)
-            if wait > 0:
-                self._schedule(now + wait)
+            gathers = 0.0 if priority <= Priority.ISSUE else self._group_seconds
+            if wait > 0 or (wait + gathers > 0 and not gathered):
+                self._schedule(now + wait + gathers)
                 return
+            gathered = True
             heapq.heappop(self._queue)
             self._admit(now, waited=True)
             future.set_result(now)
@@ -232,7 +238,7 @@ class RateLimiter:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._admit_waiting()
+        self._admit_waiting(gathered=True)
 
     def _wait_seconds(self, priority: int, now: float) -> float:
         """Return the seconds until the bucket has a token."""
