@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from lessor_server.domain.lease_id import IdRange
 from tests.fire.environment import Environment, run_environment
-from tests.fire.kills import kills
+from tests.fire.kills import kills, sound
 from tests.fire.renewals import renewals
 from tests.fire.soak import soak
+from tests.support.stores import bench
 
 pytestmark = [pytest.mark.fire, pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -32,6 +34,12 @@ async def test_kills_at_random_moments_break_no_promise(environment: Environment
     assert figures["issued"] > 50
     assert figures["renewed"] > 0
     assert figures["prefix revoked"] > 0
+
+
+async def test_a_database_with_an_open_prefix_is_sound(tmp_path: Path) -> None:
+    async with bench("sqlite", tmp_path) as b:
+        await b.store.open_prefix(IdRange.of_mount("aws"))
+    sound(tmp_path)
 
 
 async def test_a_renewal_at_the_expiry_is_answered_correctly(environment: Environment) -> None:

@@ -13,6 +13,7 @@ from lessor_server.domain.lease_id import IdRange
 from lessor_server.engine.aws.outage_probe import PROBE_USER
 from lessor_server.engine.aws.rate_limiter import RateLimit
 from lessor_server.engine.engine import EngineConfig
+from lessor_server.engine.revocation.queue import ANY_ROOM_SECONDS, ROOM_SECONDS, RevocationQueue
 from lessor_server.engine.revocation.worker import MAX_CONCURRENT
 from tests.support import builders
 from tests.support.engine_world import BOUND_SECONDS, World, world
@@ -124,6 +125,33 @@ async def test_a_backlog_of_a_paused_account_does_not_delay_another() -> None:
             await asyncio.sleep(3001 + 5 * number + BOUND_SECONDS - w.now())
             gone = [one for one, state in w.states().items() if state is State.GONE and one[:6] == "second"]
             assert len(gone) == number + 2, f"the {number}-th is late"
+
+
+@virtual
+async def test_slow_answers_for_nearly_all_attempts_do_not_delay_another_account() -> None:
+    """The few others are used, although there is never room for eight."""
+    async with world(limits=EngineConfig(RateLimit(rate=1000, in_flight=500))) as w:
+        await second_mount(w)
+        slow = await issued(w, MAX_CONCURRENT - 4, until=2000)
+        await issued(w, 100, until=2000, mount="second")
+        for user in slow:
+            w.aws.faults.add(Fault(Kind.DELAY, "*", user=user, seconds=6.5))
+        await asyncio.sleep(2000 - w.now())
+        await w.until(lambda: not w.other_iam.users, seconds=BOUND_SECONDS)
+        assert len(w.users()) == len(slow)
+
+
+@virtual
+async def test_a_backlog_that_waited_for_room_takes_any_for_a_while() -> None:
+    queue = RevocationQueue()
+    queue.push_hints(f"aws/{number}" for number in range(100))
+    assert queue.take_hints(4, ()) == []
+    await asyncio.sleep(ROOM_SECONDS + 0.1)
+    for _ in range(3):
+        assert len(queue.take_hints(4, ())) == 4
+    await asyncio.sleep(ANY_ROOM_SECONDS)
+    assert queue.take_hints(4, ()) == []
+    assert len(queue.take_hints(8, ())) == 8
 
 
 @virtual

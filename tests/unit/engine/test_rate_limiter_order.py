@@ -250,6 +250,23 @@ async def test_calls_that_gave_up_take_no_place_in_the_queue() -> None:
 
 
 @virtual
+async def test_calls_that_give_up_at_the_same_time_are_left_out_once() -> None:
+    """Some of them are cleared from the queue before they have noticed."""
+    limiter = RateLimiter("a", RateLimit(rate=1000, in_flight=1))
+    async with asyncio.TaskGroup() as group:
+        async with slot(limiter):
+            leaving = [group.create_task(calls(limiter, 1, [])) for _ in range(30)]
+            staying = [group.create_task(calls(limiter, 1, [])) for _ in range(10)]
+            await asyncio.sleep(1)
+            for one in leaving:
+                one.cancel()
+            await asyncio.wait(leaving)
+            assert limiter.waiting == 10
+        await asyncio.wait(staying)
+    assert limiter.waiting == 0
+
+
+@virtual
 async def test_a_larger_share_is_used_at_once_by_calls_that_wait_for_a_small_one() -> None:
     loop = asyncio.get_running_loop()
     shared = SharedRate("a", 100.0, lambda: int(loop.time() * 1e6), lambda: None)

@@ -206,9 +206,11 @@ class RateLimiter:
             return
         self._left += 1
         if self._left > len(self._queue) // 2:  # seldom, as it takes a step for each
+            queued = len(self._queue)
             self._queue = [one for one in self._queue if not one[2].done()]
             heapq.heapify(self._queue)
-            self._left = 0
+            # Some of these have not noticed yet that they gave up: each is going to add itself.
+            self._left -= queued - len(self._queue)
 
     def _admit_waiting(self, *, gathered: bool = False) -> None:
         """Admit the calls that may be sent now, those of expiries if some ``gathered``; set the timer."""

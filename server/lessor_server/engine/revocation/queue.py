@@ -18,6 +18,9 @@ MAX_HINTS = 100_000
 """The maximum number of hints; beyond it, a scan of the store replaces them."""
 MIN_ROOM = 8
 """A backlog is claimed when there is room for so many leases of it: each claim costs a commit."""
+ROOM_SECONDS, ANY_ROOM_SECONDS = 1.0, 10.0
+"""How long a backlog waits for that room, and for how long it then takes any: while AWS is slow to answer for
+nearly all running attempts, there is no such room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,9 @@ class RevocationQueue:
         self._wake = asyncio.Event()
         self._wake.set()
         self._waiters: dict[str, dict[asyncio.Future[None], None]] = {}
+        self._shortage: asyncio.TimerHandle | None = None
+        """Runs while a backlog waits for room, and while it takes any: then ``_is_short``."""
+        self._is_short = False
 
     @contextmanager
     def next_attempt(self, lease_id: str) -> Iterator[asyncio.Future[None]]:
@@ -152,14 +158,14 @@ class RevocationQueue:
 
     def take_bulk(self, most: int) -> list[str]:
         """Take out at most ``most`` ids of bulk revocations; none if this is little of a backlog."""
-        return _taken(self._bulk, most) if _is_worth_a_claim(self._bulk, most) else []
+        return _taken(self._bulk, most) if self.check_room(len(self._bulk), most) else []
 
     def take_hints(self, most: int, but: Collection[str]) -> list[str]:
         """Take out at most ``most`` hints of one mount, not of those in ``but``; mounts take turns.
 
         A mount with a backlog is left out if ``most`` is little of it.
         """
-        able = (mount for mount, ids in self._hints.items() if _is_worth_a_claim(ids, most))
+        able = (mount for mount, ids in self._hints.items() if self.check_room(len(ids), most))
         mount = next((mount for mount in able if mount not in but), None)
         if mount is None:
             return []
@@ -169,6 +175,27 @@ class RevocationQueue:
         if of_mount:
             self._hints[mount] = of_mount
         return ids
+
+    def check_room(self, waiting: int, room: int) -> bool:
+        """Return whether a claim is worth its commit with this room; if not, begin to wait for more.
+
+        It is for all that wait, for ``MIN_ROOM``, or for any that has waited long enough.
+        """
+        if room >= MIN_ROOM:
+            self._end_shortage()
+        elif room < waiting and self._shortage is None:
+            self._shortage = asyncio.get_running_loop().call_later(ROOM_SECONDS, self._take_any_room)
+        return room >= min(waiting, MIN_ROOM) or self._is_short
+
+    def _take_any_room(self) -> None:
+        self._shortage = asyncio.get_running_loop().call_later(ANY_ROOM_SECONDS, self._end_shortage)
+        self._is_short = True
+        self._wake.set()
+
+    def _end_shortage(self) -> None:
+        if self._shortage is not None:
+            self._shortage.cancel()
+        self._shortage, self._is_short = None, False
 
     def begin_full_scan(self) -> None:
         """Drop all hints, since a scan of the store begins; call this before the scan.
@@ -194,10 +221,6 @@ class RevocationQueue:
         if self.full_scan_needed or time_came or loop.time() >= until:
             self.full_scan_needed = True
             self._looked_at = loop.time()
-
-
-def _is_worth_a_claim(waiting: dict[str, None], room: int) -> bool:
-    return room >= min(len(waiting), MIN_ROOM)
 
 
 def _taken(source: dict[str, None], most: int) -> list[str]:

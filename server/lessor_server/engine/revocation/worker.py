@@ -38,7 +38,7 @@ from lessor_server.engine.revocation.attempt import (
     attempt_revocation,
 )
 from lessor_server.engine.revocation.claims import RevocationClaims
-from lessor_server.engine.revocation.queue import MIN_ROOM, RevocationQueue
+from lessor_server.engine.revocation.queue import RevocationQueue
 
 FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
 MAX_CONCURRENT = 128
@@ -110,7 +110,7 @@ class RevocationWorker:
                 self._begin(await self._claim_requested(ids), Priority.ASKED)
             elif ids := self._queue.take_bulk(room) or self._hinted(room):
                 self._begin(await self._store.claim(ids, self._claims.terms()), Priority.EXPIRY)
-            elif self._queue.full_scan_needed and room >= MIN_ROOM:
+            elif self._queue.full_scan_needed and self._queue.check_room(MAX_CONCURRENT, room):
                 await self._claim_due(room)
             else:
                 return
