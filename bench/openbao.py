@@ -8,6 +8,7 @@ engine (API)".
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 import time
@@ -74,6 +75,7 @@ class OpenBao:
 def openbao(folder: Path, backend: str, env: Mapping[str, str]) -> Iterator[OpenBao]:
     """Run a server on ``folder`` whose credentials are users of the RabbitMQ at ``backend``."""
     data = folder / "openbao"
+    shutil.rmtree(data, ignore_errors=True)  # of one that another row has ended
     data.mkdir()
     port, cluster = _free_ports()
     config = folder / "openbao.hcl"

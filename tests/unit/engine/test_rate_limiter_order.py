@@ -75,7 +75,7 @@ async def test_the_calls_of_expiries_are_sent_several_at_a_time() -> None:
 
 
 @virtual
-async def test_calls_of_callers_do_not_wait_for_expiries_that_gather() -> None:
+async def test_calls_of_callers_do_not_wait_while_expiries_use_the_rest_of_the_rate() -> None:
     limiter = RateLimiter("a", RateLimit(rate=1000))
     loop = asyncio.get_running_loop()
     longest = 0.0
@@ -92,7 +92,7 @@ async def test_calls_of_callers_do_not_wait_for_expiries_that_gather() -> None:
             asked = loop.time()
             async with slot(limiter, (Priority.ASKED, Priority.ISSUE)[number % 2]):
                 longest = max(longest, loop.time() - asked)
-    assert longest <= 0.0011  # a call's turn at this rate
+    assert longest == 0
 
 
 @virtual

@@ -38,7 +38,7 @@ GATHER_SECONDS_PER_JOB: Final = 0.000_25
 MAX_GATHER_SECONDS: Final = 0.003
 """How long the jobs of concurrent calls gather if the loop is busy, by the number of jobs in the last batch:
 a batch costs two changes of threads, and a commit."""
-PATIENT_JOBS, PATIENT_SECONDS = 8, 0.01
+PATIENT_JOBS, PATIENT_SECONDS = 4, 0.01
 """Steps of expired leases wait until they are so many, or for this time: no caller waits for them."""
 RETRY_SECONDS: Final = 1.0
 """The interval of writes that check whether the store can write again."""

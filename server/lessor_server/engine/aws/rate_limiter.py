@@ -6,7 +6,8 @@ are 20 ms later on their way than others. Without a set
 rate the limiter adapts: the rate falls by a third when AWS throttles, and rises again step by step
 (additive increase, multiplicative decrease: Chiu & Jain, 1989). Calls that wait are served by
 priority, then in order; their number is limited, and none waits longer than ``MAX_WAIT_SECONDS``. Those of
-expiries wait until several can be sent, since each time that the loop wakes has its cost.
+expiries wait until several can be sent, since each time that the loop wakes has its cost, and leave a part
+of the burst to the calls of callers.
 
 It is paused while AWS does not answer: a call then fails immediately. If several replicas use one store,
 ``shared_rate`` replaces the rate by this replica's share of it.
@@ -27,8 +28,8 @@ from lessor_server.engine.aws.shared_rate import LATE_SECONDS, SharedRate
 
 MAX_WAIT_SECONDS = 10.0
 REFILL, BURST = 0.965, 0.015
-GROUPED = 0.25
-"""The part of the burst that calls without a caller may gather."""
+RESERVED, GROUPED = 0.3, 0.25
+"""The parts of the burst that expiries leave to callers, and that their own calls gather."""
 START_RATE, MIN_RATE = 1000.0, 1.0
 DECREASE, INCREASE, STEP_SECONDS = 2 / 3, 0.02, 1.0
 """Throttling cuts the rate to two thirds, at most once in a step; a step without it adds 2 % of the start."""
@@ -140,7 +141,8 @@ class RateLimiter:
         self._rate = rate
         self._interval = 1 / (rate * REFILL)
         self._slack = max(rate * BURST - 1, 0) * self._interval
-        self._group_seconds = self._slack * GROUPED if self.shared is None else 0.0
+        burst_seconds = self._slack if self.shared is None else 0.0
+        self._reserved_seconds, self._group_seconds = burst_seconds * RESERVED, burst_seconds * GROUPED
 
     def count_waiting(self) -> Counter[Priority]:
         """Count the calls that wait, by priority."""
@@ -243,11 +245,12 @@ class RateLimiter:
         self._admit_waiting(gathered=True)
 
     def _wait_seconds(self, priority: int, now: float) -> float:
-        """Return the seconds until the bucket has a token."""
+        """Return the seconds until the bucket has a token for a call of this priority."""
         if self.shared is not None:
             return self.shared.wait_seconds(now, explicit=priority == Priority.ASKED)
         self._recover(now)
-        return self._next - self._slack - now
+        wait = self._next - self._slack - now
+        return wait if priority <= Priority.ISSUE else wait + self._reserved_seconds
 
     def _admit(self, now: float, *, waited: bool = False) -> None:
         self._in_flight += 1
