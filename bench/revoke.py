@@ -20,7 +20,7 @@ from bench.world import Size, World, report_progress
 
 WATCH_SECONDS = 60.0
 """A revocation is watched for so long; what is done by then gives its rate. OpenBao ends a call at 90 s."""
-POLL_SECONDS = 0.05
+POLL_SECONDS, ANSWER_SECONDS = 0.05, 5.0
 PROVIDER_RATE = 1000
 ISSUES, CANARIES = 50, 100
 """Credentials, and empty RPCs, a second while leases expire."""
@@ -95,12 +95,15 @@ def _revoke(world: World, order: Callable[[], float], deletion: str, users: int)
             accepted.append(order())
 
     start = time.perf_counter()
-    threading.Thread(target=run, daemon=True).start()
+    ordering = threading.Thread(target=run, daemon=True)
+    ordering.start()
     while True:
         time.sleep(POLL_SECONDS)
         calls, seconds = world.calls(), time.perf_counter() - start
         if calls.get(deletion, 0) >= users or seconds > WATCH_SECONDS:
             break
+    if seconds <= WATCH_SECONDS:
+        ordering.join(ANSWER_SECONDS)  # its last message may come after the last deletion
     done = calls.get(deletion, 0)
     return Revoked(accepted[0] if accepted else None, done, sum(calls.values()), seconds)
 
