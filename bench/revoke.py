@@ -21,6 +21,7 @@ from bench.world import Size, World, report_progress
 WATCH_SECONDS = 60.0
 """A revocation is watched for so long; what is done by then gives its rate. OpenBao ends a call at 90 s."""
 POLL_SECONDS, ANSWER_SECONDS = 0.05, 5.0
+"""How often the backend is asked, and how long the call may take to return after the last deletion."""
 PROVIDER_RATE = 1000
 ISSUES, CANARIES = 50, 100
 """Credentials, and empty RPCs, a second while leases expire."""

@@ -133,6 +133,9 @@ def sound(data_dir: Path) -> None:
         connection = sqlite3.connect(copy / "lessor.db")
         try:
             found = {row[0] for row in connection.execute("PRAGMA integrity_check").fetchall()}
+            nulls = connection.execute("SELECT * FROM prefixes WHERE high IS NULL").fetchall()
         finally:
             connection.close()
+    assert found, "SQLite says nothing"
     assert found <= SOUND, found
+    assert not nulls

@@ -75,7 +75,6 @@ def command(
 
 def check_and_exit(file: Path | None, *, as_json: bool) -> NoReturn:
     """Check everything that the server needs, print what was found, and exit with 0 or 1."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with report_errors("server", _START_ERRORS):
         findings = asyncio.run(check_set_up(file, os.environ))
     sys.exit(show_findings(findings, as_json=as_json))

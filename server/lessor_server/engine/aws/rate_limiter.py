@@ -141,8 +141,6 @@ class RateLimiter:
         self._rate = rate
         self._interval = 1 / (rate * REFILL)
         self._slack = max(rate * BURST - 1, 0) * self._interval
-        burst_seconds = self._slack if self.shared is None else 0.0
-        self._reserved_seconds, self._group_seconds = burst_seconds * RESERVED, burst_seconds * GROUPED
 
     def count_waiting(self) -> Counter[Priority]:
         """Count the calls that wait, by priority."""
@@ -215,7 +213,10 @@ class RateLimiter:
             self._left -= queued - len(self._queue)
 
     def _admit_waiting(self, *, gathered: bool = False) -> None:
-        """Admit the calls that may be sent now, those of expiries if some ``gathered``; set the timer."""
+        """Admit the calls that may be sent now, and set the timer for the next.
+
+        Those of expiries wait for more of them, unless these have ``gathered``.
+        """
         now = asyncio.get_running_loop().time()
         while self._queue and self._in_flight < self._rate_limit.in_flight:
             priority, _, future = self._queue[0]
@@ -224,9 +225,9 @@ class RateLimiter:
                 self._left -= 1
                 continue
             wait = self._wait_seconds(priority, now)
-            gathers = 0.0 if priority <= Priority.ISSUE else self._group_seconds
-            if wait > 0 or (wait + gathers > 0 and not gathered):
-                self._schedule(now + wait + gathers)
+            grouped_wait = wait + self._group_seconds(priority)
+            if wait > 0 or (grouped_wait > 0 and not gathered):
+                self._schedule(now + grouped_wait)
                 return
             gathered = True
             heapq.heappop(self._queue)
@@ -249,8 +250,12 @@ class RateLimiter:
         if self.shared is not None:
             return self.shared.wait_seconds(now, explicit=priority == Priority.ASKED)
         self._recover(now)
-        wait = self._next - self._slack - now
-        return wait if priority <= Priority.ISSUE else wait + self._reserved_seconds
+        usable = self._slack if priority <= Priority.ISSUE else self._slack * (1 - RESERVED)
+        return self._next - usable - now
+
+    def _group_seconds(self, priority: int) -> float:
+        """Return how long calls of this priority gather; those under a share have a schedule of their own."""
+        return 0.0 if priority <= Priority.ISSUE or self.shared is not None else self._slack * GROUPED
 
     def _admit(self, now: float, *, waited: bool = False) -> None:
         self._in_flight += 1
