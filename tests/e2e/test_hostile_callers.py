@@ -32,7 +32,7 @@ REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 NOT_UTF_8 = ("/\x80\x81/\x82", "/lessor.v1.LeaseService/\u00ed\u00a0\x80", "/\u00f0\x9f", "\u00c3")
 """Paths, each character of which is sent as one byte."""
 ENDLESS_BYTES = (1 << 20) - 1
-MAX_RESIDENT_MIB = 400
+MAX_RESIDENT_MIB = 300
 CONNECTIONS, CALLS = 8, 130
 """Calls are a connection's; at most 100 of them are open at the same time."""
 
@@ -164,7 +164,7 @@ ATTACKS: tuple[Attack, ...] = (
     unknown_method,
     opened_and_reset,
 )
-STUCK = {watch_of_a_new_name, reflection, endless_message_to_health}
+STUCK = {watch_of_a_new_name, reflection}
 """Attacks whose calls may stay open for as long as the attacker likes."""
 
 

@@ -170,7 +170,8 @@ class Guard:
         if answered.kind in _BAD_INPUT:
             self._log.refused(answered.reason)
         await records.refuse(answered)
-        if records.principal is None:
+        if records.principal is None and method.needs is not None:
+            # Other methods had their turn before: a wait here would hold what has arrived of the message.
             await self._anonymous.wait_turn(exchange.credential.peer.connection)
         return CallRefusal(answered, sees_root=records.call is not None and records.call.sees_root)
 
@@ -356,16 +357,17 @@ class Guard:
     async def _converse(self, call: ServedCall) -> None:
         """Answer each message of a stream with one message, until the caller half-closes."""
         while (data := await self._read_in_time(call)) is not None:
-            await self._anonymous.wait_turn(call.exchange.credential.peer.connection)
             # Without a deadline: gRPC can send no status after a half-written message.
-            await call.exchange.write(await call.serve(parsing.parse(call.method.request, data)))
+            await call.exchange.write(await call.serve(_parse(call.method, data)))
+            del data  # nothing of a message is kept while the next one waits for its turn
+            await self._anonymous.wait_turn(call.exchange.credential.peer.connection)
 
     def _parse(self, call: ServedCall, data: bytes | None) -> Message:
         """Parse the message of a request, and authorise it."""
         # Life of a request, 2: the message, within limits.
         if data is None:
             raise Invalid((Violation("", "no message was sent", "send one"),))
-        call.request = parsing.parse(call.method.request, data)
+        call.request = _parse(call.method, data)
         call.authorise()
         if call.method.serve is None:
             raise Unimplemented(f"{call.method.name} is not supported by this version")
@@ -412,6 +414,14 @@ class Guard:
         except TimeoutError:
             error = None if stream is None else stream.error
             raise error or _not_in_time(call) from None
+
+
+def _parse(method: Method, data: bytes) -> Message:
+    """Parse the message of a request, within the limits of its method."""
+    public = method.needs is None
+    return parsing.parse(
+        method.request, data, parsing.MAX_PUBLIC_BYTES if public else parsing.MAX_REQUEST_BYTES
+    )
 
 
 def _release_frames(error: BaseException) -> None:

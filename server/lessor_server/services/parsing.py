@@ -21,6 +21,8 @@ MAX_REQUEST_BYTES: Final = 256 << 10
 
 protobuf parses the worst content of this size in 3 ms, during which the interpreter lock is held.
 """
+MAX_PUBLIC_BYTES: Final = 4 << 10
+"""The same for a method that needs no credential: it needs a name. Anybody may send the worst content."""
 MAX_UNKNOWN_BYTES: Final = 4 << 10
 """Up to this size unknown fields are listed: for a whole request protobuf would need 30 ms."""
 MAX_ITEMS: Final = 1_024
@@ -43,14 +45,14 @@ WELL_KNOWN_TYPES: Final = "google.protobuf"
 M = TypeVar("M", bound=Message)
 
 
-def parse(kind: type[M], data: bytes) -> M:
+def parse(kind: type[M], data: bytes, max_bytes: int = MAX_REQUEST_BYTES) -> M:
     """Return the request in ``data``, or raise ``Invalid``.
 
     An unknown field at any depth makes the request invalid. (protobuf keeps a map entry with an unknown field
     as an unknown field of the message that has the map.)
     """
-    if len(data) > MAX_REQUEST_BYTES:
-        raise _invalid("", f"the request has {len(data)} bytes", f"send at most {MAX_REQUEST_BYTES}")
+    if len(data) > max_bytes:
+        raise _invalid("", f"the request has {len(data)} bytes", f"send at most {max_bytes}")
     try:
         request = kind.FromString(data)
     except DecodeError:

@@ -11,11 +11,19 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+from grpc_reflection.v1alpha import reflection_pb2
 
 from lessor_server.domain.access.caller import ROOT, Credential, Principal
+from lessor_server.domain.errors.base import ErrorKind
+from lessor_server.services import health, reflection
+from lessor_server.services.anonymous import MAX_PLACES
 from lessor_server.services.call_limits import IdentityLimits
-from lessor_server.services.grpc_handlers import GrpcHandlers
-from lessor_server.services.guard import ADMISSION_SECONDS, DEFAULT_SECONDS, Guard
+from lessor_server.services.grpc_handlers import GrpcExchange, GrpcHandlers
+from lessor_server.services.guard import ADMISSION_SECONDS, DEFAULT_SECONDS, CallRefusal, Guard
+from lessor_server.services.health import Health
+from lessor_server.services.parsing import MAX_PUBLIC_BYTES
+from lessor_server.services.reflection import Reflection
 from tests.support.access import FixedAccess
 from tests.support.call_notes import CallNotes
 from tests.support.virtual_loop import virtual
@@ -34,6 +42,7 @@ class Context:
         self._messages = list(messages)
         self._seconds = seconds
         self.reads = 0
+        self.answers: list[Any] = []
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._token}"),)
@@ -46,6 +55,9 @@ class Context:
 
     def time_remaining(self) -> float | None:
         return self._seconds
+
+    async def write(self, message: Any) -> None:
+        self.answers.append(message)
 
     async def read(self) -> Any:
         self.reads += 1
@@ -206,3 +218,68 @@ async def test_the_message_of_a_refused_call_is_freed_immediately(size: int) -> 
         code, _ = await call.refused(Context("root-token", data))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert sys.getrefcount(data) == held
+
+
+class PublicCalls:
+    """Calls of methods that need no credential, all on one connection."""
+
+    def __init__(self) -> None:
+        guard = Guard(FixedAccess(PRINCIPALS), CallNotes(), lambda: 0.0)
+        self._guard = guard
+        self._methods = dict(guard.methods(health.DESCRIPTOR, Health([])))
+        self._methods |= dict(guard.methods(reflection.DESCRIPTOR, Reflection([])))
+        self._contexts: list[Context] = []
+        self.ended = 0
+
+    async def __call__(self, method: str, context: Context) -> Message | CallRefusal | None:
+        self._contexts.append(context)
+        outcome = await self._guard.serve(self._methods[method], GrpcExchange(context))
+        self.ended += 1
+        return outcome
+
+    @property
+    def asked_for_messages(self) -> int:
+        """Return how many calls in progress have asked for their message."""
+        return sum(context.reads > 0 for context in self._contexts) - self.ended
+
+
+@pytest.mark.parametrize("method", ["Check", "List"])
+@virtual
+async def test_a_public_call_whose_message_is_no_longer_awaited_ends_immediately(method: str) -> None:
+    """Until it ends, gRPC takes in its message: a flood of them would fill the memory."""
+    calls = PublicCalls()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(100):
+            group.create_task(calls(method, Context("")))
+        await asyncio.sleep(0.005)  # between two turns
+        while calls.ended < 100:
+            await asyncio.sleep(0.01)
+            assert calls.asked_for_messages <= MAX_PLACES
+
+
+@virtual
+async def test_no_message_of_a_conversation_waits_for_a_turn_in_memory() -> None:
+    data = reflection_pb2.ServerReflectionRequest(list_services="x" * 1_000).SerializeToString()
+
+    class Talking(Context):
+        async def read(self) -> bytes:
+            self.reads += 1
+            return data
+
+    talking, held = Talking(""), sys.getrefcount(data)
+    async with asyncio.TaskGroup() as group:
+        talk = group.create_task(PublicCalls()("ServerReflectionInfo", talking))
+        await asyncio.sleep(10)
+        assert 10 < talking.reads < 150  # it waits for a turn
+        assert sys.getrefcount(data) == held
+        talk.cancel()
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch", "ServerReflectionInfo"])
+@virtual
+async def test_a_large_message_to_a_public_method_is_not_parsed(method: str) -> None:
+    """Its worst content takes 8 ms, and anybody may send it."""
+    outcome = await PublicCalls()(method, Context("", b"\x0a\x00" * MAX_PUBLIC_BYTES))
+    assert isinstance(outcome, CallRefusal)
+    assert outcome.error.kind is ErrorKind.INVALID
+    assert f"send at most {MAX_PUBLIC_BYTES}" in str(outcome.error)
