@@ -97,6 +97,13 @@ async def test_external_secrets_logs_in_checks_its_token_and_reads(server: Serve
         assert (await client.send("GET", "auth/token/lookup-self"))[0] == 403
 
 
+async def test_a_login_may_be_larger_than_the_messages_of_strangers(server: ServerProcess) -> None:
+    """A JWT with many claims may be."""
+    async with Http(server.http_url) as stranger:
+        login = {"role_id": "operator", "secret_id": FIXED, "more": "x" * 60_000}
+        assert (await stranger.ok("PUT", "auth/approle/login", login))["auth"]
+
+
 async def test_the_secrets_operator_renews_by_the_first_duration_and_gets_all_of_it(
     server: ServerProcess,
 ) -> None:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from lessor_server.domain.access.acl import EVERYTHING, NOTHING, Capability, Grant
 from lessor_server.domain.access.caller import Credential, Peer, Principal
 from lessor_server.domain.errors.base import LessorError, PermissionDenied, Unauthenticated
-from lessor_server.services import permissions
+from lessor_server.services import parsing, permissions
 from lessor_server.services.permissions import Need
 
 UNKNOWN_PEER: Final = Peer("")
@@ -125,6 +125,12 @@ class Method:
     """An unbounded stream; it yields None first, when the subscription has begun."""
     service: str = ""
     """The full name of its service; empty for a method that the server does not have."""
+    max_bytes: int = parsing.MAX_REQUEST_BYTES
+    """The maximum size of its request."""
+
+    def parse(self, data: bytes) -> Message:
+        """Return the request in ``data``, or raise ``Invalid``."""
+        return parsing.parse(self.request, data, self.max_bytes)
 
 
 UNKNOWN_METHOD: Final = Method("the method", None, Message, None)

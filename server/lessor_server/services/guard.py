@@ -267,6 +267,7 @@ class Guard:
             converses=method.client_streaming,
             lasting=name in UNBOUNDED_STREAMS,
             service=method.containing_service.full_name,
+            max_bytes=parsing.MAX_REQUEST_BYTES if name in self._needs else parsing.MAX_PUBLIC_BYTES,
         )
 
     async def _identify(self, credential: Credential, exchange: Exchange | None = None) -> Principal:
@@ -358,7 +359,7 @@ class Guard:
         """Answer each message of a stream with one message, until the caller half-closes."""
         while (data := await self._read_in_time(call)) is not None:
             # Without a deadline: gRPC can send no status after a half-written message.
-            await call.exchange.write(await call.serve(_parse(call.method, data)))
+            await call.exchange.write(await call.serve(call.method.parse(data)))
             del data  # nothing of a message is kept while the next one waits for its turn
             await self._anonymous.wait_turn(call.exchange.credential.peer.connection)
 
@@ -367,7 +368,7 @@ class Guard:
         # Life of a request, 2: the message, within limits.
         if data is None:
             raise Invalid((Violation("", "no message was sent", "send one"),))
-        call.request = _parse(call.method, data)
+        call.request = call.method.parse(data)
         call.authorise()
         if call.method.serve is None:
             raise Unimplemented(f"{call.method.name} is not supported by this version")
@@ -414,14 +415,6 @@ class Guard:
         except TimeoutError:
             error = None if stream is None else stream.error
             raise error or _not_in_time(call) from None
-
-
-def _parse(method: Method, data: bytes) -> Message:
-    """Parse the message of a request, within the limits of its method."""
-    public = method.needs is None
-    return parsing.parse(
-        method.request, data, parsing.MAX_PUBLIC_BYTES if public else parsing.MAX_REQUEST_BYTES
-    )
 
 
 def _release_frames(error: BaseException) -> None:
