@@ -158,14 +158,14 @@ class RevocationQueue:
 
     def take_bulk(self, most: int) -> list[str]:
         """Take out at most ``most`` ids of bulk revocations; none if this is little of a backlog."""
-        return _taken(self._bulk, most) if self.check_room(len(self._bulk), most) else []
+        return _taken(self._bulk, most) if self.request_room(len(self._bulk), most) else []
 
     def take_hints(self, most: int, but: Collection[str]) -> list[str]:
         """Take out at most ``most`` hints of one mount, not of those in ``but``; mounts take turns.
 
         A mount with a backlog is left out if ``most`` is little of it.
         """
-        able = (mount for mount, ids in self._hints.items() if self.check_room(len(ids), most))
+        able = (mount for mount, ids in self._hints.items() if self.request_room(len(ids), most))
         mount = next((mount for mount in able if mount not in but), None)
         if mount is None:
             return []
@@ -176,8 +176,8 @@ class RevocationQueue:
             self._hints[mount] = of_mount
         return ids
 
-    def check_room(self, waiting: int, room: int) -> bool:
-        """Return whether a claim is worth its commit with this room; if not, begin to wait for more.
+    def request_room(self, waiting: int, room: int) -> bool:
+        """Request room for a claim: return whether it is worth its commit; if not, begin to wait for more.
 
         It is for all that wait, for ``MIN_ROOM``, or for any that has waited long enough.
         """

@@ -110,7 +110,7 @@ class RevocationWorker:
                 self._begin(await self._claim_requested(ids), Priority.ASKED)
             elif ids := self._queue.take_bulk(room) or self._hinted(room):
                 self._begin(await self._store.claim(ids, self._claims.terms()), Priority.EXPIRY)
-            elif self._queue.full_scan_needed and self._queue.check_room(MAX_CONCURRENT, room):
+            elif self._queue.full_scan_needed and self._queue.request_room(MAX_CONCURRENT, room):
                 await self._claim_due(room)
             else:
                 return
