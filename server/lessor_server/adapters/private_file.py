@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from lessor_server.adapters import durability
+
 MAX_BYTES: Final = 4096
 """The maximum size in bytes; a larger file is not ours."""
 _FIX: Final = "restore the previous file, or set another data directory with LESSOR_DATA_DIR"
@@ -86,11 +88,7 @@ def _make(path: Path, content: bytes) -> None:
         _link(half, path)
     finally:
         half.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durability.sync(path.parent)
 
 
 def _link(half: Path, path: Path) -> None:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+from lessor_server.adapters import durability
+
 SOCKET_SECONDS: Final = 1.0
 """The timeout of each write to the socket."""
 UNREAD_SECONDS: Final = 5.0
@@ -108,6 +110,9 @@ class FileTarget:
             self.close()
             raise OSError(errno.EINVAL, "it is not a regular file", str(self._path))
         self._size = status.st_size
+        if self.is_new:
+            with suppress(OSError):  # a folder that may be written to may not be read
+                durability.sync(self._path.parent)
         return _read_end(self._descriptor, status.st_size)
 
     def write(self, data: memoryview) -> int:

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from lessor_server.adapters import durability
 from lessor_server.adapters.sql.login_statements import DROP_LOGIN_TOKENS
 from lessor_server.adapters.sql.row_macs import RowMacs
 from lessor_server.adapters.sqlite.transaction import SqliteTransaction, run_job
@@ -83,7 +84,7 @@ def copy_database(connection: sqlite3.Connection, target: Path, macs: RowMacs) -
     with _half_of(target) as half:
         size = _copy(connection, half, macs)
         half.rename(target)
-        _sync(target.parent)
+        durability.sync(target.parent)
     return size
 
 
@@ -162,14 +163,5 @@ def _copy(connection: sqlite3.Connection, half: Path, macs: RowMacs) -> int:
         if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'login_tokens'").fetchone():
             copy.execute(DROP_LOGIN_TOKENS)  # one that is revoked later must not come back
         copy.execute("COMMIT")
-    _sync(half)
+    durability.sync(half)
     return half.stat().st_size
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

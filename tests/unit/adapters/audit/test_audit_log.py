@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import random
 import resource
 from contextlib import suppress
@@ -33,6 +34,16 @@ async def test_a_record_is_in_the_file_when_write_returns(tmp_path: Path) -> Non
     assert path.stat().st_mode & 0o777 == 0o600
     assert serious(tmp_path, path.read_bytes()) == []
     read_independently(path.read_bytes(), public_key(tmp_path))
+
+
+def test_the_name_of_a_new_file_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    for _ in range(2):
+        target = FileTarget(tmp_path / "audit.log")
+        target.open()
+        target.close()
+    assert synced == [str(tmp_path)]  # once: the second time it is not new
 
 
 async def test_the_first_record_ever_names_zeros(tmp_path: Path) -> None:
