@@ -38,7 +38,9 @@ async def test_a_record_is_in_the_file_when_write_returns(tmp_path: Path) -> Non
 
 def test_the_name_of_a_new_file_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+    )
     for _ in range(2):
         target = FileTarget(tmp_path / "audit.log")
         target.open()
