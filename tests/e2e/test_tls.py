@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,14 @@ import pytest_asyncio
 
 import lessor
 from tests.support.certificates import Authority, KeyPair
+from tests.support.clients import until
 from tests.support.command_line import CommandLine, Done
 from tests.support.server_process import TOKEN, ServerProcess, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 NOT_REACHED = 6
+THREADS, HANDSHAKES, RELOADS = 6, 300, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +218,38 @@ async def test_the_python_clients_show_their_certificate_and_verify_the_servers(
     async with lessor.Client(address, token=TOKEN, timeout=2, **known) as stranger:
         with pytest.raises(lessor.Unavailable, match="set LESSOR_CACERT"):
             await stranger.who_am_i()
+
+
+def shake_hands(port: int, count: int) -> set[str | None]:
+    """Make handshakes like those of gRPC; return the protocols that were agreed on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    agreed: set[str | None] = set()
+    for _ in range(count):
+        with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as secure:
+            agreed.add(secure.selected_alpn_protocol() if secure.recv(1) else "closed")
+    return agreed
+
+
+@pytest.mark.slow
+async def test_handshakes_at_the_same_time_do_not_end_the_server(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    """Whoever connects could end the process while each handshake replaced what others were using."""
+    ours = certificates.ours
+
+    async def reloads() -> int:
+        return sum(line.get("what") == "certificates" for line in server.log())
+
+    async with serving(tmp_path, settings_of(ours.sign("busy"))) as server, asyncio.TaskGroup() as group:
+        threads = [
+            group.create_task(asyncio.to_thread(shake_hands, server.port, HANDSHAKES)) for _ in range(THREADS)
+        ]
+        for count in range(1, RELOADS + 1):
+            ours.sign("busy")  # into the same files
+            server.hang_up()
+            await until(reloads, partial(operator.le, count))
+        assert [await thread for thread in threads] == [{"h2"}] * THREADS
+        ca = {"LESSOR_CACERT": str(ours.ca)}
+        assert (await whoami(tmp_path, f"https://localhost:{server.port}", ca)).code == 0

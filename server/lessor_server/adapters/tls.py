@@ -1,12 +1,15 @@
 """Reloads the server's certificate, its key and the authority of client certificates when they change.
 
-``grpc.ssl_server_credentials`` reads them once. ``grpc.dynamic_ssl_server_credentials`` requests them at each
-handshake, also with grpc.aio; open connections keep the old ones.
+``grpc.ssl_server_credentials`` reads them once. ``grpc.dynamic_ssl_server_credentials`` requests new ones at
+each handshake, also with grpc.aio; open connections keep the old ones.
 """
 
 from __future__ import annotations
 
+import math
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +20,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from lessor_server.adapters.file_reads import FileReads, ReadTimedOut, read_bounded
+
+SETTLE_SECONDS: Final = 0.5
+"""A handshake of gRPC has what it needs of a configuration a millisecond after it asked for a new one."""
 
 _PUBLIC: Final = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
@@ -36,6 +42,38 @@ class Content:
     def __repr__(self) -> str:
         """Show nothing."""
         return "Content(***)"
+
+
+class NewConfigurations:
+    """Gives gRPC a new configuration for one port, once, at a handshake.
+
+    gRPC frees the old configuration then, although a handshake that has just been told to use it may not hold
+    a reference yet. That ends the process (grpc/grpc, issue 36693). gRPC lets one handshake ask at a time: the
+    one that gets the new configuration waits until the last one before it holds its reference.
+    """
+
+    def __init__(
+        self,
+        first: grpc.ServerCertificateConfiguration,
+        newest: Callable[[], grpc.ServerCertificateConfiguration],
+        clock: Callable[[], float] = time.monotonic,  # noqa: TID251 - threads of gRPC have no loop
+        sleep: Callable[[float], object] = time.sleep,  # noqa: TID251
+    ) -> None:
+        """Begin with gRPC using ``first``; ``newest`` returns the newest one."""
+        self._given = first
+        self._newest = newest
+        self._clock = clock
+        self._sleep = sleep
+        self._asked = -math.inf
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the newest configuration, None if gRPC uses it already; called by threads of gRPC."""
+        newest, asked, self._asked = self._newest(), self._asked, self._clock()
+        if newest is self._given:
+            return None
+        self._sleep(max(0.0, asked + SETTLE_SECONDS - self._asked))
+        self._given = newest
+        return newest
 
 
 class Certificates:
@@ -65,7 +103,9 @@ class Certificates:
         """
         required = client_auth and self._files[2] is not None
         return grpc.dynamic_ssl_server_credentials(
-            self._current, lambda: self._current, require_client_authentication=required
+            self._current,
+            NewConfigurations(self._current, lambda: self._current),
+            require_client_authentication=required,
         )
 
     def http_context(self, *, client_auth: bool) -> ssl.SSLContext:
