@@ -104,7 +104,7 @@ class Certificates:
         required = client_auth and self._files[2] is not None
         return grpc.dynamic_ssl_server_credentials(
             self._current,
-            NewConfigurations(self._current, lambda: self._current),
+            NewConfigurations(self._current, lambda: self._current),  # type: ignore[arg-type] # may be None
             require_client_authentication=required,
         )
 
