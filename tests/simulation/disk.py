@@ -140,11 +140,6 @@ class DurableStore(MemoryStore):
         self._marked_us = self.now()
 
 
-RESULT_LOST_SECONDS = 50.0
-"""What came of an attempt may be what cannot be written: its claim (2 min) runs out before the next full scan
-(30 s) takes the row up, 50 s later than what any other disturbance delays."""
-
-
 @dataclass(slots=True)
 class _Write:
     """A write that waits for its batch."""
@@ -266,7 +261,7 @@ class Disk:
             self._process.kill()
             self._process.require_alive()
         if self._world.disk_fails:
-            self._world.shake(RESULT_LOST_SECONDS)
+            self._world.shake()
             await asyncio.sleep(self._world.options.commit)
             raise StoreUnavailable(f"the store cannot do {name}: the disk is full", retry_in=1.0)
         loop = asyncio.get_running_loop()

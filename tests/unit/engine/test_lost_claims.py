@@ -69,7 +69,7 @@ async def test_a_lease_whose_result_failed_unexpectedly_is_revoked_soon() -> Non
         await w.store.revoke(lease_id)
         await w.until(lambda: bool(failed))
         await w.until(lambda: not is_claimed(w, lease_id), LONG_BEFORE_THE_CLAIM_ENDS)
-        assert w.reports.take() == ["RevocationWorker._revoke_claimed"]
+        assert w.reports.take() == ["record the result of an attempt"]
 
 
 @virtual

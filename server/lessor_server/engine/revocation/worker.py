@@ -7,9 +7,12 @@ than it has room for, hints of the mounts concerned wait: the store gives them o
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
+from functools import partial
 
 from lessor_server.domain import backoff
 from lessor_server.domain import lease as steps
@@ -39,6 +42,7 @@ from lessor_server.engine.revocation.attempt import (
 )
 from lessor_server.engine.revocation.claims import RevocationClaims
 from lessor_server.engine.revocation.queue import RevocationQueue
+from lessor_server.engine.waiting import wait_for
 
 FULL_SCAN_SECONDS, STORE_RETRY_SECONDS = 30.0, 1.0
 MAX_CONCURRENT = 128
@@ -74,6 +78,8 @@ class RevocationWorker:
         self._outage_probe = OutageProbe(roots, background, notify, rng, queue.request_full_scan)
         self._running: dict[str, Lease] = {}
         """The leases of the running attempts, as they were claimed last."""
+        self._unwritten: dict[str, asyncio.Event] = {}
+        """The claimed leases whose result the store did not take; an event has it written again."""
         self._behind: deque[str] = deque(maxlen=MAX_CONCURRENT)
         """The mounts of the last claimed leases, while more leases are due than there is room for."""
 
@@ -89,9 +95,11 @@ class RevocationWorker:
             await self._queue.wait(STORE_RETRY_SECONDS if store_fails else FULL_SCAN_SECONDS)
             try:
                 scans = self._queue.full_scan_needed
-                if await self._claims.release_lost(self._running, scans=scans):
+                if await self._claims.release_lost((*self._running, *self._unwritten), scans=scans):
                     self._queue.full_scan_needed = True
                 await self._claim_some()
+                if store_fails:
+                    self._write_again(list(self._unwritten))
                 store_fails = False
             except StoreUnavailable:
                 self._note_lost()
@@ -118,9 +126,17 @@ class RevocationWorker:
     async def _claim_requested(self, ids: list[str]) -> list[Lease]:
         """Claim leases that a caller revoked; forget those that another process has claimed."""
         leases = await self._store.claim(ids, self._claims.terms())
-        for lease_id in set(ids) - {lease.id for lease in leases}:
+        others = set(ids) - {lease.id for lease in leases}
+        for lease_id in others:
             self._queue.forget(lease_id)
+        self._write_again(others)
         return leases
+
+    def _write_again(self, ids: Iterable[str]) -> None:
+        """Write the results of those of ``ids`` now that wait for the store."""
+        for lease_id in ids:
+            if (again := self._unwritten.get(lease_id)) is not None:
+                again.set()
 
     def _hinted(self, room: int) -> list[str]:
         """Return the hints that do not overtake leases that were due earlier.
@@ -152,19 +168,55 @@ class RevocationWorker:
             self._background.start(job, context=self._queue.context_of(lease.id))
 
     async def _revoke_claimed(self, lease: Lease, priority: Priority) -> None:
-        """Make one attempt on a claimed lease and record its result; without one the claim is released."""
-        is_recorded = False
+        """Make one attempt on a claimed lease and record its result; without one the claim is released.
+
+        What the store does not take is written later: the next attempt's result would fail in the same way.
+        """
+        is_lost = True
         try:
             began_us = self._store.now()
             result = await self._attempt_supervised(lease, priority)
             if isinstance(result, NoAnswer) and priority is Priority.ASKED:
                 self._queue.defer(lease.id)
-            is_recorded = await self._record(lease, result, began_us)
-        except StoreUnavailable:
-            pass
+            record = partial(self._record, lease, result, began_us)
+            is_recorded = await self._try_record(record)
+            if is_recorded is None:
+                again = self._unwritten[lease.id] = asyncio.Event()
+                self._background.start(self._record_later(lease, record, again), lasting=True)
+            is_lost = is_recorded is False
         finally:
             if self._running.get(lease.id) is lease:  # else it was claimed again meanwhile
                 del self._running[lease.id]
+            if is_lost:
+                self._note_lost()
+            self._queue.end_attempt(lease.id)
+
+    async def _try_record(self, record: Callable[[], Awaitable[bool]]) -> bool | None:
+        """Write the result of an attempt; return False if the claim is lost, and None if the store fails."""
+        try:
+            with self._background.unit("record the result of an attempt"):
+                return await record()
+        except (StoreUnavailable, InternalError):
+            return None
+
+    async def _record_later(
+        self, lease: Lease, record: Callable[[], Awaitable[bool]], again: asyncio.Event
+    ) -> None:
+        """Write a result again, with back-off, while the claim lasts: no call to AWS is repeated for it."""
+        is_recorded, failures = None, 0
+        try:
+            while is_recorded is None:
+                seconds = backoff.probe(failures, self._rng.random())
+                if self._store.now() + int(seconds * 1e6) >= lease.due_us:
+                    return
+                await wait_for(again, seconds)
+                again.clear()
+                is_recorded, failures = await self._try_record(record), failures + 1
+                if is_recorded is None:
+                    self._queue.end_attempt(lease.id)  # a caller need not wait for the next time
+        finally:
+            if self._unwritten.get(lease.id) is again:
+                del self._unwritten[lease.id]
             if not is_recorded:
                 self._note_lost()
             self._queue.end_attempt(lease.id)
@@ -176,6 +228,8 @@ class RevocationWorker:
                 return await self._attempt(lease, priority)
         except InternalError as error:
             return RefusedByAws(error)
+        except StoreUnavailable as error:
+            return NoAnswer(error)
 
     async def _attempt(self, lease: Lease, priority: Priority) -> AttemptResult:
         if lease.is_session:
@@ -209,7 +263,8 @@ class RevocationWorker:
                 return await self._check_again(lease, began_us)
             case NoAnswer(error):  # 10
                 # Says nothing about the row: it counts no attempt, and stays due for when AWS is back.
-                seconds = (error.retry_in or 0) if isinstance(error, RateLimiterFull) else 0
+                waits = isinstance(error, (RateLimiterFull, StoreUnavailable))
+                seconds = (error.retry_in or 0) if waits else 0
                 return await self._reschedule(lease, error, timedelta(seconds=seconds), lease.attempts)
             case RefusedByAws(error):  # 9
                 attempts = backoff.counted(lease.attempts)
