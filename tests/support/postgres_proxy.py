@@ -81,7 +81,7 @@ class PostgresProxy:
         *,
         from_client: bool,
     ) -> None:
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # RuntimeError: close_half was called
             while block := await source.read(BLOCK):
                 while self.is_silent:
                     await asyncio.sleep(0.01)
