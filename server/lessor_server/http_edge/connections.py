@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
-from aiohttp.http_parser import HttpRequestParserPy, RawRequestMessage
+from aiohttp.http_parser import HttpRequestParserPy, ParseState, RawRequestMessage
 from aiohttp.web import BaseRequest, StreamResponse
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from aiohttp.web_server import Server
@@ -34,6 +34,10 @@ MAX_HEAD: Final = 32 << 10
 """The maximum bytes of a head, complete or not."""
 MAX_HEADERS: Final = 64
 MAX_BUFFERED: Final = 64 << 10
+PIECE: Final = 8 << 10
+"""The bytes that are parsed at once: the parser copies the rest for each chunk of a body."""
+MAX_CHUNK_LINES: Final = 4 << 10
+"""The maximum lines of a body in chunks, each of which has two: a client's have some KiB."""
 MAX_QUEUED: Final = 8
 """The number of requests that are read from one connection before the first is answered."""
 
@@ -95,7 +99,7 @@ class CallerConnection(RequestHandler):
 
     __slots__ = (
         *("_head_bytes", "_head_seconds", "_head_timer"),
-        *("_is_malformed", "_report", "_write_timer", "is_known"),
+        *("_chunk_lines", "_is_malformed", "_report", "_write_timer", "is_known"),
     )
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
@@ -131,6 +135,7 @@ class CallerConnection(RequestHandler):
         """Whether a caller was identified on it."""
         self._head_seconds = connections.head_seconds
         self._is_malformed = False
+        self._chunk_lines = 0
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -179,11 +184,9 @@ class CallerConnection(RequestHandler):
 
         What comes behind a malformed request is dropped: the answer to that one closes the connection.
         """
-        if self._is_malformed:
-            return
         before = self._request_count
-        super().data_received(data)
-        self._find_malformed()
+        for start in range(0, len(data) or 1, PIECE):
+            self._parse(data[start : start + PIECE])
         if self._request_count != before or not self.is_idle:
             self._forget_head()
             return
@@ -193,8 +196,22 @@ class CallerConnection(RequestHandler):
         elif self._head_timer is None:
             self._wait_for_head()
 
-    def _find_malformed(self) -> None:
-        """Stop at a malformed request, and release the data that the frames of its error hold."""
+    def _parse(self, data: bytes) -> None:
+        """Parse at most 8 KiB; end the connection if its body is in very many chunks: each takes time.
+
+        Stop at a malformed request, and release the data that the frames of its error hold.
+        """
+        if self._is_malformed or self._parser is None:
+            return
+        body, before = self._parser._payload_parser, self._request_count
+        if body is not None and body._type is ParseState.PARSE_CHUNKED:
+            self._chunk_lines += data.count(b"\r\n")
+        if self._chunk_lines > MAX_CHUNK_LINES:
+            self.abort()
+            return
+        super().data_received(data)
+        if self._request_count != before:
+            self._chunk_lines = 0
         last = self._messages[-1][0] if self._messages else None
         if isinstance(last, _ErrInfo):
             self._is_malformed = True
