@@ -87,6 +87,12 @@ _BUSY_AND_KNOWN: Final = (True, True)
 class _Parser(HttpRequestParserPy):
     """Bounds the size of a complete head: up to 8 of them wait in memory behind a request in progress."""
 
+    @property
+    def is_in_chunks(self) -> bool:
+        """Return whether the body of a request, in chunks, is not complete."""
+        body = self._payload_parser
+        return body is not None and body._type is ParseState.PARSE_CHUNKED  # noqa: SLF001 - not told otherwise
+
     def parse_message(self, lines: list[bytes]) -> RawRequestMessage:
         """Return the head in ``lines``; raise ``BadHttpMessage`` if it is malformed or larger than 32 KiB."""
         if sum(map(len, lines)) > MAX_HEAD:
@@ -201,10 +207,10 @@ class CallerConnection(RequestHandler):
 
         Stop at a malformed request, and release the data that the frames of its error hold.
         """
-        if self._is_malformed or self._parser is None:
+        if self._is_malformed or not isinstance(self._parser, _Parser):
             return
-        body, before = self._parser._payload_parser, self._request_count
-        if body is not None and body._type is ParseState.PARSE_CHUNKED:
+        before = self._request_count
+        if self._parser.is_in_chunks:
             self._chunk_lines += data.count(b"\r\n")
         if self._chunk_lines > MAX_CHUNK_LINES:
             self.abort()
