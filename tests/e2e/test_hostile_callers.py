@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -187,6 +189,40 @@ async def test_a_flood_without_a_token_is_bounded_and_legitimate_calls_succeed(
     assert "Traceback" not in log
     refusals = [line for line in target.log() if line["event"] == "calls_refused"]
     assert len(refusals) < 300
+
+
+def send_without_end(port: int, frames: bytes, over: threading.Event) -> None:
+    """Send frames on one connection until ``over``, as fast as the server reads."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0))
+        connection.sendall(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.headers(REFLECTION)))
+        while not over.is_set():
+            connection.sendall(frames * 2_000)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    "frames",
+    [http2.frame(http2.PRIORITY, 0, 1, bytes(5)), http2.frame(http2.WINDOW_UPDATE, 0, 1, b"\0\0\0\1")],
+    ids=["priority", "window-update"],
+)
+async def test_a_connection_that_never_stops_sending_keeps_no_other_from_being_read(
+    tmp_path: Path, frames: bytes
+) -> None:
+    over = threading.Event()
+    async with (
+        serving(tmp_path) as server,
+        connect(server.address, server.token) as lessor,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(4):
+            group.create_task(asyncio.to_thread(send_without_end, server.port, frames, over))
+        await asyncio.sleep(0.5)
+        try:
+            async with asyncio.timeout(10):
+                await lessor.info()
+        finally:
+            over.set()
 
 
 def watch_root(connection: Connection) -> int:

@@ -44,6 +44,8 @@ async def read_bytes(request: BaseRequest, limit: int = MAX_BODY) -> bytes:
         raise DeadlineExceeded("the body did not arrive in time") from None
     except (RequestPayloadError, HttpProcessingError):
         raise _invalid("is not valid HTTP/1.1", "send its length, or chunks") from None
+    except RuntimeError:  # aiohttp's, if the connection ended before
+        raise _invalid("has ended with its connection", "send it again") from None
     return bytes(body)
 
 

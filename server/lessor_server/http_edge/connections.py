@@ -1,7 +1,7 @@
 """Connections over HTTP/1.1, bounded in number, in the time of a head, in idle time and in size.
 
-aiohttp serves each connection. What it lacks is added here: a limit on the time and the size of a request's
-head that is not complete, and errors that repeat nothing of what was sent.
+aiohttp serves each connection. What it lacks is added here: limits on the size of a request's head and on
+the time in which it has to arrive, and errors that repeat nothing of what was sent.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpRequestParserPy
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
+from aiohttp.http_parser import HttpRequestParserPy, ParseState, RawRequestMessage
 from aiohttp.web import BaseRequest, StreamResponse
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from aiohttp.web_server import Server
 
 from lessor_server.http_edge.answers import error_response
@@ -31,9 +31,13 @@ WRITE_SECONDS: Final = 30.0
 MAX_LINE: Final = 8 << 10
 """The maximum bytes of the first line, and of each header."""
 MAX_HEAD: Final = 32 << 10
-"""The maximum bytes of a head that is not complete."""
+"""The maximum bytes of a head, complete or not."""
 MAX_HEADERS: Final = 64
 MAX_BUFFERED: Final = 64 << 10
+PIECE: Final = 8 << 10
+"""The bytes that are parsed at once: the parser copies the rest for each chunk of a body."""
+MAX_CHUNK_LINES: Final = 4 << 10
+"""The maximum lines of a body in chunks, each of which has two: a client's have some KiB."""
 MAX_QUEUED: Final = 8
 """The number of requests that are read from one connection before the first is answered."""
 
@@ -80,10 +84,29 @@ def _worth(one: CallerConnection) -> tuple[bool, bool]:
 _BUSY_AND_KNOWN: Final = (True, True)
 
 
+class _Parser(HttpRequestParserPy):
+    """Bounds the size of a complete head: up to 8 of them wait in memory behind a request in progress."""
+
+    @property
+    def is_in_chunks(self) -> bool:
+        """Return whether the body of a request, in chunks, is not complete."""
+        body = self._payload_parser
+        return body is not None and body._type is ParseState.PARSE_CHUNKED  # noqa: SLF001 - not told otherwise
+
+    def parse_message(self, lines: list[bytes]) -> RawRequestMessage:
+        """Return the head in ``lines``; raise ``BadHttpMessage`` if it is malformed or larger than 32 KiB."""
+        if sum(map(len, lines)) > MAX_HEAD:
+            raise BadHttpMessage("the head is too large")
+        return super().parse_message(lines)
+
+
 class CallerConnection(RequestHandler):
     """One connection."""
 
-    __slots__ = ("_head_bytes", "_head_seconds", "_head_timer", "_report", "_write_timer", "is_known")
+    __slots__ = (
+        *("_head_bytes", "_head_seconds", "_head_timer"),
+        *("_chunk_lines", "_is_malformed", "_report", "_write_timer", "is_known"),
+    )
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
         """Begin without a request."""
@@ -101,7 +124,7 @@ class CallerConnection(RequestHandler):
             auto_decompress=False,
         )
         # The parser in C refuses the verb LIST, which Vault's clients send.
-        self._parser = HttpRequestParserPy(
+        self._parser = _Parser(
             self,
             loop,
             MAX_BUFFERED,
@@ -117,6 +140,8 @@ class CallerConnection(RequestHandler):
         self.is_known = False
         """Whether a caller was identified on it."""
         self._head_seconds = connections.head_seconds
+        self._is_malformed = False
+        self._chunk_lines = 0
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -161,9 +186,13 @@ class CallerConnection(RequestHandler):
             self._write_timer = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse data; bound the time and the size of a head that is not complete."""
+        """Parse data; bound the time and the size of a head that is not complete.
+
+        What comes behind a malformed request is dropped: the answer to that one closes the connection.
+        """
         before = self._request_count
-        super().data_received(data)
+        for start in range(0, len(data) or 1, PIECE):
+            self._parse(data[start : start + PIECE])
         if self._request_count != before or not self.is_idle:
             self._forget_head()
             return
@@ -172,6 +201,27 @@ class CallerConnection(RequestHandler):
             self._end_head()
         elif self._head_timer is None:
             self._wait_for_head()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse at most 8 KiB; end the connection if its body is in very many chunks: each takes time.
+
+        Stop at a malformed request, and release the data that the frames of its error hold.
+        """
+        if self._is_malformed or not isinstance(self._parser, _Parser):
+            return
+        before = self._request_count
+        if self._parser.is_in_chunks:
+            self._chunk_lines += data.count(b"\r\n")
+        if self._chunk_lines > MAX_CHUNK_LINES:
+            self.abort()
+            return
+        super().data_received(data)
+        if self._request_count != before:
+            self._chunk_lines = 0
+        last = self._messages[-1][0] if self._messages else None
+        if isinstance(last, _ErrInfo):
+            self._is_malformed = True
+            last.exc.__traceback__ = last.exc.__context__ = last.exc.__cause__ = None
 
     def _wait_for_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_seconds, self._end_head)

@@ -283,6 +283,35 @@ async def test_a_head_that_grows_without_end_closes_its_connection() -> None:
             raise ConnectionError
 
 
+async def test_a_large_head_behind_a_request_in_progress_is_refused() -> None:
+    """Otherwise eight of them, each of 62 lines of 8 KiB, would wait in memory: 20 MiB for a connection."""
+    fields = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 8_000) for number in range(5))
+    async with running() as edge, edge.connect() as (reader, writer):
+        edge.echo.gate.clear()
+        writer.write(GET)
+        await edge.echo.called(1)
+        writer.write(GET.removesuffix(b"\r\n") + fields + b"\r\n")
+        edge.echo.gate.set()
+        assert [status for status, _ in answers(await reader.read())] == [200, 400]
+        assert edge.echo.methods == ["GET"]
+
+
+async def test_behind_a_malformed_request_nothing_is_kept() -> None:
+    """Each error would keep the data in which it was found, up to 256 KiB."""
+    async with running() as edge, edge.connect() as (reader, writer):
+        edge.echo.gate.clear()
+        writer.write(GET)
+        await edge.echo.called(1)
+        assert edge.edge._connections is not None
+        (connection,) = edge.edge._connections.connections
+        for _ in range(3):
+            connection.data_received(b"\n" * 100_000)
+        ((malformed, _),) = connection._messages
+        assert malformed.exc.__traceback__ is None
+        edge.echo.gate.set()
+        assert [status for status, _ in answers(await reader.read())] == [200, 400]
+
+
 async def test_idle_connections_make_room_for_new_ones() -> None:
     async with running(max_connections=4) as edge:
         idle = [await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(4)]
