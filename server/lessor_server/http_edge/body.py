@@ -15,6 +15,8 @@ BODY_SECONDS: Final = 10.0
 MAX_BODY: Final = 1 << 20
 MAX_ON_LOOP: Final = 32 << 10
 """A larger body is parsed on a thread: it takes longer than the loop may be blocked."""
+MAX_ITEMS: Final = 16_384
+"""The maximum commas and opening brackets, those in texts included: a million empty lists take a second."""
 MAX_DEPTH: Final = 32
 """The maximum depth of nested arrays and objects; a policy needs about ten."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -53,7 +55,8 @@ async def read_json_body(request: BaseRequest) -> dict[str, object]:
     """Return the JSON object in the body of a request; an empty body and ``null`` are empty objects.
 
     Raises:
-        Invalid: It is too large, not JSON in UTF-8, nested too deeply, or something else than an object.
+        Invalid: It is too large, not JSON in UTF-8, has too many items, is nested too deeply, or is
+            something else than an object.
     """
     body = await read_bytes(request)
     if len(body) > MAX_ON_LOOP:
@@ -65,6 +68,8 @@ def parse_object(body: bytes) -> dict[str, object]:
     """Return the JSON object of a body; raises ``Invalid`` as ``read_json_body``."""
     if not body.strip():
         return {}
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_ITEMS:
+        raise _invalid(f"has more than {MAX_ITEMS} items", "send fewer")
     try:
         found = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
         if b"\\u" in body:

@@ -91,7 +91,7 @@ class _Parser(HttpRequestParserPy):
     def is_in_chunks(self) -> bool:
         """Return whether the body of a request, in chunks, is not complete."""
         body = self._payload_parser
-        return body is not None and body._type is ParseState.PARSE_CHUNKED  # noqa: SLF001 - not told otherwise
+        return body is not None and body._type is ParseState.PARSE_CHUNKED  # noqa: SLF001 - nothing else shows it
 
     def parse_message(self, lines: list[bytes]) -> RawRequestMessage:
         """Return the head in ``lines``; raise ``BadHttpMessage`` if it is malformed or larger than 32 KiB."""

@@ -18,6 +18,8 @@ from aiohttp.web import BaseRequest, StreamResponse
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.http_edge.answers import error_response
 from lessor_server.http_edge.connections import HEAD_SECONDS, Connections, Report
+from lessor_server.http_edge.exchange import peer_from
+from lessor_server.services.anonymous import AnonymousCalls
 from lessor_server.settings.parsers import Address
 
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound by this
@@ -77,6 +79,7 @@ class HttpEdge:
         self._connections: Connections | None = None
         self._opening: dict[asyncio.Task[None], None] = {}
         """The connections whose TLS handshake goes on, the oldest first."""
+        self._anonymous = AnonymousCalls()
         self._group = asyncio.TaskGroup()
         self._accepting: asyncio.Task[None] | None = None
         self.url = ""
@@ -177,7 +180,19 @@ class HttpEdge:
             connection.close()
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
-        """Give a request to the first face that owns its path."""
+        """Give a request to the first face that owns its path; a refusal waits for its connection's turn."""
+        refusal = self._refuse(request)
+        if refusal is not None:
+            await self._anonymous.wait_turn(peer_from(request).connection)
+            return refusal
+        for face in self._faces or ():
+            if face.owns(request.path):
+                return await face.answer(request)
+        await self._anonymous.wait_turn(peer_from(request).connection)
+        return error_response(HTTPStatus.NOT_FOUND, "there is nothing at this path; check the URL")
+
+    def _refuse(self, request: BaseRequest) -> StreamResponse | None:
+        """Return the answer to a request that no face may see."""
         if self._faces is None:
             return error_response(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -190,10 +205,7 @@ class HttpEdge:
             return refused
         if not self._knows_host(request.headers.getall("Host", ())):
             return error_response(HTTPStatus.MISDIRECTED_REQUEST, _WRONG_HOST)
-        for face in self._faces:
-            if face.owns(request.path):
-                return await face.answer(request)
-        return error_response(HTTPStatus.NOT_FOUND, "there is nothing at this path; check the URL")
+        return None
 
     def _knows_host(self, given: Sequence[str]) -> bool:
         """Return whether the one Host is ours: a page of another site may have any name for this address."""

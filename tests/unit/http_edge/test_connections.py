@@ -144,7 +144,8 @@ async def test_the_verbs_of_vault_are_served() -> None:
         (b'{"a": 1, "a": 2}', b"names a member twice"),
         (b'{"a": NaN}', b"is not JSON"),
         (b'{"a":' * 40 + b"1" + b"}" * 40, b"nested more than"),
-        (b'{"a":' + b"[" * 100_000, b"is not JSON"),
+        (b'{"a":' + b"[" * 10_000, b"is not JSON"),
+        (b'{"a": [' + b"[]," * 10_000 + b"[]]}", b"has more than 16384 items"),
         (b'{"a": ' + b"9" * 5_000 + b"}", b"is not JSON"),
         (b" " * (MAX_BODY + 1), b"has more than"),
     ],
@@ -416,6 +417,25 @@ async def test_an_answer_that_no_face_gives_is_no_page_for_a_browser(data: bytes
         head = (await reader.read()).partition(b"\r\n\r\n")[0]
         assert b"X-Content-Type-Options: nosniff" in head
         assert b"Content-Security-Policy: default-src 'none'" in head
+
+
+@pytest.mark.parametrize("head", ["/x HTTP/1.1\r\nHost: evil.example", "/y HTTP/1.1\r\nHost: localhost"])
+async def test_an_answer_that_no_face_gives_waits_for_its_connections_turn(head: str) -> None:
+    """Otherwise a few connections without a token take the time of all others."""
+    waiting, turn = asyncio.Event(), asyncio.Event()
+
+    async def wait_turn(_: str) -> None:
+        waiting.set()
+        await turn.wait()
+
+    async with running() as edge, edge.connect() as (reader, writer):
+        edge.edge._anonymous.wait_turn = wait_turn  # type: ignore[method-assign]
+        writer.write(f"GET {head}\r\n\r\n".encode() + GET)
+        await waiting.wait()
+        assert not edge.echo.methods
+        turn.set()
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 4")
+        await reader.readuntil(b"HTTP/1.1 200 ")
 
 
 async def test_a_path_that_no_face_owns_is_not_found() -> None:
