@@ -68,12 +68,12 @@ class NewConfigurations:
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
         """Return the newest configuration, None if gRPC uses it already; called by threads of gRPC."""
-        newest, asked, self._asked = self._newest(), self._asked, self._clock()
-        if newest is self._given:
-            return None
-        self._sleep(max(0.0, asked + SETTLE_SECONDS - self._asked))
-        self._given = newest
-        return newest
+        newest = self._newest()
+        is_new = newest is not self._given
+        if is_new:
+            self._sleep(max(0.0, self._asked + SETTLE_SECONDS - self._clock()))
+        self._asked, self._given = self._clock(), newest
+        return newest if is_new else None
 
 
 class Certificates:

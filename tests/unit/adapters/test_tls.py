@@ -60,3 +60,11 @@ def test_without_a_recent_handshake_a_new_configuration_does_not_wait(handshakes
     handshakes.now += SETTLE_SECONDS
     handshakes.ask()
     assert handshakes.slept == [0, 0]
+
+
+def test_a_handshake_that_gets_a_new_configuration_has_time_to_go_on_too(handshakes: Handshakes) -> None:
+    handshakes.ask()
+    for newest in (handshakes.second, handshakes.first):
+        handshakes.newest = newest
+        handshakes.ask()
+    assert handshakes.slept == [pytest.approx(SETTLE_SECONDS)] * 2
