@@ -48,7 +48,7 @@ class NewConfigurations:
     """Gives gRPC a new configuration for one port, once, at a handshake.
 
     gRPC frees the old configuration then, although a handshake that asked just before may not hold
-    a reference yet. That ends the process (grpc/grpc, issue 36693). gRPC lets one handshake ask at a time. So
+    a reference yet. That ends the process (grpc/grpc#36693). gRPC lets one handshake ask at a time. So
     the one that gets the new configuration waits until the last one before it holds its reference.
     """
 
