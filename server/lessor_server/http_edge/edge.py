@@ -17,7 +17,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from lessor_server.domain.errors.base import LessorError
 from lessor_server.http_edge.answers import error_response
-from lessor_server.http_edge.connections import HEAD_SECONDS, Connections, Report
+from lessor_server.http_edge.connections import HEAD_SECONDS, CallerConnection, Connections, Report
 from lessor_server.http_edge.exchange import peer_from
 from lessor_server.services.anonymous import AnonymousCalls
 from lessor_server.settings.parsers import Address
@@ -180,15 +180,18 @@ class HttpEdge:
             connection.close()
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
-        """Give a request to the first face that owns its path; a refusal waits for its connection's turn."""
-        refusal = self._refuse(request)
-        if refusal is not None:
+        """Give a request to the first face that owns its path.
+
+        What is refused here, and all before a caller is identified on a connection, waits for its turn.
+        """
+        refusal, connection = self._refuse(request), request.protocol
+        if refusal is not None or not (isinstance(connection, CallerConnection) and connection.is_known):
             await self._anonymous.wait_turn(peer_from(request).connection)
+        if refusal is not None:
             return refusal
         for face in self._faces or ():
             if face.owns(request.path):
                 return await face.answer(request)
-        await self._anonymous.wait_turn(peer_from(request).connection)
         return error_response(HTTPStatus.NOT_FOUND, "there is nothing at this path; check the URL")
 
     def _refuse(self, request: BaseRequest) -> StreamResponse | None:

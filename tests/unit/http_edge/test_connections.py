@@ -419,25 +419,6 @@ async def test_an_answer_that_no_face_gives_is_no_page_for_a_browser(data: bytes
         assert b"Content-Security-Policy: default-src 'none'" in head
 
 
-@pytest.mark.parametrize("head", ["/x HTTP/1.1\r\nHost: evil.example", "/y HTTP/1.1\r\nHost: localhost"])
-async def test_an_answer_that_no_face_gives_waits_for_its_connections_turn(head: str) -> None:
-    """Otherwise a few connections without a token take the time of all others."""
-    waiting, turn = asyncio.Event(), asyncio.Event()
-
-    async def wait_turn(_: str) -> None:
-        waiting.set()
-        await turn.wait()
-
-    async with running() as edge, edge.connect() as (reader, writer):
-        edge.edge._anonymous.wait_turn = wait_turn  # type: ignore[method-assign]
-        writer.write(f"GET {head}\r\n\r\n".encode() + GET)
-        await waiting.wait()
-        assert not edge.echo.methods
-        turn.set()
-        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 4")
-        await reader.readuntil(b"HTTP/1.1 200 ")
-
-
 async def test_a_path_that_no_face_owns_is_not_found() -> None:
     async with running() as edge:
         assert (await edge.send(b"GET /y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))[0][
