@@ -54,13 +54,12 @@ class NewConfigurations:
 
     def __init__(
         self,
-        first: grpc.ServerCertificateConfiguration,
         newest: Callable[[], grpc.ServerCertificateConfiguration],
         clock: Callable[[], float] = time.monotonic,  # noqa: TID251 - threads of gRPC have no loop
         sleep: Callable[[float], object] = time.sleep,  # noqa: TID251
     ) -> None:
-        """Begin with gRPC using ``first``; ``newest`` returns the newest one."""
-        self._given = first
+        """Begin with gRPC using what ``newest`` returns now: always the newest one."""
+        self._given = newest()
         self._newest = newest
         self._clock = clock
         self._sleep = sleep
@@ -104,7 +103,7 @@ class Certificates:
         required = client_auth and self._files[2] is not None
         return grpc.dynamic_ssl_server_credentials(
             self._current,
-            NewConfigurations(self._current, lambda: self._current),  # type: ignore[arg-type] # may be None
+            NewConfigurations(lambda: self._current),  # type: ignore[arg-type] # may be None
             require_client_authentication=required,
         )
 

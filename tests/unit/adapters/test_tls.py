@@ -24,7 +24,7 @@ class Handshakes:
         )
         self.newest = self.first
         self.slept: list[float] = []
-        self.ask = NewConfigurations(self.first, lambda: self.newest, lambda: self.now, self._sleep)
+        self.ask = NewConfigurations(lambda: self.newest, lambda: self.now, self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -99,7 +99,7 @@ class RevocationWorker:
                     self._queue.full_scan_needed = True
                 await self._claim_some()
                 if store_fails:
-                    self._write_again(list(self._unwritten))
+                    self._write_again(self._unwritten)
                 store_fails = False
             except StoreUnavailable:
                 self._note_lost()
